@@ -1,0 +1,178 @@
+//! File data in memory: one file an inode in a private directory, a tmpfs of our own where we may mount one.
+//!
+//! The kernel carries the bytes: applications read and write these files through FUSE passthrough, at the tmpfs's own
+//! speed, while the daemon holds no descriptor that could write. That is what makes [`Content::writers_gone`] true:
+//! the kernel grants a read lease only on a file that nobody can change any more, mappings included.
+//!
+//! Invariants:
+//! - The daemon opens arena files for reading. It opens for writing only inside one call ([`Arena::open_write`]) or
+//!   while every handle on the file is served by the daemon itself.
+//! - A lease is given back before the call that took it returns: while held it would stall opens for 45 seconds.
+//! - Nothing here punches holes: a reader or a mapping would see zeros.
+
+mod ahead;
+mod lease;
+
+pub use ahead::allocate_ahead;
+
+use crate::ids::Ino;
+use crate::{Result, Timestamp};
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The directory of arena files.
+#[derive(Debug)]
+pub struct Arena {
+    directory: OwnedFd,
+    path: PathBuf,
+    budget_bytes: u64,
+    peak_bytes: AtomicU64,
+    /// Whether the directory is a file system of its own, so that its blocks are all ours.
+    own_filesystem: bool,
+}
+
+/// What a change of an arena file's content leaves behind: the kernel moves at least one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of the last write, truncate, or first store into a mapped page.
+    pub mtime: Timestamp,
+}
+
+/// The arena's view of one file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ArenaStat {
+    /// See [`Stamp`].
+    pub stamp: Stamp,
+    /// Last access.
+    pub atime: Timestamp,
+    /// 512 byte blocks held, allocated ahead included.
+    pub blocks: u64,
+    /// Device and inode number of the arena file.
+    pub id: (u64, u64),
+}
+
+/// A read-only descriptor of an arena file.
+#[derive(Debug)]
+pub struct Content(pub(crate) File);
+
+impl Content {
+    /// The file's state.
+    pub fn stat(&self) -> io::Result<ArenaStat> {
+        let m = self.0.metadata()?;
+        let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds: nanoseconds as u32 };
+        Ok(ArenaStat {
+            stamp: Stamp { size: m.len(), mtime: time(m.mtime(), m.mtime_nsec()) },
+            atime: time(m.atime(), m.atime_nsec()),
+            blocks: m.blocks(),
+            id: (m.dev(), m.ino()),
+        })
+    }
+
+    /// Whether nothing is left that could change the file: no passthrough writer, no writable shared mapping.
+    /// False also where the kernel can't tell.
+    pub fn writers_gone(&self) -> bool {
+        lease::can_hold(&self.0, lease::Kind::Read)
+    }
+
+    /// Whether nothing at all uses the file besides this descriptor. Close backing ids first.
+    pub fn unused(&self) -> bool {
+        lease::can_hold(&self.0, lease::Kind::Write)
+    }
+
+    /// The descriptor.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl AsFd for Content {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Arena {
+    /// Uses the existing, private directory `path`.
+    pub fn open(path: &Path, budget_bytes: u64, own_filesystem: bool) -> io::Result<Arena> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let peak_bytes = AtomicU64::new(0);
+        Ok(Arena { directory, path: path.into(), budget_bytes, peak_bytes, own_filesystem })
+    }
+
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The most the arena should hold, in bytes.
+    pub fn budget_bytes(&self) -> u64 {
+        self.budget_bytes
+    }
+
+    /// Makes the (empty) file of an inode and opens it for reading.
+    pub fn create(&self, ino: Ino) -> io::Result<Content> {
+        let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(Content(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::from_raw_mode(0o600))?)))
+    }
+
+    /// Opens the file of an inode for reading.
+    pub fn open_read(&self, ino: Ino) -> io::Result<Content> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(Content(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::empty())?)))
+    }
+
+    /// Opens the file of an inode for writing; see the module's invariants.
+    pub fn open_write(&self, ino: Ino) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::empty())?))
+    }
+
+    /// Gives the memory of an inode's file back (when its last user has gone).
+    pub fn remove(&self, ino: Ino) {
+        let _ = rustix::fs::unlinkat(&self.directory, name(ino), rustix::fs::AtFlags::empty());
+    }
+
+    /// Bytes held now.
+    pub fn used_bytes(&self) -> u64 {
+        if !self.own_filesystem {
+            return 0;
+        }
+        let used = rustix::fs::statvfs(&self.path).map_or(0, |s| (s.f_blocks - s.f_bfree) * s.f_frsize);
+        self.peak_bytes.fetch_max(used, Ordering::Relaxed);
+        used
+    }
+
+    /// The most that [`Arena::used_bytes`] has seen.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the budget that are free now.
+    pub fn free_bytes(&self) -> u64 {
+        self.budget_bytes.saturating_sub(self.used_bytes())
+    }
+}
+
+/// Name of an inode's file.
+fn name(ino: Ino) -> String {
+    format!("{:x}", ino.0)
+}
+
+/// The inode whose file has this name.
+pub(crate) fn ino_of(name: &str) -> Option<Ino> {
+    u64::from_str_radix(name, 16).ok().map(Ino)
+}
+
+/// Reads exactly, for callers that know the size; a file that shrank meanwhile is an error to be retried.
+pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    Ok(file.read_exact_at(buffer, offset)?)
+}

@@ -1,0 +1,139 @@
+//! The directory on disk behind a mount, as a trait, so that tests and slow-storage models can stand in.
+//!
+//! Paths are relative to the backing's root, as byte strings without leading or trailing `/`; the empty path is the
+//! root itself. No implementation may follow a symbolic link or leave the root, whatever the names are.
+//! Every method may block for as long as the storage takes; none is called with the namespace locked.
+
+mod local;
+mod owner;
+mod uring;
+
+pub use local::LocalBacking;
+pub use owner::Owner;
+
+use crate::attr::{Attr, Kind, Timestamp};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+
+/// What the backing says of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Device and inode number on the backing.
+    pub id: BackingId,
+    /// Attributes.
+    pub attr: Attr,
+}
+
+/// Identity of an object on the backing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackingId {
+    /// Device.
+    pub dev: u64,
+    /// Inode number there.
+    pub ino: u64,
+}
+
+/// An entry of a listing.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Name.
+    pub name: Box<[u8]>,
+    /// Inode number on the directory's device.
+    pub ino: u64,
+    /// Type, where the listing tells.
+    pub kind: Option<Kind>,
+}
+
+/// What is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Make<'a> {
+    /// An empty directory.
+    Directory,
+    /// A symbolic link with this target.
+    Symlink(&'a [u8]),
+    /// Fifo, socket or device node.
+    Node(Kind, u32),
+}
+
+/// Room on the backing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Block size in bytes.
+    pub block_bytes: u64,
+    /// Blocks in all.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Free blocks for those who are not root.
+    pub available: u64,
+    /// Inodes in all.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+}
+
+/// How a rename treats its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Replaces it.
+    Replace,
+    /// Swaps the two.
+    Exchange,
+}
+
+/// Attributes to be set; those that are `None` stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttrChange {
+    /// Owner and group.
+    pub owner: Option<(u32, u32)>,
+    /// Permission bits (07777).
+    pub mode: Option<u32>,
+    /// Access and modification time.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+/// A directory tree on storage.
+pub trait Backing: Send + Sync {
+    /// Attributes of `path`, symbolic links not followed.
+    fn stat(&self, path: &[u8]) -> io::Result<Stat>;
+    /// All entries of the directory `path`, without `.` and `..`.
+    fn list(&self, path: &[u8]) -> io::Result<Vec<Listed>>;
+    /// Target of the symbolic link `path`.
+    fn read_link(&self, path: &[u8]) -> io::Result<Vec<u8>>;
+    /// Opens the regular file `path` for reading.
+    fn open_read(&self, path: &[u8]) -> io::Result<File>;
+    /// Opens the regular file `path` for reading and writing, as `owner` where that is allowed.
+    fn open_write(&self, path: &[u8], owner: Owner) -> io::Result<File>;
+    /// Makes the empty regular file `path`, owned by `owner`. Fails where the name is taken.
+    fn create(&self, path: &[u8], mode: u32, owner: Owner) -> io::Result<File>;
+    /// Makes anything but a regular file.
+    fn make(&self, path: &[u8], make: &Make<'_>, mode: u32, owner: Owner) -> io::Result<()>;
+    /// Removes anything but a directory.
+    fn unlink(&self, path: &[u8]) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn rmdir(&self, path: &[u8]) -> io::Result<()>;
+    /// Renames.
+    fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> io::Result<()>;
+    /// Gives `from` the further name `to`.
+    fn link(&self, from: &[u8], to: &[u8]) -> io::Result<()>;
+    /// Changes attributes, symbolic links not followed.
+    fn set_attr(&self, path: &[u8], change: &AttrChange) -> io::Result<()>;
+    /// The same on an open file.
+    fn set_file_attr(&self, file: &File, change: &AttrChange) -> io::Result<()>;
+    /// All extended attributes, names and values.
+    fn xattrs(&self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
+    /// Sets (or with `None` removes, if present) one extended attribute.
+    fn set_xattr(&self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> io::Result<()>;
+    /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `path` is where `to`
+    /// is, for a second descriptor with direct I/O.
+    fn copy_in(&self, path: &[u8], to: &File, from: &[u8], ranges: &[Range<u64>], size: u64) -> io::Result<()>;
+    /// Makes a file's content and size durable.
+    fn sync_file(&self, file: &File) -> io::Result<()>;
+    /// Makes a directory's entries durable.
+    fn sync_dir(&self, path: &[u8]) -> io::Result<()>;
+    /// Makes everything durable.
+    fn sync_all(&self) -> io::Result<()>;
+    /// Room left.
+    fn room(&self) -> io::Result<Room>;
+}

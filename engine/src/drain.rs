@@ -1,0 +1,202 @@
+//! The drain: brings the backing after the namespace in memory, in the order that a crash must not break.
+//!
+//! 1. `names`: a thread applies changes of names from the operation log, oldest first, each after what it depends on.
+//!    Before a rename or link does, the content of what it names is durable.
+//! 2. `content`: threads copy the content of files that rest (closed, or open for long) and whose name is on the
+//!    backing. What was replaced whole is written beside and renamed; what was changed is changed in place.
+//! 3. `sched`: decides four times a second what is due, asks files with mappings whether they are quiet now, and
+//!    keeps the arena inside its budget.
+//!
+//! Failures keep the data, are retried with growing pauses, and show in status and in the next fsync.
+
+mod content;
+mod names;
+mod sched;
+
+use crate::engine::Engine;
+use crate::ids::Ino;
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// First pause after a failure; doubles up to the longest.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause between two tries: a backing that comes back is noticed within this.
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// State shared by the drain's threads.
+#[derive(Debug, Default)]
+pub struct Drain {
+    /// Inodes whose content or attributes the backing doesn't have.
+    dirty: Mutex<FxHashMap<Ino, Due>>,
+    /// Inodes that a thread is working on, one at a time each.
+    turns: Mutex<FxHashSet<Ino>>,
+    turn_ended: Condvar,
+    /// Directories with changes that are applied but not yet synced.
+    unsynced: Mutex<FxHashSet<Ino>>,
+    /// Callers that wait for everything: the drain delay doesn't count then.
+    pub(crate) urgent: AtomicUsize,
+    /// Bytes written to the backing.
+    pub(crate) written: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Written bytes a while ago, for the rate.
+    pub(crate) rate: Mutex<Option<(Instant, u64, f64)>>,
+    wake: Condvar,
+    wake_lock: Mutex<()>,
+}
+
+/// When a dirty inode is to be worked on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    /// When it became dirty.
+    pub since: Instant,
+    /// Not before this.
+    pub at: Option<Instant>,
+    /// Failures so far.
+    pub failures: u32,
+    /// A thread has it.
+    pub queued: bool,
+}
+
+/// The right to work on one inode's content; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Turn<'d> {
+    drain: &'d Drain,
+    ino: Ino,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.drain.turns.lock().remove(&self.ino);
+        self.drain.turn_ended.notify_all();
+    }
+}
+
+impl Drain {
+    /// Waits until nobody else works on `ino`'s content. Take no lock before.
+    pub(crate) fn turn(&self, ino: Ino) -> Turn<'_> {
+        let mut turns = self.turns.lock();
+        while !turns.insert(ino) {
+            self.turn_ended.wait(&mut turns);
+        }
+        Turn { drain: self, ino }
+    }
+
+    /// Puts `ino` on the list of what must reach the backing.
+    pub(crate) fn mark(&self, ino: Ino) {
+        let now = Instant::now();
+        self.dirty.lock().entry(ino).or_insert(Due { since: now, at: None, failures: 0, queued: false });
+    }
+
+    pub(crate) fn unmark(&self, ino: Ino) {
+        self.dirty.lock().remove(&ino);
+    }
+
+    /// A file without names whose changes are all applied has nothing to be drained.
+    pub(crate) fn unmark_if_nameless(&self, engine: &Engine, ino: Ino) {
+        let nameless = engine.inode(ino).is_ok_and(|inode| {
+            let state = inode.state.lock();
+            state.attr.nlink == 0 && (state.pending == 0 || state.drained.is_empty())
+        });
+        if nameless {
+            self.unmark(ino);
+        }
+    }
+
+    /// The inode is gone.
+    pub(crate) fn forget(&self, ino: Ino) {
+        self.unmark(ino);
+        self.unsynced.lock().remove(&ino);
+    }
+
+    /// Allocates the rest of a writer's pages beside it.
+    pub(crate) fn ahead(&self, file: File, range: Range<u64>) {
+        // The thread ends with the range; a writer that is faster allocates for itself.
+        let _ = std::thread::Builder::new().name("allocate-ahead".into()).spawn(move || {
+            let _ = crate::arena::allocate_ahead(&file, range);
+        });
+    }
+
+    pub(crate) fn count_cancelled(&self, changes: u64) {
+        self.cancelled.fetch_add(changes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dirty_inodes(&self) -> Vec<(Ino, Due)> {
+        self.dirty.lock().iter().map(|(ino, due)| (*ino, *due)).collect()
+    }
+
+    pub(crate) fn dirty_count(&self) -> usize {
+        self.dirty.lock().len()
+    }
+
+    /// Remembers a failure for status and log.
+    pub(crate) fn report(&self, sentence: String) {
+        log::warn!("{sentence}");
+        *self.last_error.lock() = Some(sentence);
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().clone()
+    }
+
+    /// Wakes the scheduler.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_all();
+    }
+
+    fn rest(&self, time: Duration) {
+        let mut guard = self.wake_lock.lock();
+        self.wake.wait_for(&mut guard, time);
+    }
+
+    pub(crate) fn unsynced(&self, dir: Ino) {
+        self.unsynced.lock().insert(dir);
+    }
+
+    pub(crate) fn take_unsynced(&self, dir: Ino) -> bool {
+        self.unsynced.lock().remove(&dir)
+    }
+}
+
+impl Engine {
+    /// Starts the drain's threads.
+    pub fn start(self: &Arc<Engine>) {
+        let (due, work) = crossbeam_channel::unbounded::<Ino>();
+        let mut threads = self.drain.threads.lock();
+        let mut spawn = |name: &str, run: Box<dyn FnOnce(Arc<Engine>) + Send>| {
+            let engine = self.clone();
+            if let Ok(thread) = std::thread::Builder::new().name(name.into()).spawn(move || run(engine)) {
+                threads.push(thread);
+            }
+        };
+        spawn("drain-names", Box::new(|engine| engine.run_names()));
+        for _ in 0..content::THREADS {
+            let work = work.clone();
+            spawn("drain-content", Box::new(move |engine| engine.run_content(&work)));
+        }
+        spawn("drain-sched", Box::new(move |engine| engine.run_scheduler(&due)));
+    }
+
+    /// Ends the drain's threads; what is dirty stays so.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.drain.wake();
+        let threads = std::mem::take(&mut *self.drain.threads.lock());
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    /// How long a change must have rested.
+    pub(crate) fn delay(&self) -> Duration {
+        if self.drain.urgent.load(Ordering::Relaxed) > 0 { Duration::ZERO } else { self.config.drain_delay }
+    }
+}

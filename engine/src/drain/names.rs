@@ -1,0 +1,390 @@
+//! Applying changes of names to the backing.
+
+use super::{RETRY_FIRST, RETRY_MAX};
+use crate::attr::Kind;
+use crate::backing::{AttrChange, Backing, Make, Owner, RenameMode};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::ids::{Ino, Seq};
+use crate::namespace::{Inode, InodeState, Link, join_path};
+use crate::oplog::{Begin, Change, Op};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long the thread sleeps at most when nothing is due.
+const IDLE: Duration = Duration::from_millis(200);
+
+impl Engine {
+    pub(super) fn run_names(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            match self.oplog.next(self.delay()) {
+                Some(op) => {
+                    let _ = self.apply_begun(&op);
+                }
+                None => self.oplog.wait(IDLE),
+            }
+        }
+    }
+
+    /// Applies a change that was begun, and says so to the log.
+    fn apply_begun(&self, op: &Op) -> Result<()> {
+        let result = if op.cancelled { Ok(()) } else { self.apply(&op.change) };
+        match result {
+            Ok(()) => {
+                self.applied(op);
+                Ok(())
+            }
+            Err(e) => {
+                let path = op.change.links().first().map(|link| self.show(link)).unwrap_or_default();
+                self.drain.report(format!("{path}: the backing refused a change of names, which is retried: {e}"));
+                self.oplog.failed(op.seq, if op.since.elapsed() > RETRY_MAX { RETRY_MAX } else { RETRY_FIRST });
+                Err(e)
+            }
+        }
+    }
+
+    fn applied(&self, op: &Op) {
+        let touched = op.change.objects().into_iter().chain(op.change.directories());
+        {
+            let mut names = self.names.lock();
+            for link in op.change.links() {
+                if let Some(dir) = names.dirs.get_mut(&link.0)
+                    && dir.whiteouts.get(&link.1) == Some(&op.seq)
+                {
+                    dir.whiteouts.remove(&link.1);
+                    // A look at the backing that began before must not bring the name back.
+                    dir.version += 1;
+                }
+            }
+            for ino in touched.clone() {
+                if let Some(inode) = names.inode(ino) {
+                    let mut state = inode.state.lock();
+                    state.pending = state.pending.saturating_sub(1);
+                }
+            }
+        }
+        self.journal.done(op.seq);
+        self.oplog.done(op.seq);
+        for dir in op.change.directories() {
+            self.drain.unsynced(dir);
+            self.drain.mark(dir);
+        }
+        for ino in op.change.objects() {
+            self.drain.unmark_if_nameless(self, ino);
+            self.drop_if_unused(ino);
+        }
+    }
+
+    /// Applies now what must be on the backing so that `ino` is there under its names.
+    pub(crate) fn apply_names_of(&self, ino: Ino) -> Result<()> {
+        let mut objects = vec![ino];
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let Some((parent, _)) = self.inode(at)?.state.lock().place.clone() else { break };
+            objects.push(parent);
+            at = parent;
+        }
+        self.apply_all(self.oplog.closure(objects))
+    }
+
+    /// Applies changes in the order given.
+    pub(crate) fn apply_all(&self, changes: Vec<Seq>) -> Result<()> {
+        for seq in changes {
+            if let Begin::Yours(op) = self.oplog.begin(seq) {
+                self.apply_begun(&op)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, change: &Change) -> Result<()> {
+        match change {
+            Change::Make { ino, link } => self.apply_make(*ino, link),
+            Change::Link { ino, link } => {
+                self.settle_named(*ino)?;
+                let inode = self.inode(*ino)?;
+                {
+                    let _shape = self.shape.read();
+                    let (from, to) = (self.drained_path(*ino)?, self.path_in(link)?);
+                    self.clear_the_way(&to)?;
+                    self.backing.link(&from, &to)?;
+                }
+                inode.state.lock().drained.push(link.clone());
+                Ok(())
+            }
+            Change::Unlink { ino, link } => self.apply_unlink(*ino, link),
+            Change::Rename { ino, from, to, replaced } => {
+                self.settle_named(*ino)?;
+                let _shape = self.shape.write();
+                self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace)?;
+                if let Some(inode) = replaced.and_then(|ino| self.inode(ino).ok()) {
+                    inode.state.lock().drained.retain(|link| link != to);
+                }
+                self.move_drained(*ino, from, to);
+                Ok(())
+            }
+            Change::Exchange { ino, from, other, to } => {
+                self.settle_named(*ino)?;
+                self.settle_named(*other)?;
+                let _shape = self.shape.write();
+                self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Exchange)?;
+                self.move_drained(*ino, from, to);
+                self.move_drained(*other, to, from);
+                Ok(())
+            }
+        }
+    }
+
+    fn move_drained(&self, ino: Ino, from: &Link, to: &Link) {
+        if let Ok(inode) = self.inode(ino) {
+            let mut state = inode.state.lock();
+            state.drained.retain(|link| link != from && link != to);
+            state.drained.push(to.clone());
+        }
+    }
+
+    /// Makes durable what a rename or link is about to name: a file, or all files below a directory.
+    fn settle_named(&self, ino: Ino) -> Result<()> {
+        let inode = self.inode(ino)?;
+        if inode.kind != Kind::Directory {
+            return self.settle(&inode, true);
+        }
+        let mut files = Vec::new();
+        {
+            let names = self.names.lock();
+            let mut directories = names.directories_below(ino);
+            directories.push(ino);
+            for dir in directories.iter().filter_map(|dir| names.dirs.get(dir)) {
+                files.extend(dir.names().filter(|(_, e)| e.kind == Kind::File).map(|(_, e)| e.ino));
+            }
+        }
+        let dirty: rustc_hash::FxHashSet<Ino> = self.drain.dirty_inodes().into_iter().map(|(ino, _)| ino).collect();
+        let mut unsynced = false;
+        for file in files {
+            let Ok(file) = self.inode(file) else { continue };
+            let on_backing = !file.state.lock().drained.is_empty();
+            unsynced |= on_backing;
+            if on_backing && dirty.contains(&file.ino) {
+                self.settle(&file, false)?;
+            }
+        }
+        // One flush for all of them.
+        if unsynced { Ok(self.backing.sync_all()?) } else { Ok(()) }
+    }
+
+    fn apply_make(&self, ino: Ino, link: &Link) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let path = {
+            let _shape = self.shape.read();
+            self.path_in(link)?
+        };
+        self.clear_the_way_for(&inode, &path)?;
+        let (attr, target) = {
+            let state = inode.state.lock();
+            (state.attr, state.target.clone())
+        };
+        let owner = Owner { uid: attr.uid, gid: attr.gid };
+        match inode.kind {
+            Kind::File => {
+                let file = self.backing.create(&path, attr.mode, owner)?;
+                let stat = self.backing.stat(&path)?;
+                {
+                    let mut names = self.names.lock();
+                    names.bind(stat.id, ino);
+                    let mut state = inode.state.lock();
+                    state.drained.push(link.clone());
+                    state.baseline = Some(crate::engine::baseline(&stat));
+                    state.attr_dirty = true;
+                }
+                drop(file);
+                if self.is_small_and_closed(&inode) {
+                    self.settle(&inode, false)?;
+                }
+                return Ok(());
+            }
+            Kind::Directory => match self.backing.make(&path, &Make::Directory, attr.mode | 0o700, owner) {
+                // A directory that appeared outside under the same name is the same directory.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            },
+            Kind::Symlink => {
+                self.backing.make(&path, &Make::Symlink(target.as_deref().unwrap_or_default()), 0o777, owner)?;
+            }
+            kind => self.backing.make(&path, &Make::Node(kind, attr.rdev), attr.mode, owner)?,
+        }
+        let stat = self.backing.stat(&path)?;
+        {
+            let mut names = self.names.lock();
+            names.bind(stat.id, ino);
+            let mut state = inode.state.lock();
+            state.drained.push(link.clone());
+            state.baseline = Some(crate::engine::baseline(&stat));
+            state.attr_dirty = true;
+        }
+        if inode.kind == Kind::Directory {
+            // Its own attributes follow when nothing waits in it any more, except for what keeps others out.
+            let change = AttrChange { owner: Some((attr.uid, attr.gid)), mode: Some(attr.mode), times: None };
+            self.backing.set_attr(&path, &change)?;
+            self.drain.mark(ino);
+            Ok(())
+        } else {
+            self.settle(&inode, false)
+        }
+    }
+
+    fn is_small_and_closed(&self, inode: &Inode) -> bool {
+        let state = inode.state.lock();
+        state.file.writers() == 0 && state.attr.size <= super::content::WITH_NAME_BYTES_MAX
+    }
+
+    fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
+        let directory = self.inode(ino).is_ok_and(|inode| inode.kind == Kind::Directory);
+        let _shape = self.shape.write();
+        let Ok(path) = self.path_in(link) else { return Ok(()) };
+        let removed = if directory { self.backing.rmdir(&path) } else { self.backing.unlink(&path) };
+        match removed {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if directory && e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                // Filled from outside after it was removed here: it stays, and is found again.
+                self.drain.conflicts.fetch_add(1, Ordering::Relaxed);
+                self.drain.report(format!(
+                    "{}: removed here, but kept since files were put into it on the backing",
+                    self.show(link)
+                ));
+            }
+            Err(e) => return Err(e.into()),
+        }
+        if let Ok(inode) = self.inode(ino) {
+            let mut state = inode.state.lock();
+            state.drained.retain(|other| other != link);
+        }
+        Ok(())
+    }
+
+    /// Where the backing would have a name.
+    pub(crate) fn path_in(&self, link: &Link) -> Result<Vec<u8>> {
+        Ok(join_path(&self.drained_path(link.0)?, &link.1))
+    }
+
+    /// Something that appeared outside under a name that we are about to make is kept under a conflict name.
+    fn clear_the_way(&self, path: &[u8]) -> Result<()> {
+        match self.backing.stat(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e.into()),
+            Ok(_) => self.keep_aside(path),
+        }
+    }
+
+    fn clear_the_way_for(&self, inode: &Inode, path: &[u8]) -> Result<()> {
+        match self.backing.stat(path) {
+            Ok(stat) if stat.attr.kind == Kind::Directory && inode.kind == Kind::Directory => Ok(()),
+            Ok(_) => self.keep_aside(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Renames the outside version of a file: ours takes the name, nothing is lost.
+    pub(super) fn keep_aside(&self, path: &[u8]) -> Result<()> {
+        for number in 0..10_000_u32 {
+            let mut aside = path.to_vec();
+            aside.extend_from_slice(format!(".aimss-conflict-{}", self.config.node).as_bytes());
+            if number > 0 {
+                aside.extend_from_slice(format!("-{number}").as_bytes());
+            }
+            match self.backing.stat(&aside) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.backing.rename(path, &aside, RenameMode::Replace)?;
+                    self.drain.conflicts.fetch_add(1, Ordering::Relaxed);
+                    self.drain.report(format!(
+                        "{}: changed here and on the backing; the backing's version is kept as {}",
+                        String::from_utf8_lossy(path).escape_debug(),
+                        String::from_utf8_lossy(&aside).escape_debug()
+                    ));
+                    return Ok(());
+                }
+                Err(e) => return Err(e.into()),
+                Ok(_) => {}
+            }
+        }
+        Err(Error::Exists)
+    }
+
+    fn show(&self, link: &Link) -> String {
+        let dir = self.path_of(link.0).unwrap_or_default();
+        String::from_utf8_lossy(&join_path(&dir, &link.1)).escape_debug().to_string()
+    }
+
+    /// Brings the backing's attributes and extended attributes of an object in line with ours. `content` says that
+    /// the content was just written, which changed the times there.
+    pub(super) fn apply_attributes(&self, inode: &Arc<Inode>, path: &[u8], content: bool) -> Result<()> {
+        let (attr, xattrs, dirty) = {
+            let mut state = inode.state.lock();
+            let dirty = std::mem::take(&mut state.attr_dirty);
+            (state.attr, state.xattrs.take_dirty(), dirty)
+        };
+        let result = self.apply_attributes_to(&*self.backing, &attr, &xattrs, path, dirty || content);
+        if result.is_err() {
+            let mut state = inode.state.lock();
+            state.attr_dirty = true;
+            state.restore_dirty_xattrs(xattrs.into_iter().map(|(name, _)| name));
+        }
+        result
+    }
+
+    #[allow(clippy::unused_self)]
+    fn apply_attributes_to(
+        &self,
+        backing: &dyn Backing,
+        attr: &crate::attr::Attr,
+        xattrs: &[(Box<[u8]>, Option<Box<[u8]>>)],
+        path: &[u8],
+        dirty: bool,
+    ) -> Result<()> {
+        let symlink = attr.kind == Kind::Symlink;
+        if dirty {
+            let now = backing.stat(path)?.attr;
+            let owner = ((now.uid, now.gid) != (attr.uid, attr.gid)).then_some((attr.uid, attr.gid));
+            // A change of owner clears suid and sgid, so the mode follows it.
+            let mode = (!symlink && (owner.is_some() || now.mode != attr.mode)).then_some(attr.mode);
+            backing.set_attr(path, &AttrChange { owner, mode, times: None })?;
+        }
+        for (name, value) in xattrs {
+            match backing.set_xattr(path, name, value.as_deref()) {
+                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    self.drain.report(format!(
+                        "{}: the backing can't hold the extended attribute {}",
+                        String::from_utf8_lossy(path).escape_debug(),
+                        String::from_utf8_lossy(name).escape_debug()
+                    ));
+                }
+                other => other?,
+            }
+        }
+        if dirty {
+            let times = Some((attr.atime, attr.mtime));
+            backing.set_attr(path, &AttrChange { owner: None, mode: None, times })?;
+        }
+        Ok(())
+    }
+}
+
+impl crate::namespace::Xattrs {
+    /// The attributes that the backing must be told, with their values; they count as told from here on.
+    fn take_dirty(&mut self) -> Vec<(Box<[u8]>, Option<Box<[u8]>>)> {
+        let crate::namespace::Xattrs::Known(known) = self else { return Vec::new() };
+        let dirty = std::mem::take(&mut known.1);
+        dirty.into_iter().map(|name| (name.clone(), known.0.get(&name).cloned())).collect()
+    }
+}
+
+impl InodeState {
+    fn restore_dirty_xattrs(&mut self, names: impl Iterator<Item = Box<[u8]>>) {
+        if let crate::namespace::Xattrs::Known(known) = &mut self.xattrs {
+            known.1.extend(names);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What is due: looks at the dirty inodes a few times a second.
+
+use super::content::is_clean;
+use crate::engine::Engine;
+use crate::ids::Ino;
+use crate::namespace::{OpenMode, Place};
+use crossbeam_channel::Sender;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const TICK: Duration = Duration::from_millis(100);
+/// A file that stays open or mapped is drained again this long after it was written, at the earliest.
+const OPEN_FILES_EVERY: Duration = Duration::from_secs(5);
+/// Above this share of the budget clean files are evicted ahead of need.
+const HIGH_WATER_PERCENT: u64 = 90;
+
+impl Engine {
+    pub(super) fn run_scheduler(&self, due: &Sender<Ino>) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            self.queue_due(due);
+            self.keep_in_budget();
+            self.update_rate();
+            self.drain.rest(TICK);
+        }
+    }
+
+    fn queue_due(&self, queue: &Sender<Ino>) {
+        let now = Instant::now();
+        let delay = self.delay();
+        let urgent = delay.is_zero() && !self.config.drain_delay.is_zero();
+        let mut candidates: Vec<Ino> = Vec::new();
+        for (ino, due) in self.drain.dirty_inodes() {
+            let rested = now.duration_since(due.since) >= delay;
+            let in_time = due.at.is_none_or(|at| at <= now) || (urgent && due.failures == 0);
+            if !due.queued && rested && in_time {
+                candidates.push(ino);
+            }
+        }
+        for ino in candidates {
+            match self.verdict(ino, urgent) {
+                Verdict::Now => {
+                    if let Some(due) = self.drain.dirty.lock().get_mut(&ino) {
+                        due.queued = true;
+                    }
+                    let _ = queue.send(ino);
+                }
+                Verdict::Later => {
+                    if let Some(due) = self.drain.dirty.lock().get_mut(&ino) {
+                        due.at = Some(now + OPEN_FILES_EVERY);
+                    }
+                }
+                Verdict::WhenNamed => {}
+                Verdict::Never => self.drain.unmark(ino),
+            }
+        }
+    }
+
+    fn verdict(&self, ino: Ino, urgent: bool) -> Verdict {
+        let Ok(inode) = self.inode(ino) else { return Verdict::Never };
+        let mut state = inode.state.lock();
+        if !state.unsettled() {
+            return Verdict::Never;
+        }
+        if state.drained.is_empty() {
+            return Verdict::WhenNamed;
+        }
+        let in_use = state.file.dirty && (state.file.writers() > 0 || state.file.lingering);
+        if !in_use || urgent {
+            return Verdict::Now;
+        }
+        // Open or mapped: only if something changed since the last drain. A mapping's stores into pages it dirtied
+        // before don't show; the last word is the drain after the mapping went.
+        match state.file.epoch.as_ref().map(|e| e.mode.clone()) {
+            Some(OpenMode::Arena(content)) if state.file.chunks.is_some() => match content.stat() {
+                Ok(stat) if stat.stamp == state.file.seen => Verdict::Later,
+                _ => Verdict::Now,
+            },
+            Some(OpenMode::Backing(_)) => Verdict::Later,
+            None if state.file.lingering => {
+                let Ok(content) = self.arena.open_read(ino) else { return Verdict::Now };
+                state.file.lingering = !content.writers_gone();
+                if state.file.lingering { Verdict::Later } else { Verdict::Now }
+            }
+            _ => Verdict::Now,
+        }
+    }
+
+    fn keep_in_budget(&self) {
+        let high = self.arena.budget_bytes() / 100 * HIGH_WATER_PERCENT;
+        let used = self.arena.used_bytes();
+        if used > high {
+            self.evict(used - high);
+        }
+    }
+
+    fn update_rate(&self) {
+        const WINDOW: Duration = Duration::from_secs(1);
+        let written = self.drain.written.load(Ordering::Relaxed);
+        let mut rate = self.drain.rate.lock();
+        match *rate {
+            Some((since, before, _)) if since.elapsed() >= WINDOW => {
+                let now = written.saturating_sub(before) as f64 / since.elapsed().as_secs_f64();
+                *rate = Some((Instant::now(), written, now));
+            }
+            Some(_) => {}
+            None => *rate = Some((Instant::now(), written, 0.0)),
+        }
+    }
+
+    /// Whether a closed file in the arena is what the backing has.
+    pub(crate) fn is_in_step(&self, ino: Ino) -> bool {
+        let Ok(inode) = self.inode(ino) else { return true };
+        let state = inode.state.lock();
+        let in_arena = state.file.place == Place::Arena;
+        let stat = self.arena.open_read(ino).and_then(|content| content.stat());
+        !state.unsettled() && (!in_arena || stat.is_ok_and(|stat| is_clean(state.file.clean, &stat)))
+    }
+}
+
+/// What is to be done with a dirty inode.
+enum Verdict {
+    Now,
+    Later,
+    /// When the change that makes its name is applied.
+    WhenNamed,
+    /// It is settled.
+    Never,
+}

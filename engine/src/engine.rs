@@ -1,0 +1,137 @@
+//! The engine's face: what a file system asks, over namespace, arena, drain and backing.
+//!
+//! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
+//! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
+//! `room` keeps the arena inside its budget, `status` tells.
+//!
+//! None of it checks permissions: the kernel does, from the attributes it is given.
+
+mod attrs;
+mod io;
+mod lookup;
+mod names;
+mod open;
+mod room;
+mod status;
+mod sync;
+mod xattrs;
+
+pub use attrs::SetAttr;
+pub use io::Whence;
+pub use lookup::{DirEntry, Found};
+pub use names::New;
+pub use open::{Ended, Opened, Reason, Released, Want};
+pub use room::PROMOTE_BYTES_MAX;
+pub use status::{BusyFile, Status};
+pub use sync::Backlog;
+pub(crate) use lookup::baseline;
+
+use crate::arena::Arena;
+use crate::backing::Backing;
+use crate::drain::Drain;
+use crate::error::{Error, Result};
+use crate::ids::Ino;
+use crate::journal::Journal;
+use crate::namespace::{Inode, Names, join_path};
+use crate::oplog::OpLog;
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+/// The folder in the backing that is ours; never shown.
+pub const PRIVATE_DIRECTORY: &[u8] = b".aimss";
+
+/// What an engine is asked to be.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Whether fsync waits for the backing.
+    pub fsync_durable: bool,
+    /// How long a change rests before it is drained.
+    pub drain_delay: Duration,
+    /// Names this node where two versions of a file are kept: `NAME.aimss-conflict-NODE`.
+    pub node: String,
+}
+
+/// See the module.
+pub struct Engine {
+    pub(crate) config: EngineConfig,
+    pub(crate) backing: Arc<dyn Backing>,
+    pub(crate) arena: Arena,
+    /// Held for reading while a drained path is built and used, for writing while the drain moves or removes
+    /// something on the backing.
+    pub(crate) shape: RwLock<()>,
+    /// Guards the tree; held for microseconds, never across a call to the backing.
+    pub(crate) names: Mutex<Names>,
+    pub(crate) oplog: OpLog,
+    pub(crate) journal: Journal,
+    pub(crate) drain: Drain,
+    /// Bytes promised to open passthrough writers beyond what their files hold.
+    pub(crate) reserved: AtomicU64,
+    pub(crate) open_handles: AtomicU64,
+    pub(crate) stopping: AtomicBool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine over `backing`. Call [`Engine::start`] for the drain to run by itself.
+    pub fn new(config: EngineConfig, backing: Arc<dyn Backing>, arena: Arena, journal: Journal) -> Result<Arc<Engine>> {
+        let engine = Engine {
+            config,
+            backing,
+            arena,
+            shape: RwLock::new(()),
+            names: Mutex::new(Names::new()),
+            oplog: OpLog::default(),
+            journal,
+            drain: Drain::default(),
+            reserved: AtomicU64::new(0),
+            open_handles: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        };
+        engine.load_root()?;
+        Ok(Arc::new(engine))
+    }
+
+    /// The inode, if the kernel may know it.
+    pub(crate) fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
+        self.names.lock().inode(ino).cloned().ok_or(Error::NotFound)
+    }
+
+    /// Where the backing has `ino`; hold [`Engine::shape`] while it is used.
+    pub(crate) fn drained_path(&self, ino: Ino) -> Result<Vec<u8>> {
+        let mut parts: Vec<crate::ids::Name> = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let inode = self.inode(at)?;
+            let state = inode.state.lock();
+            let (parent, name) = state.drained.first().ok_or(Error::NotFound)?.clone();
+            parts.push(name);
+            at = parent;
+        }
+        Ok(parts.iter().rev().fold(Vec::new(), |path, part| join_path(&path, part)))
+    }
+
+    /// Where `ino` is in the namespace, for people; `None` once it has no name.
+    pub fn path_of(&self, ino: Ino) -> Option<Vec<u8>> {
+        let mut parts: Vec<crate::ids::Name> = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let inode = self.inode(at).ok()?;
+            let (parent, name) = inode.state.lock().place.clone()?;
+            parts.push(name);
+            at = parent;
+        }
+        Some(parts.iter().rev().fold(Vec::new(), |path, part| join_path(&path, part)))
+    }
+
+    /// The arena.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+}

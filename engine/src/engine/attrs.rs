@@ -1,0 +1,176 @@
+//! Reading and changing attributes.
+//!
+//! Files in passthrough are written behind our back: their size and times are taken from the file that the kernel
+//! writes to, whenever somebody asks. What an application sets itself (utimensat) stays until that file changes again.
+
+use super::{Engine, Found};
+use super::lookup::now_after;
+use crate::arena::{ArenaStat, Stamp};
+use crate::attr::{Attr, Kind, Timestamp};
+use crate::error::{Error, Result};
+use crate::ids::Ino;
+use crate::namespace::{InodeState, OpenMode};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
+/// Largest file size: what off_t holds.
+const SIZE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Attributes to be changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size: cut or extended with zeros.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<Timestamp>,
+    /// Modification time.
+    pub mtime: Option<Timestamp>,
+}
+
+impl Engine {
+    /// Attributes of an inode.
+    pub fn attr(&self, ino: Ino) -> Result<Attr> {
+        let inode = self.inode(ino)?;
+        let stale = {
+            let state = inode.state.lock();
+            let in_step = !state.unsettled() && state.pending == 0 && state.place.is_some();
+            in_step && state.file.epoch.is_none() && !state.file.lingering
+        };
+        if stale && ino != Ino::ROOT {
+            self.revalidate(&inode)?;
+        }
+        let mut state = inode.state.lock();
+        self.fold(ino, &mut state);
+        Ok(state.attr)
+    }
+
+    /// Attributes, and whether only we can change them.
+    pub fn attr_and_age(&self, ino: Ino) -> Result<Found> {
+        self.attr(ino)?;
+        let inode = self.inode(ino)?;
+        let mut state = inode.state.lock();
+        Ok(self.found(&inode, &mut state))
+    }
+
+    /// Whether reads and writes of this inode may go on without us, so that its attributes age at once.
+    pub fn changes_unseen(&self, ino: Ino) -> bool {
+        self.inode(ino).is_ok_and(|inode| {
+            let state = inode.state.lock();
+            state.file.lingering || state.file.writers() > 0
+        })
+    }
+
+    /// Brings size and times of a file that is written behind our back up to date.
+    pub(crate) fn fold(&self, ino: Ino, state: &mut InodeState) {
+        if state.attr.kind != Kind::File {
+            return;
+        }
+        let stat = match state.file.epoch.as_ref().map(|e| &e.mode) {
+            Some(OpenMode::Arena(content)) => content.stat().ok(),
+            Some(OpenMode::Backing(file)) => stat_of_file(file).ok(),
+            Some(OpenMode::Daemon(_)) => None,
+            None if state.file.lingering => self.arena.open_read(ino).and_then(|content| content.stat()).ok(),
+            None => None,
+        };
+        if let Some(stat) = stat {
+            state.fold(&stat);
+        }
+    }
+
+    /// Changes attributes; returns them as they are then.
+    pub fn set_attr(&self, ino: Ino, change: &SetAttr) -> Result<Attr> {
+        let inode = self.inode(ino)?;
+        if let Some(size) = change.size {
+            self.truncate(ino, size)?;
+        }
+        let mut state = inode.state.lock();
+        self.fold(ino, &mut state);
+        let now = now_after(state.attr.ctime);
+        let attr = &mut state.attr;
+        attr.mode = change.mode.map_or(attr.mode, |mode| mode & 0o7777);
+        attr.uid = change.uid.unwrap_or(attr.uid);
+        attr.gid = change.gid.unwrap_or(attr.gid);
+        attr.atime = change.atime.unwrap_or(attr.atime);
+        attr.mtime = change.mtime.unwrap_or(attr.mtime);
+        attr.ctime = now;
+        let attr = *attr;
+        state.attr_dirty = true;
+        self.journal.attributes(ino, &state);
+        drop(state);
+        self.drain.mark(ino);
+        Ok(attr)
+    }
+
+    /// Cuts a file or extends it with zeros.
+    pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        if size > SIZE_BYTES_MAX {
+            return Err(Error::TooLarge);
+        }
+        let inode = self.inode(ino)?;
+        match inode.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Error::IsDirectory),
+            _ => return Err(Error::Invalid),
+        }
+        self.change_content(&inode, |file| file.set_len(size), size == 0)
+    }
+
+    /// The target of a symbolic link.
+    pub fn read_link(&self, ino: Ino) -> Result<Box<[u8]>> {
+        let inode = self.inode(ino)?;
+        if inode.kind != Kind::Symlink {
+            return Err(Error::Invalid);
+        }
+        if let Some(target) = inode.state.lock().target.clone() {
+            return Ok(target);
+        }
+        let _shape = self.shape.read();
+        let target: Box<[u8]> = self.backing.read_link(&self.drained_path(ino)?)?.into();
+        inode.state.lock().target = Some(target.clone());
+        Ok(target)
+    }
+}
+
+impl InodeState {
+    /// Folds the state of the file that holds the content into the attributes.
+    pub(crate) fn fold(&mut self, stat: &ArenaStat) {
+        if stat.stamp != self.file.seen {
+            self.attr.size = stat.stamp.size;
+            if stat.stamp.mtime != self.file.seen.mtime {
+                self.attr.mtime = stat.stamp.mtime;
+                self.attr.ctime = self.attr.ctime.max(stat.stamp.mtime);
+            }
+            self.file.seen = stat.stamp;
+        }
+        self.attr.atime = self.attr.atime.max(stat.atime);
+        // Blocks allocated ahead of a writer are the daemon's, not the file's.
+        self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
+    }
+
+    /// After a change of content that we made ourselves and dated: what the file says now is known.
+    pub(crate) fn seen(&mut self, stat: &ArenaStat) {
+        self.file.seen = stat.stamp;
+        self.attr.size = stat.stamp.size;
+        self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
+        let now = now_after(self.attr.ctime);
+        (self.attr.mtime, self.attr.ctime) = (now, now);
+    }
+}
+
+/// The same view of a file of the backing as of one of the arena.
+pub(crate) fn stat_of_file(file: &File) -> std::io::Result<ArenaStat> {
+    let m = file.metadata()?;
+    let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds: nanoseconds as u32 };
+    Ok(ArenaStat {
+        stamp: Stamp { size: m.len(), mtime: time(m.mtime(), m.mtime_nsec()) },
+        atime: time(m.atime(), m.atime_nsec()),
+        blocks: m.blocks(),
+        id: (m.dev(), m.ino()),
+    })
+}

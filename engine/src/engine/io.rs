@@ -1,0 +1,270 @@
+//! Reads and writes that come to the daemon, and the calls that always do: fallocate, seeks for data and holes, copies
+//! between files.
+//!
+//! A file that is open in passthrough can be changed here too (truncate, fallocate): on the same file, through a
+//! descriptor of its own that lives for the call.
+
+use super::Engine;
+use super::attrs::stat_of_file;
+use super::open::reopen;
+use crate::attr::{Kind, Timestamp};
+use crate::error::{Error, Result};
+use crate::ids::Ino;
+use crate::namespace::{Inode, OpenMode, Place};
+use rustix::fs::FallocateFlags;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// relatime: an access time older than this is refreshed.
+const ATIME_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What a seek looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whence {
+    /// SEEK_DATA.
+    Data,
+    /// SEEK_HOLE.
+    Hole,
+}
+
+impl Engine {
+    /// Reads up to `buffer.len()` bytes at `offset`; fewer at the end of the file.
+    pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.content_file(ino)?;
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.accessed(ino);
+        Ok(done)
+    }
+
+    /// relatime for reads that we serve.
+    fn accessed(&self, ino: Ino) {
+        if let Ok(inode) = self.inode(ino) {
+            let mut state = inode.state.lock();
+            let attr = &mut state.attr;
+            let now = Timestamp::now();
+            let old = now.seconds - attr.atime.seconds > ATIME_AGE_MAX.as_secs() as i64;
+            if attr.atime <= attr.mtime || attr.atime <= attr.ctime || old {
+                attr.atime = now;
+            }
+        }
+    }
+
+    /// Writes `data` at `offset`, or at the end with `append`.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], append: bool) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let in_arena = inode.state.lock().file.place == Place::Arena;
+        if in_arena && !self.make_room(data.len() as u64) {
+            // No room and nothing to evict: the file goes on at the backing's speed.
+            self.move_to_backing(ino)?;
+        }
+        let mut state = inode.state.lock();
+        let Some(OpenMode::Daemon(file)) = state.file.epoch.as_ref().map(|e| e.mode.clone()) else {
+            // Passthrough with direct I/O, or a mapping's write-back: the file is another one, the rest the same.
+            drop(state);
+            return self.change_content(&inode, |file| file.write_all_at(data, offset), false);
+        };
+        let at = if append { state.attr.size } else { offset };
+        file.write_all_at(data, at)?;
+        let size = state.attr.size.max(at + data.len() as u64);
+        let now = super::lookup::now_after(state.attr.ctime);
+        let attr = &mut state.attr;
+        (attr.size, attr.mtime, attr.ctime) = (size, now, now);
+        attr.blocks = size.div_ceil(512);
+        let first = !state.file.dirty;
+        state.file.touch();
+        if first {
+            self.journal.dirty(ino, &state);
+            drop(state);
+            self.drain.mark(ino);
+        }
+        Ok(())
+    }
+
+    /// The file to read an inode's content from.
+    fn content_file(&self, ino: Ino) -> Result<Arc<File>> {
+        let inode = self.inode(ino)?;
+        let state = inode.state.lock();
+        Ok(match (state.file.epoch.as_ref().map(|e| e.mode.clone()), state.file.place) {
+            (Some(OpenMode::Daemon(file) | OpenMode::Backing(file)), _) => file,
+            (Some(OpenMode::Arena(content)), _) => Arc::new(content.file().try_clone()?),
+            (None, Place::Arena) => Arc::new(self.arena.open_read(ino)?.0),
+            (None, Place::Empty) => return Err(Error::Invalid),
+            (None, Place::Backing) => {
+                drop(state);
+                let _shape = self.shape.read();
+                Arc::new(self.backing.open_read(&self.drained_path(ino)?)?)
+            }
+        })
+    }
+
+    /// Changes the content of a file, open or not, in whatever place it is. `emptied`: nothing of the old is left.
+    pub(super) fn change_content(
+        &self,
+        inode: &Inode,
+        change: impl FnOnce(&File) -> io::Result<()>,
+        emptied: bool,
+    ) -> Result<()> {
+        if inode.kind != Kind::File {
+            return Err(Error::Invalid);
+        }
+        let cold = {
+            let state = inode.state.lock();
+            state.file.place == Place::Backing && state.file.epoch.is_none() && !emptied
+        };
+        if cold {
+            if self.make_room(inode.state.lock().attr.size) {
+                self.promote(inode)?;
+            }
+            if inode.state.lock().file.place == Place::Backing {
+                return self.change_on_backing(inode, change);
+            }
+        }
+        let mut state = inode.state.lock();
+        self.fold(inode.ino, &mut state);
+        let (file, view) = match state.file.epoch.as_ref().map(|e| e.mode.clone()) {
+            Some(OpenMode::Arena(content)) => (reopen(content.file())?, None),
+            Some(OpenMode::Backing(file)) => (reopen(&file)?, Some(file)),
+            Some(OpenMode::Daemon(file)) => (file.try_clone()?, Some(file)),
+            None => {
+                if state.file.place != Place::Arena {
+                    self.arena.remove(inode.ino);
+                    drop(self.arena.create(inode.ino)?);
+                    state.file.place = Place::Arena;
+                }
+                (self.arena.open_write(inode.ino)?, None)
+            }
+        };
+        change(&file)?;
+        let stat = stat_of_file(view.as_deref().unwrap_or(&file))?;
+        if emptied && state.file.place == Place::Arena && !state.drained.is_empty() {
+            state.file.replaced = true;
+        }
+        state.seen(&stat);
+        if !state.file.dirty {
+            self.journal.dirty(inode.ino, &state);
+        }
+        state.file.touch();
+        drop(state);
+        drop(file);
+        self.drain.mark(inode.ino);
+        Ok(())
+    }
+
+    /// A cold file too large to be fetched: changed in place.
+    fn change_on_backing(&self, inode: &Inode, change: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+        let file = {
+            let _shape = self.shape.read();
+            self.backing.open_write(&self.drained_path(inode.ino)?, crate::backing::Owner::ROOT)?
+        };
+        change(&file)?;
+        let mut state = inode.state.lock();
+        state.seen(&stat_of_file(&file)?);
+        state.file.touch();
+        drop(state);
+        self.drain.mark(inode.ino);
+        Ok(())
+    }
+
+    /// fallocate(2) with Linux's mode bits.
+    pub fn fallocate(&self, ino: Ino, offset: u64, length: u64, mode: i32) -> Result<()> {
+        const SUPPORTED: i32 = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
+        if mode & !SUPPORTED != 0 {
+            return Err(Error::NotSupported);
+        }
+        let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(Error::TooLarge)?;
+        let inode = self.inode(ino)?;
+        let size = self.attr(ino)?.size;
+        let keep = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        if mode & libc::FALLOC_FL_ZERO_RANGE != 0 {
+            // tmpfs has no ZERO_RANGE: a hole reads the same, and the size is set apart.
+            let punched = end.min(size).saturating_sub(offset);
+            return self.change_content(
+                &inode,
+                |file| {
+                    if punched > 0 {
+                        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                        rustix::fs::fallocate(file, flags, offset, punched)?;
+                    }
+                    if !keep && end > size { file.set_len(end) } else { Ok(()) }
+                },
+                false,
+            );
+        }
+        if mode & libc::FALLOC_FL_PUNCH_HOLE == 0 && !self.make_room(length) {
+            // Room is promised where it is: on the backing.
+            let room = self.backing.room()?;
+            if room.available.saturating_mul(room.block_bytes) < length {
+                return Err(Error::NoSpace);
+            }
+            return self.change_content(
+                &inode,
+                |file| if !keep && end > size { file.set_len(end) } else { Ok(()) },
+                false,
+            );
+        }
+        let flags = FallocateFlags::from_bits_retain(mode as u32);
+        self.change_content(&inode, |file| Ok(rustix::fs::fallocate(file, flags, offset, length)?), false)
+    }
+
+    /// The next data or hole at or behind `offset`.
+    pub fn seek(&self, ino: Ino, offset: u64, whence: Whence) -> Result<u64> {
+        let size = self.attr(ino)?.size;
+        if offset >= size {
+            return Err(Error::NoData);
+        }
+        let file = match self.content_file(ino) {
+            // A descriptor of its own: the seek must not race with another one on the same.
+            Ok(file) => reopen_read(&file)?,
+            Err(Error::Invalid) => return Err(Error::NoData),
+            Err(e) => return Err(e),
+        };
+        let from = match whence {
+            Whence::Data => rustix::fs::SeekFrom::Data(offset),
+            Whence::Hole => rustix::fs::SeekFrom::Hole(offset),
+        };
+        match rustix::fs::seek(&file, from) {
+            Ok(found) => Ok(found),
+            Err(rustix::io::Errno::NXIO) => Err(Error::NoData),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Copies up to `length` bytes from one file to another; returns how many.
+    pub fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), length: u64) -> Result<u64> {
+        const STEP_BYTES: u64 = 1 << 20;
+        let source = self.content_file(from.0)?;
+        let target = self.inode(to.0)?;
+        let mut buffer = vec![0; STEP_BYTES.min(length) as usize];
+        let mut done = 0;
+        while done < length {
+            let want = STEP_BYTES.min(length - done) as usize;
+            let n = source.read_at(&mut buffer[..want], from.1 + done)?;
+            if n == 0 {
+                break;
+            }
+            if self.make_room(n as u64) {
+                self.change_content(&target, |file| file.write_all_at(&buffer[..n], to.1 + done), false)?;
+            } else {
+                self.write(to.0, to.1 + done, &buffer[..n], false)?;
+            }
+            done += n as u64;
+        }
+        Ok(done)
+    }
+}
+
+fn reopen_read(file: &File) -> io::Result<File> {
+    use std::os::fd::AsRawFd;
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}

@@ -1,0 +1,435 @@
+//! Finding names, on the backing where they are not known yet, and listing directories.
+//!
+//! A look at the backing happens without locks; the directory's version tells afterwards whether a change here
+//! overtook it, and then it is done again. Entries that are in step with the backing are compared with it again when
+//! they are looked up or opened and the last comparison is older than [`VALID`]: changes made outside show up within
+//! that time, or at the next open.
+
+use super::{Engine, PRIVATE_DIRECTORY};
+use crate::attr::{Attr, Kind, Timestamp};
+use crate::backing::{Listed, Stat};
+use crate::error::{Error, Result};
+use crate::ids::{Ino, NAME_BYTES_MAX, Name};
+use crate::namespace::{Baseline, Dir, Inode, InodeState, Link, Names, Place, join_path};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long what the backing said is taken for granted.
+pub const VALID: Duration = Duration::from_secs(1);
+/// Looks at the backing that a change here may overtake before we give up; each needs a change in between.
+const LOOKS_MAX: u32 = 64;
+
+/// What a lookup found.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// The inode.
+    pub ino: Ino,
+    /// Its attributes.
+    pub attr: Attr,
+    /// It was made or changed here, so nobody outside is expected to change it.
+    pub ours: bool,
+}
+
+/// An entry as a directory read shows it.
+#[derive(Debug, Clone)]
+pub struct DirEntry {
+    /// Name.
+    pub name: Name,
+    /// Inode number.
+    pub ino: Ino,
+    /// Type.
+    pub kind: Kind,
+    /// Where to go on reading behind it.
+    pub cookie: u64,
+}
+
+/// What the tables alone can say about a name.
+enum Known {
+    Yes(Ino),
+    No,
+    /// Ask the backing; the directory's version now.
+    Ask(u64),
+}
+
+impl Engine {
+    pub(super) fn load_root(&self) -> Result<()> {
+        let stat = self.backing.stat(b"")?;
+        let mut names = self.names.lock();
+        names.bind(stat.id, Ino::ROOT);
+        let root = Inode::found(Ino::ROOT, stat.attr, (Ino::ROOT, Name::from(&b""[..])), baseline(&stat));
+        names.inodes.insert(Ino::ROOT, Arc::new(root));
+        names.dirs.insert(Ino::ROOT, Dir::default());
+        Ok(())
+    }
+
+    /// Finds `name` in `parent` for the kernel, which then holds a reference until [`Engine::forget`].
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Found> {
+        let inode = self.find(parent, name)?;
+        let mut state = inode.state.lock();
+        state.lookups += 1;
+        state.place.get_or_insert_with(|| (parent, Name::from(name)));
+        Ok(self.found(&inode, &mut state))
+    }
+
+    /// The inode number that `name` in `parent` stands for, without a reference.
+    pub fn resolve(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
+        Ok(self.find(parent, name)?.ino)
+    }
+
+    /// The inode that `name` in `parent` stands for.
+    pub(crate) fn find(&self, parent: Ino, name: &[u8]) -> Result<Arc<Inode>> {
+        check_name(name)?;
+        for _ in 0..LOOKS_MAX {
+            let version = match self.known(parent, name)? {
+                Known::Yes(ino) => {
+                    let known = self.names.lock().inode(ino).cloned();
+                    match known {
+                        Some(inode) if self.still_valid(&inode)? => return Ok(inode),
+                        _ => self.dir_version(parent)?,
+                    }
+                }
+                Known::No => return Err(Error::NotFound),
+                Known::Ask(version) => version,
+            };
+            let found = self.look(parent, name);
+            let mut names = self.names.lock();
+            let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
+            if dir.version != version {
+                continue;
+            }
+            return match found {
+                Ok(stat) => Ok(names.adopt(parent, name, &stat)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    if let Some(gone) = names.dirs.get_mut(&parent).and_then(|dir| dir.remove(name)) {
+                        drop(names);
+                        self.lost_outside(gone.ino);
+                    }
+                    Err(Error::NotFound)
+                }
+                Err(e) => Err(e.into()),
+            };
+        }
+        Err(Error::Io(io::ErrorKind::Interrupted.into()))
+    }
+
+    fn known(&self, parent: Ino, name: &[u8]) -> Result<Known> {
+        let names = self.names.lock();
+        let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
+        Ok(match dir.get(name) {
+            Some(entry) => Known::Yes(entry.ino),
+            None if parent == Ino::ROOT && name == PRIVATE_DIRECTORY => Known::No,
+            None if dir.complete && fresh(dir) => Known::No,
+            None if dir.whiteouts.contains_key(name) => Known::No,
+            None => Known::Ask(dir.version),
+        })
+    }
+
+    fn dir_version(&self, dir: Ino) -> Result<u64> {
+        Ok(self.names.lock().dirs.get(&dir).ok_or(Error::NotDirectory)?.version)
+    }
+
+    /// Asks the backing for `name` in `parent`.
+    fn look(&self, parent: Ino, name: &[u8]) -> io::Result<Stat> {
+        let _shape = self.shape.read();
+        match self.drained_path(parent) {
+            Ok(path) => self.backing.stat(&join_path(&path, name)),
+            Err(_) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
+    #[allow(clippy::unnecessary_wraps)]
+    fn still_valid(&self, inode: &Inode) -> Result<bool> {
+        let state = inode.state.lock();
+        let in_step = !state.unsettled() && state.pending == 0 && state.file.epoch.is_none() && !state.file.lingering;
+        Ok(!in_step || state.baseline.is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT)
+    }
+
+    /// Compares a file with the backing before it is opened; close-to-open for changes made outside.
+    pub(super) fn revalidate(&self, inode: &Inode) -> Result<()> {
+        if self.still_valid(inode)? {
+            return Ok(());
+        }
+        let stat = {
+            let _shape = self.shape.read();
+            self.drained_path(inode.ino).and_then(|path| Ok(self.backing.stat(&path)?))
+        };
+        let mut state = inode.state.lock();
+        match stat {
+            Ok(stat) if Some(stat.id) == state.baseline.map(|b| b.id) => self.compare(inode.ino, &mut state, &stat),
+            // Gone or replaced outside: whoever holds the inode keeps what we have; the next lookup finds the new one.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes over what changed outside in an object that is in step and not open.
+    fn compare(&self, ino: Ino, state: &mut InodeState, stat: &Stat) {
+        let now = baseline(stat);
+        let Some(before) = state.baseline else { return };
+        if state.unsettled() || state.pending > 0 || state.file.epoch.is_some() {
+            return;
+        }
+        if (before.size, before.mtime) != (now.size, now.mtime) && state.attr.kind == Kind::File {
+            if state.file.place == Place::Arena {
+                self.arena.remove(ino);
+            }
+            state.file.place = Place::Backing;
+            state.file.clean = None;
+            state.file.chunks = None;
+        }
+        state.attr = stat.attr;
+        state.target = None;
+        state.xattrs = crate::namespace::Xattrs::Unknown;
+        state.baseline = Some(now);
+    }
+
+    /// The backing no longer has what we thought in step.
+    fn lost_outside(&self, ino: Ino) {
+        if let Ok(inode) = self.inode(ino) {
+            let mut state = inode.state.lock();
+            let directory = inode.kind == Kind::Directory;
+            state.attr.nlink = if directory { 0 } else { state.attr.nlink.saturating_sub(1) };
+            state.place = None;
+            state.drained.clear();
+        }
+        self.drop_if_unused(ino);
+    }
+
+    pub(super) fn found(&self, inode: &Inode, state: &mut InodeState) -> Found {
+        self.fold(inode.ino, state);
+        let ours = state.unsettled() || state.pending > 0;
+        Found { ino: inode.ino, attr: state.attr, ours }
+    }
+
+    /// The kernel gives `count` references to `ino` back.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if let Ok(inode) = self.inode(ino) {
+            let mut state = inode.state.lock();
+            state.lookups = state.lookups.saturating_sub(count);
+            if state.lookups > 0 {
+                return;
+            }
+        }
+        self.drop_if_unused(ino);
+    }
+
+    /// Drops an inode that has no name, no user and no change left, and gives its memory back. Cold files in step
+    /// with the backing are dropped too: they are found again under the same number.
+    pub(crate) fn drop_if_unused(&self, ino: Ino) {
+        let mut names = self.names.lock();
+        let Some(inode) = names.inode(ino).cloned() else { return };
+        let state = inode.state.lock();
+        let busy = state.lookups > 0 || state.pending > 0 || state.file.epoch.is_some() || ino == Ino::ROOT;
+        let nameless = state.attr.nlink == 0;
+        let cold = inode.kind == Kind::File && state.file.place == Place::Backing && !state.unsettled();
+        if busy || !(nameless || cold) {
+            return;
+        }
+        let in_arena = state.file.place == Place::Arena;
+        let number = state.baseline.filter(|_| nameless).map(|b| b.id);
+        drop(state);
+        names.inodes.remove(&ino);
+        names.dirs.remove(&ino);
+        if let Some(id) = number {
+            names.unbind(id, ino);
+        }
+        drop(names);
+        if nameless {
+            self.drain.forget(ino);
+        }
+        if in_arena {
+            self.arena.remove(ino);
+        }
+    }
+
+    /// Makes sure that all names of a directory are known, and that names changed outside show up.
+    pub fn load_directory(&self, ino: Ino) -> Result<()> {
+        for _ in 0..LOOKS_MAX {
+            let (version, known_mtime) = {
+                let names = self.names.lock();
+                let dir = names.dirs.get(&ino).ok_or(Error::NotDirectory)?;
+                if dir.complete && fresh(dir) {
+                    return Ok(());
+                }
+                (dir.version, dir.validated.filter(|_| dir.complete).map(|v| v.1))
+            };
+            let listing = {
+                let _shape = self.shape.read();
+                let Ok(path) = self.drained_path(ino) else {
+                    // Not on the backing (any more): what is known is all there is.
+                    let mut names = self.names.lock();
+                    let dir = names.dirs.get_mut(&ino).ok_or(Error::NotFound)?;
+                    dir.complete = true;
+                    dir.validated = None;
+                    return Ok(());
+                };
+                let stat = self.backing.stat(&path)?;
+                let unchanged = known_mtime == Some(stat.attr.mtime);
+                (stat, if unchanged { None } else { Some(self.backing.list(&path)?) })
+            };
+            let mut names = self.names.lock();
+            let dir = names.dirs.get_mut(&ino).ok_or(Error::NotFound)?;
+            if dir.version != version {
+                continue;
+            }
+            let (stat, listed) = listing;
+            dir.validated = Some((Instant::now(), stat.attr.mtime));
+            dir.complete = true;
+            let gone = listed.map(|listed| names.merge(ino, stat.id.dev, listed)).unwrap_or_default();
+            drop(names);
+            gone.into_iter().for_each(|ino| self.lost_outside(ino));
+            return Ok(());
+        }
+        Err(Error::Io(io::ErrorKind::Interrupted.into()))
+    }
+
+    /// Entries of a directory behind `cookie`; `visit` says false when it has no room for more.
+    pub fn read_directory(&self, ino: Ino, cookie: u64, mut visit: impl FnMut(&DirEntry) -> bool) -> Result<()> {
+        let names = self.names.lock();
+        let dir = names.dirs.get(&ino).ok_or(Error::NotDirectory)?;
+        for (name, entry) in dir.after(cookie) {
+            let entry = DirEntry { name: name.clone(), ino: entry.ino, kind: entry.kind, cookie: entry.cookie };
+            if !visit(&entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads a directory for somebody who is going to read it; says whether nothing changed since the last time.
+    pub fn open_directory(&self, ino: Ino) -> Result<bool> {
+        self.load_directory(ino)?;
+        let mut names = self.names.lock();
+        let dir = names.dirs.get_mut(&ino).ok_or(Error::NotDirectory)?;
+        let unchanged = dir.shown_version == Some(dir.version);
+        dir.shown_version = Some(dir.version);
+        Ok(unchanged)
+    }
+
+    /// Whether a name that is missing in `dir` can only appear through us.
+    pub fn absence_is_ours(&self, dir: Ino) -> bool {
+        self.names.lock().dirs.get(&dir).is_some_and(|dir| dir.complete && dir.validated.is_none())
+    }
+
+    /// The parent of a directory; the root is its own.
+    pub fn parent(&self, ino: Ino) -> Result<Ino> {
+        let inode = self.inode(ino)?;
+        let place = inode.state.lock().place.clone();
+        Ok(place.map_or(Ino::ROOT, |(parent, _)| parent))
+    }
+}
+
+impl Names {
+    /// Enters what the backing has under `name`, or refreshes what is known of it.
+    fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat) -> Arc<Inode> {
+        let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
+        let mut ino = self.ino_of(stat.id);
+        // The backing gave a number to another kind of object: to us that is a new inode.
+        if self.inode(ino).is_some_and(|inode| inode.kind != stat.attr.kind) {
+            ino = self.new_ino();
+            self.bind(stat.id, ino);
+        }
+        let link: Link = (parent, Name::from(name));
+        let inode = match self.inode(ino) {
+            Some(inode) => inode.clone(),
+            None => {
+                let inode = Arc::new(Inode::found(ino, stat.attr, link.clone(), baseline(stat)));
+                self.inodes.insert(ino, inode.clone());
+                if stat.attr.kind == Kind::Directory {
+                    self.dirs.insert(ino, Dir::default());
+                }
+                inode
+            }
+        };
+        if let Some(dir) = self.dirs.get_mut(&parent) {
+            match entry {
+                Some(entry) if entry.ino == ino => {}
+                Some(_) => dir.replace(name, ino, stat.attr.kind),
+                None => dir.insert(link.1.clone(), ino, stat.attr.kind),
+            }
+        }
+        let mut state = inode.state.lock();
+        if state.place.is_none() {
+            state.place = Some(link.clone());
+        }
+        if !state.drained.contains(&link) {
+            state.drained.push(link);
+        }
+        let quiet = !state.unsettled() && state.pending == 0 && state.file.epoch.is_none() && !state.file.lingering;
+        if quiet {
+            let changed = state.baseline.is_none_or(|b| (b.size, b.mtime) != (stat.attr.size, stat.attr.mtime));
+            if changed && inode.kind == Kind::File && state.file.place == Place::Arena {
+                // Stale content: forget that it is there; the file in the arena is emptied by the next open.
+                state.file.place = Place::Backing;
+                state.file.clean = None;
+            }
+            if state.baseline.is_none_or(|b| b.checked.elapsed() >= VALID) {
+                state.xattrs = crate::namespace::Xattrs::Unknown;
+            }
+            state.attr = stat.attr;
+            state.baseline = Some(baseline(stat));
+        }
+        drop(state);
+        inode
+    }
+
+    /// Brings a directory's entries in line with a full listing; returns inodes whose names are gone.
+    fn merge(&mut self, parent: Ino, dev: u64, listed: Vec<Listed>) -> Vec<Ino> {
+        let mut on_backing: rustc_hash::FxHashMap<&[u8], ()> = rustc_hash::FxHashMap::default();
+        for item in &listed {
+            on_backing.insert(&item.name, ());
+        }
+        let known: Vec<(Name, Ino)> = match self.dirs.get(&parent) {
+            Some(dir) => dir.names().map(|(name, entry)| (name.clone(), entry.ino)).collect(),
+            None => return Vec::new(),
+        };
+        let mut gone = Vec::new();
+        for (name, ino) in known {
+            let here_alone = self.inode(ino).is_some_and(|inode| {
+                let state = inode.state.lock();
+                state.pending > 0 || !state.drained.contains(&(parent, name.clone()))
+            });
+            if !on_backing.contains_key(&*name) && !here_alone {
+                if let Some(dir) = self.dirs.get_mut(&parent) {
+                    dir.remove(&name);
+                }
+                gone.push(ino);
+            }
+        }
+        for item in &listed {
+            let hidden = parent == Ino::ROOT && *item.name == *PRIVATE_DIRECTORY;
+            let unknown = self
+                .dirs
+                .get(&parent)
+                .is_some_and(|dir| dir.get(&item.name).is_none() && !dir.whiteouts.contains_key(&*item.name));
+            if hidden || !unknown {
+                continue;
+            }
+            let ino = self.ino_of(crate::backing::BackingId { dev, ino: item.ino });
+            if let Some(dir) = self.dirs.get_mut(&parent) {
+                dir.insert(Name::from(&*item.name), ino, item.kind.unwrap_or(Kind::File));
+            }
+        }
+        gone
+    }
+}
+
+/// Whether a directory needs no comparison with the backing now.
+fn fresh(dir: &Dir) -> bool {
+    dir.validated.is_none_or(|(when, _)| when.elapsed() < VALID)
+}
+
+pub(crate) fn baseline(stat: &Stat) -> Baseline {
+    Baseline { id: stat.id, size: stat.attr.size, mtime: stat.attr.mtime, checked: Instant::now() }
+}
+
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    if name.len() > NAME_BYTES_MAX { Err(Error::NameTooLong) } else { Ok(()) }
+}
+
+/// The later of the clock and a time that was shown before: times never run backwards within an inode.
+pub(crate) fn now_after(before: Timestamp) -> Timestamp {
+    Timestamp::now().max(before)
+}

@@ -1,0 +1,422 @@
+//! How a file is served from its first open to its last close.
+//!
+//! The decision is made once, at the first open, since the kernel allows one way at a time for an inode:
+//!
+//! 1. In the arena, or about to be: passthrough to the arena file, if the bytes that will probably be written are
+//!    promised room (the size the file had, or what its siblings in the directory had). Memory is allocated ahead.
+//! 2. Cold, and to be read, or too large to be fetched for a few changes: passthrough to the backing's own file.
+//!    Writers then go to the backing's page cache, and fsync is the backing's.
+//! 3. Otherwise through the daemon: where the size can't be known ahead, the writer lives in a small memory cgroup,
+//!    the user excluded the name from passthrough, or the kernel has none. The daemon can move such a file to the
+//!    backing under its writers at any time.
+//!
+//! Closing is not the end of writing: a mapping lives on. [`Engine::closed`] asks the arena file's lease, and a file
+//! with writers left is *lingering*: dirty until the answer changes.
+
+use super::Engine;
+use super::lookup::now_after;
+use super::room::PROMOTE_BYTES_MAX;
+use crate::arena::{Content, allocate_ahead};
+use crate::attr::Kind;
+use crate::error::{Error, Result};
+use crate::ids::Ino;
+use crate::backing::Owner;
+use crate::namespace::{Epoch, Inode, InodeState, OpenMode, Place, join_path};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Files expected to be smaller are not allocated ahead: a handful of page allocations costs less than the call.
+const AHEAD_BYTES_MIN: u64 = 256 << 10;
+/// Allocated before the open returns; the rest follows while the writer writes.
+const AHEAD_FIRST_BYTES: u64 = 64 << 20;
+
+/// How a file is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// For writing.
+    pub write: bool,
+    /// And emptied first.
+    pub truncate: bool,
+    /// Whether passthrough is possible, or why not.
+    pub passthrough: std::result::Result<(), Reason>,
+}
+
+/// Why a file is served as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its bytes are in memory.
+    InMemory,
+    /// The size it will have is known from its past or its siblings, and there is room.
+    SizeKnown,
+    /// It is on the backing alone, and read.
+    Cold,
+    /// It is on the backing alone, and too large to be fetched for writing.
+    ColdLarge,
+    /// It is open already, and all handles are served alike.
+    AsOpen,
+    /// Nothing tells how large it will be.
+    SizeUnknown,
+    /// Memory can't be promised for the size it will have.
+    NoRoom,
+    /// The opener's memory cgroup is too small for pages charged to it.
+    SmallCgroup,
+    /// Excluded by `--no-passthrough`.
+    Excluded,
+    /// This kernel, or this user, has no passthrough.
+    NotAvailable,
+}
+
+impl Reason {
+    /// A word for `status`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::InMemory => "in-memory",
+            Reason::SizeKnown => "size-known",
+            Reason::Cold => "cold",
+            Reason::ColdLarge => "cold-large",
+            Reason::AsOpen => "as-open",
+            Reason::SizeUnknown => "size-unknown",
+            Reason::NoRoom => "no-room",
+            Reason::SmallCgroup => "small-cgroup",
+            Reason::Excluded => "excluded",
+            Reason::NotAvailable => "not-available",
+        }
+    }
+}
+
+/// An open file.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// How it is served.
+    pub mode: OpenMode,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What a release left.
+#[derive(Debug)]
+pub struct Released {
+    /// The last handle is closed: drop the kernel's backing id, then call [`Engine::closed`] with this.
+    pub last: Option<Ended>,
+}
+
+/// An epoch that ended.
+#[derive(Debug)]
+pub struct Ended {
+    mode: OpenMode,
+    promised: u64,
+}
+
+impl Ended {
+    /// How the file was served.
+    pub fn mode(&self) -> &OpenMode {
+        &self.mode
+    }
+}
+
+/// What is known of a file's size at its first open.
+#[derive(Clone, Copy)]
+struct Sizes {
+    now: u64,
+    /// What it will probably hold when closed; 0 where nothing is known.
+    expected: u64,
+    /// Mappings outlived its last close.
+    mapped: bool,
+}
+
+/// See [`Engine::known_before`].
+struct KnownBefore {
+    place: Place,
+    siblings: u64,
+    path: Option<Vec<u8>>,
+}
+
+impl Engine {
+    /// Opens a regular file.
+    pub fn open(&self, ino: Ino, want: Want) -> Result<Opened> {
+        let inode = self.inode(ino)?;
+        match inode.kind {
+            Kind::File => {}
+            Kind::Directory => return Err(Error::IsDirectory),
+            _ => return Err(Error::Invalid),
+        }
+        self.revalidate(&inode)?;
+        self.promote_for(&inode, want)?;
+        let (mut state, opened) = loop {
+            let known = self.known_before(&inode);
+            let mut state = inode.state.lock();
+            // Not while the path was looked up, but since: another open or the drain changed where the file is.
+            if state.file.epoch.is_some() || state.file.place == known.place {
+                let opened = self.open_locked(&inode, &mut state, want, &known)?;
+                break (state, opened);
+            }
+        };
+        if let Some(epoch) = &mut state.file.epoch {
+            epoch.handles += 1;
+            epoch.writers += u32::from(want.write);
+        }
+        if want.write {
+            if !state.file.dirty {
+                self.journal.dirty(ino, &state);
+            }
+            state.file.touch();
+        }
+        if want.truncate {
+            self.empty_locked(&mut state, &opened.mode)?;
+        }
+        drop(state);
+        if want.write {
+            self.drain.mark(ino);
+        }
+        self.open_handles.fetch_add(1, Ordering::Relaxed);
+        Ok(opened)
+    }
+
+    /// Whether an open would wait for storage: a cold file that is fetched, or an arena that must be emptied first.
+    pub fn open_waits(&self, ino: Ino, want: Want) -> bool {
+        self.inode(ino).is_ok_and(|inode| {
+            let state = inode.state.lock();
+            state.file.place == Place::Backing && want.write && !want.truncate && state.file.epoch.is_none()
+        })
+    }
+
+    /// What an open needs of other inodes, looked up before this one is locked.
+    fn known_before(&self, inode: &Inode) -> KnownBefore {
+        let (place, name, drained) = {
+            let state = inode.state.lock();
+            let drained = (state.file.place == Place::Backing).then(|| state.drained.first().cloned()).flatten();
+            (state.file.place, state.place.clone(), drained)
+        };
+        let siblings = name.and_then(|(parent, _)| self.names.lock().dirs.get(&parent).map(|dir| dir.size_hint));
+        let path = drained.and_then(|(parent, name)| Some(join_path(&self.drained_path(parent).ok()?, &name)));
+        KnownBefore { place, siblings: siblings.unwrap_or(0), path }
+    }
+
+    fn open_locked(&self, inode: &Inode, state: &mut InodeState, want: Want, known: &KnownBefore) -> Result<Opened> {
+        if let Some(epoch) = &state.file.epoch {
+            return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
+        }
+        let before = state.attr.size.max(state.baseline.map_or(0, |b| b.size));
+        let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place == Place::Backing);
+        let (opened, promised) = if fresh {
+            // A file in the arena that was left from an earlier life of this inode goes first.
+            self.arena.remove(inode.ino);
+            let content = self.arena.create(inode.ino)?;
+            state.file.replaced = !state.drained.is_empty();
+            state.file.place = Place::Arena;
+            state.file.seen = content.stat()?.stamp;
+            state.attr.size = 0;
+            self.serve_arena(inode.ino, Sizes { now: 0, expected: before.max(known.siblings), mapped: false }, content, want)?
+        } else if state.file.place == Place::Arena {
+            let content = self.arena.open_read(inode.ino)?;
+            if !state.file.lingering {
+                state.file.seen = content.stat()?.stamp;
+            }
+            let expected = before.max(known.siblings);
+            let sizes = Sizes { now: state.attr.size, expected, mapped: state.file.lingering };
+            self.serve_arena(inode.ino, sizes, content, want)?
+        } else {
+            (self.serve_backing(known.path.as_deref().ok_or(Error::NotFound)?, want)?, 0)
+        };
+        state.file.epoch = Some(Epoch { mode: opened.mode.clone(), handles: 0, writers: 0, promised });
+        Ok(opened)
+    }
+
+    /// A file whose content is (or will be) in the arena.
+    fn serve_arena(&self, ino: Ino, sizes: Sizes, content: Content, want: Want) -> Result<(Opened, u64)> {
+        let Sizes { now: size, expected, mapped } = sizes;
+        let growth = expected.saturating_sub(size);
+        let verdict = want.passthrough.and_then(|()| match (want.write, expected) {
+            (false, _) => Ok((Reason::InMemory, 0)),
+            // A mapping of the arena file lives on: what the kernel cached for a file that we serve would not see it.
+            (true, _) if mapped => Ok((Reason::InMemory, 0)),
+            (true, 0) => Err(Reason::SizeUnknown),
+            (true, _) if self.promise(growth) => {
+                if expected >= AHEAD_BYTES_MIN {
+                    self.allocate_ahead(ino, if want.truncate { 0 } else { size }, expected);
+                }
+                Ok((Reason::SizeKnown, growth))
+            }
+            (true, _) => Err(Reason::NoRoom),
+        });
+        match verdict {
+            Ok((reason, promised)) => Ok((Opened { mode: OpenMode::Arena(Arc::new(content)), reason }, promised)),
+            Err(reason) => {
+                let file = self.arena.open_write(ino)?;
+                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason }, 0))
+            }
+        }
+    }
+
+    /// A file that is on the backing alone and stays there.
+    fn serve_backing(&self, path: &[u8], want: Want) -> Result<Opened> {
+        match want.passthrough {
+            Ok(()) => {
+                let file = Arc::new(self.backing.open_read(path)?);
+                let reason = if want.write { Reason::ColdLarge } else { Reason::Cold };
+                Ok(Opened { mode: OpenMode::Backing(file), reason })
+            }
+            Err(reason) => {
+                // A backing that can only be read still serves readers.
+                let file = self.backing.open_write(path, Owner::ROOT);
+                let file = if want.write { file? } else { file.or_else(|_| self.backing.open_read(path))? };
+                Ok(Opened { mode: OpenMode::Daemon(Arc::new(file)), reason })
+            }
+        }
+    }
+
+    /// Allocates the first part of a writer's pages now and the rest beside it.
+    fn allocate_ahead(&self, ino: Ino, from: u64, to: u64) {
+        let Ok(file) = self.arena.open_write(ino) else { return };
+        let first = to.min(from.saturating_add(AHEAD_FIRST_BYTES));
+        if allocate_ahead(&file, from..first).is_ok() && first < to {
+            self.drain.ahead(file, first..to);
+        }
+    }
+
+    fn empty_locked(&self, state: &mut InodeState, mode: &OpenMode) -> Result<()> {
+        let stat = match mode {
+            OpenMode::Arena(content) => {
+                if content.stat()?.stamp.size > 0 {
+                    reopen(content.file())?.set_len(0)?;
+                }
+                content.stat()?
+            }
+            OpenMode::Backing(file) => {
+                reopen(file)?.set_len(0)?;
+                super::attrs::stat_of_file(file)?
+            }
+            OpenMode::Daemon(file) => {
+                file.set_len(0)?;
+                super::attrs::stat_of_file(file)?
+            }
+        };
+        state.file.replaced = state.file.place == Place::Arena && !state.drained.is_empty();
+        state.seen(&stat);
+        let now = now_after(state.attr.ctime);
+        (state.attr.mtime, state.attr.ctime) = (now, now);
+        Ok(())
+    }
+
+    /// One handle of `ino` is closed.
+    pub fn release(&self, ino: Ino, write: bool) -> Released {
+        self.open_handles.fetch_sub(1, Ordering::Relaxed);
+        let Ok(inode) = self.inode(ino) else { return Released { last: None } };
+        let mut state = inode.state.lock();
+        self.fold(ino, &mut state);
+        let Some(epoch) = &mut state.file.epoch else { return Released { last: None } };
+        epoch.handles = epoch.handles.saturating_sub(1);
+        epoch.writers = epoch.writers.saturating_sub(u32::from(write));
+        if epoch.handles > 0 {
+            return Released { last: None };
+        }
+        let last = state.file.epoch.take().map(|epoch| Ended { mode: epoch.mode, promised: epoch.promised });
+        Released { last }
+    }
+
+    /// The last handle is closed and the kernel's backing id dropped: is the file quiet now?
+    pub fn closed(&self, ino: Ino, ended: Ended) {
+        let Ok(inode) = self.inode(ino) else { return };
+        let mut state = inode.state.lock();
+        state.file.used = Some(Instant::now());
+        let mut learned = None;
+        if let (OpenMode::Arena(content), true) = (&ended.mode, state.file.dirty) {
+            state.file.lingering = !content.writers_gone();
+            if let Ok(stat) = content.stat() {
+                state.fold(&stat);
+                self.trim(ino, &mut state, stat.blocks);
+                if !state.file.lingering && state.file.clean == Some(stat.stamp) {
+                    state.file.dirty = false;
+                }
+            }
+        }
+        if state.file.dirty {
+            learned = state.place.as_ref().map(|(parent, _)| (*parent, state.attr.size));
+            state.attr_dirty = true;
+            self.journal.attributes(ino, &state);
+        }
+        let nameless = state.attr.nlink == 0;
+        drop(state);
+        self.promise_ended(ended.promised);
+        drop(ended);
+        if let Some((parent, size)) = learned {
+            if let Some(dir) = self.names.lock().dirs.get_mut(&parent) {
+                dir.learn_size(size);
+            }
+        }
+        if nameless {
+            self.drain.unmark_if_nameless(self, ino);
+            self.drop_if_unused(ino);
+        }
+    }
+
+    /// Gives pages back that were allocated ahead and not written. Nobody has the file open.
+    fn trim(&self, ino: Ino, state: &mut InodeState, blocks: u64) {
+        let needed = state.attr.size.next_multiple_of(2 << 20) / 512;
+        if blocks > needed && !state.file.lingering {
+            let mtime = state.attr.mtime;
+            if let Ok(file) = self.arena.open_write(ino) {
+                let _ = file.set_len(state.attr.size);
+            }
+            if let Ok(stat) = self.arena.open_read(ino).and_then(|content| content.stat()) {
+                state.file.seen = stat.stamp;
+                state.attr.mtime = mtime;
+            }
+        }
+    }
+
+    /// Fetches a cold file into the arena for a writer, where that is small and there is room.
+    fn promote_for(&self, inode: &Inode, want: Want) -> Result<()> {
+        let size = {
+            let state = inode.state.lock();
+            let cold = state.file.place == Place::Backing && state.file.epoch.is_none();
+            if !cold || !want.write || want.truncate || state.attr.size > PROMOTE_BYTES_MAX {
+                return Ok(());
+            }
+            state.attr.size
+        };
+        if self.make_room(size) { self.promote(inode) } else { Ok(()) }
+    }
+
+    pub(super) fn promote(&self, inode: &Inode) -> Result<()> {
+        let _turn = self.drain.turn(inode.ino);
+        {
+            let state = inode.state.lock();
+            if state.file.place != Place::Backing || state.file.epoch.is_some() || state.file.dirty {
+                return Ok(());
+            }
+        }
+        let source = {
+            let _shape = self.shape.read();
+            self.backing.open_read(&self.drained_path(inode.ino)?)?
+        };
+        self.arena.remove(inode.ino);
+        drop(self.arena.create(inode.ino)?);
+        let mut target = self.arena.open_write(inode.ino)?;
+        std::io::copy(&mut &source, &mut target)?;
+        drop(target);
+        let mut state = inode.state.lock();
+        let content = self.arena.open_read(inode.ino)?;
+        let stamp = content.stat()?.stamp;
+        if state.file.place != Place::Backing || state.file.epoch.is_some() || stamp.size != state.attr.size {
+            // Opened or changed meanwhile: the copy is not needed, or not good.
+            if state.file.place == Place::Backing {
+                self.arena.remove(inode.ino);
+            }
+            return Ok(());
+        }
+        state.file.place = Place::Arena;
+        state.file.seen = stamp;
+        state.file.clean = Some(stamp);
+        state.file.chunks = None;
+        Ok(())
+    }
+}
+
+/// A second descriptor of an open file, for writing; also of one that has no name any more.
+pub(crate) fn reopen(file: &File) -> std::io::Result<File> {
+    use std::os::fd::AsRawFd;
+    File::options().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}

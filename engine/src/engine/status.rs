@@ -1,0 +1,154 @@
+//! What the engine tells about itself.
+
+use super::Engine;
+use super::sync::Backlog;
+use crate::attr::Kind;
+use crate::backing::Room;
+use crate::error::Result;
+use crate::ids::Ino;
+use crate::namespace::{OpenMode, Place};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// See [`Backlog`].
+    pub backlog: Backlog,
+    /// Arena blocks in bytes, now and at most.
+    pub used: u64,
+    /// The most held.
+    pub peak: u64,
+    /// The budget.
+    pub budget: u64,
+    /// Age of the oldest change that waits.
+    pub oldest: Duration,
+    /// Bytes written to the backing, in all and a second.
+    pub written: u64,
+    /// Over the last second or so.
+    pub rate: f64,
+    /// Changes that cancelled out.
+    pub cancelled: u64,
+    /// Conflicts kept aside.
+    pub conflicts: u64,
+    /// Changes and files that are being retried.
+    pub failing: u64,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// Inodes known.
+    pub known: u64,
+    /// Open handles.
+    pub open: u64,
+    /// Files with writers behind their last close.
+    pub lingering: u64,
+    /// Bytes of the journal.
+    pub journal: u64,
+}
+
+/// A file in use.
+#[derive(Debug, Clone)]
+pub struct BusyFile {
+    /// Relative to the root.
+    pub path: Vec<u8>,
+    /// Open handles.
+    pub handles: u64,
+    /// Writers or mappings behind the last close.
+    pub mapped: bool,
+    /// Device and inode of the arena file.
+    pub arena: Option<(u64, u64)>,
+}
+
+impl Engine {
+    /// A snapshot.
+    pub fn status(&self) -> Status {
+        let backlog = self.backlog();
+        let dirty = self.drain.dirty_inodes();
+        let oldest_dirty = dirty.iter().map(|(_, due)| due.since).min();
+        let oldest = self.oplog.oldest().into_iter().chain(oldest_dirty).min();
+        let failing = self.oplog.failing() + dirty.iter().filter(|(_, due)| due.failures > 0).count();
+        let lingering = dirty
+            .iter()
+            .filter_map(|(ino, _)| self.inode(*ino).ok())
+            .filter(|inode| inode.state.lock().file.lingering)
+            .count();
+        Status {
+            backlog,
+            used: self.arena.used_bytes(),
+            peak: self.arena.peak_bytes(),
+            budget: self.arena.budget_bytes(),
+            oldest: oldest.map_or(Duration::ZERO, |at| at.elapsed()),
+            written: self.drain.written.load(Ordering::Relaxed),
+            rate: self.drain.rate.lock().map_or(0.0, |rate| rate.2),
+            cancelled: self.drain.cancelled.load(Ordering::Relaxed),
+            conflicts: self.drain.conflicts.load(Ordering::Relaxed),
+            failing: failing as u64,
+            last_error: self.drain.last_error(),
+            known: self.names.lock().inodes.len() as u64,
+            open: self.open_handles.load(Ordering::Relaxed),
+            lingering: lingering as u64,
+            journal: self.journal.bytes(),
+        }
+    }
+
+    /// Bytes written to the backing since the start.
+    pub fn written(&self) -> u64 {
+        self.drain.written.load(Ordering::Relaxed)
+    }
+
+    /// Files that are open, or mapped after their close.
+    pub fn busy(&self) -> Vec<BusyFile> {
+        let inodes: Vec<_> = self.names.lock().inodes.values().cloned().collect();
+        let mut busy = Vec::new();
+        for inode in inodes.iter().filter(|inode| inode.kind == Kind::File) {
+            let mut state = inode.state.lock();
+            let handles = u64::from(state.file.handles());
+            let content = (state.file.place == Place::Arena).then(|| self.arena.open_read(inode.ino).ok()).flatten();
+            if handles == 0 && state.file.lingering {
+                state.file.lingering = content.as_ref().is_some_and(|content| !content.writers_gone());
+            }
+            let mapped = state.file.lingering;
+            let daemon = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
+            drop(state);
+            if handles > 0 || mapped {
+                let arena = content.filter(|_| !daemon).and_then(|content| Some(content.stat().ok()?.id));
+                busy.push(BusyFile { path: self.path_of(inode.ino).unwrap_or_default(), handles, mapped, arena });
+            }
+        }
+        busy
+    }
+
+    /// Paths whose content, attributes or name the backing does not have.
+    pub fn pending_paths(&self) -> Vec<Vec<u8>> {
+        let mut inos: Vec<Ino> = self.drain.dirty_inodes().into_iter().map(|(ino, _)| ino).collect();
+        inos.extend(self.oplog.snapshot().iter().flat_map(|op| op.change.objects()));
+        inos.sort_unstable();
+        inos.dedup();
+        let mut paths: Vec<_> = inos.into_iter().filter(|ino| *ino != Ino::ROOT).filter_map(|ino| self.path_of(ino)).collect();
+        paths.sort();
+        paths
+    }
+
+    /// Room on the backing, less what waits to be written there.
+    pub fn room(&self) -> Result<Room> {
+        let mut room = self.backing.room()?;
+        let pending = self.drain_bytes_estimate() / room.block_bytes.max(1);
+        room.free = room.free.saturating_sub(pending);
+        room.available = room.available.saturating_sub(pending);
+        Ok(room)
+    }
+
+    /// Dirty bytes as last known, without asking each file.
+    fn drain_bytes_estimate(&self) -> u64 {
+        let inodes: Vec<_> = {
+            let names = self.names.lock();
+            self.drain.dirty_inodes().iter().filter_map(|(ino, _)| names.inode(*ino).cloned()).collect()
+        };
+        inodes
+            .iter()
+            .map(|inode| {
+                let state = inode.state.lock();
+                if state.file.dirty { state.attr.size.saturating_sub(state.baseline.map_or(0, |b| b.size)) } else { 0 }
+            })
+            .sum()
+    }
+}

@@ -1,0 +1,111 @@
+//! Extended attributes: read from the backing when first asked for, kept in memory, drained with the attributes.
+
+use super::Engine;
+use super::lookup::now_after;
+use crate::error::{Error, Result};
+use crate::ids::Ino;
+use crate::namespace::{Inode, InodeState, Xattrs};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Engine {
+    /// The value of one attribute.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>> {
+        let inode = self.inode(ino)?;
+        self.load_xattrs(&inode)?;
+        let state = inode.state.lock();
+        state.xattrs.get(name).map(Box::from).ok_or(Error::NoAttribute)
+    }
+
+    /// All names.
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Box<[u8]>>> {
+        let inode = self.inode(ino)?;
+        self.load_xattrs(&inode)?;
+        let state = inode.state.lock();
+        Ok(match &state.xattrs {
+            Xattrs::Known(known) => known.0.keys().cloned().collect(),
+            Xattrs::Unknown | Xattrs::None => Vec::new(),
+        })
+    }
+
+    /// Sets one attribute, with the conditions of setxattr(2).
+    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<()> {
+        self.change_xattr(ino, |state| {
+            match (state.xattrs.get(name).is_some(), create, replace) {
+                (true, true, _) => return Err(Error::Exists),
+                (false, _, true) => return Err(Error::NoAttribute),
+                _ => {}
+            }
+            state.xattrs.set(name, Some(value));
+            Ok(())
+        })
+    }
+
+    /// Removes one attribute.
+    pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        self.change_xattr(ino, |state| {
+            state.xattrs.get(name).ok_or(Error::NoAttribute)?;
+            state.xattrs.set(name, None);
+            Ok(())
+        })
+    }
+
+    fn change_xattr(&self, ino: Ino, change: impl FnOnce(&mut InodeState) -> Result<()>) -> Result<()> {
+        let inode = self.inode(ino)?;
+        self.load_xattrs(&inode)?;
+        let mut state = inode.state.lock();
+        change(&mut state)?;
+        state.attr.ctime = now_after(state.attr.ctime);
+        self.journal.attributes(ino, &state);
+        drop(state);
+        self.drain.mark(ino);
+        Ok(())
+    }
+
+    fn load_xattrs(&self, inode: &Inode) -> Result<()> {
+        let _shape = self.shape.read();
+        self.load_xattrs_for_drain(inode)
+    }
+
+    /// The same for a caller that holds `shape`.
+    pub(crate) fn load_xattrs_for_drain(&self, inode: &Inode) -> Result<()> {
+        if !matches!(inode.state.lock().xattrs, Xattrs::Unknown) {
+            return Ok(());
+        }
+        let found = {
+            match self.drained_path(inode.ino) {
+                Ok(path) => self.backing.xattrs(&path)?,
+                Err(_) => Vec::new(),
+            }
+        };
+        let mut state = inode.state.lock();
+        if matches!(state.xattrs, Xattrs::Unknown) {
+            let known = found.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            state.xattrs = Xattrs::Known(Box::new((known, BTreeSet::new())));
+        }
+        Ok(())
+    }
+}
+
+impl Xattrs {
+    /// The value of `name`.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        match self {
+            Xattrs::Known(known) => known.0.get(name).map(|value| &**value),
+            Xattrs::Unknown | Xattrs::None => None,
+        }
+    }
+
+    /// Sets or removes `name`, to be drained. The attributes are known.
+    pub fn set(&mut self, name: &[u8], value: Option<&[u8]>) {
+        if !matches!(self, Xattrs::Known(_)) {
+            *self = Xattrs::Known(Box::new((BTreeMap::new(), BTreeSet::new())));
+        }
+        if let Xattrs::Known(known) = self {
+            match value {
+                Some(value) => known.0.insert(name.into(), value.into()),
+                None => known.0.remove(name),
+            };
+            known.1.insert(name.into());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The storage engine of aimss: a namespace in memory over a directory on disk, file data in an arena of huge
+//! pages, and a drain that brings both to the directory as plain files. Usable without a mount.
+//!
+//! Where to look:
+//! - [`engine`]: the face; every operation a file system needs, one file a family.
+//! - [`namespace`]: inodes, directories, and which of them the backing already has.
+//! - [`arena`]: file data in memory, and how we know that nobody writes to it any more.
+//! - [`oplog`]: changes of names that the backing does not have yet, and what must come before what.
+//! - [`drain`]: applies them, and copies content.
+//! - [`journal`]: what survives the death of the daemon.
+//! - [`backing`]: the directory behind it all, as a trait.
+//!
+//! What must not be here: FUSE, CUDA, a command line.
+//!
+//! Locks, in the order they may be taken (a later one never waits for an earlier one):
+//! 1. `Engine::shape` (readers use drained paths; the drain writes while a directory moves on the backing)
+//! 2. `Engine::names` (the tree: dirents, inode table)
+//! 3. one `Inode::state` at a time
+//! 4. `OpLog`, `DirtySet`, journal, counters: leaves.
+
+pub mod arena;
+pub mod attr;
+pub mod backing;
+pub mod device;
+pub mod drain;
+pub mod engine;
+pub mod error;
+pub mod ids;
+pub mod journal;
+pub mod namespace;
+pub mod oplog;
+
+pub use attr::{Attr, Kind, Timestamp};
+pub use engine::{Engine, EngineConfig};
+pub use error::{Error, Result};
+pub use ids::{Ino, Name, Seq};

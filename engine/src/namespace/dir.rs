@@ -1,0 +1,146 @@
+//! The entries of one directory, in an order that survives changes while it is read.
+//!
+//! Every entry gets a cookie when it is made, larger than all before. A reader that continues behind a cookie sees
+//! each entry that was there all the time exactly once, whatever else comes and goes.
+
+use crate::attr::{Kind, Timestamp};
+use crate::ids::{Ino, Name, Seq};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Instant;
+
+/// Cookies 0 to 2 stand for the start, `.` and `..`.
+const COOKIE_MIN: u64 = 3;
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The inode.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: Kind,
+    /// Position when the directory is read.
+    pub cookie: u64,
+}
+
+/// A directory's entries.
+#[derive(Debug, Default)]
+pub struct Dir {
+    entries: FxHashMap<Name, Entry>,
+    order: BTreeMap<u64, Name>,
+    last_cookie: u64,
+    /// Names that the backing still shows, but that are gone here, with the change that will remove them there.
+    pub whiteouts: FxHashMap<Name, Seq>,
+    /// All that the backing holds is in `entries`: no need to ask it for a name.
+    pub complete: bool,
+    /// When the backing was last compared, and its modification time then.
+    pub validated: Option<(Instant, Timestamp)>,
+    /// Grows with each change, so that a look at the backing can tell whether it was overtaken.
+    pub version: u64,
+    /// The version that a reader was last shown.
+    pub shown_version: Option<u64>,
+    /// What the next file made here will probably need, from its siblings; 0 where nothing is known.
+    pub size_hint: u64,
+    /// Subdirectories here.
+    pub subdirectories: u32,
+}
+
+impl Dir {
+    /// A directory that exists here alone: nothing to be asked of the backing.
+    pub fn new_complete() -> Dir {
+        Dir { complete: true, ..Dir::default() }
+    }
+
+    /// What `name` stands for.
+    pub fn get(&self, name: &[u8]) -> Option<Entry> {
+        self.entries.get(name).copied()
+    }
+
+    /// Adds `name`, which isn't there.
+    pub fn insert(&mut self, name: Name, ino: Ino, kind: Kind) {
+        self.version += 1;
+        self.last_cookie = (self.last_cookie + 1).max(COOKIE_MIN);
+        let entry = Entry { ino, kind, cookie: self.last_cookie };
+        self.order.insert(entry.cookie, name.clone());
+        let before = self.entries.insert(name, entry);
+        debug_assert!(before.is_none(), "a name is added once");
+        self.subdirectories += u32::from(kind == Kind::Directory);
+    }
+
+    /// Removes `name`.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Entry> {
+        let entry = self.entries.remove(name)?;
+        self.version += 1;
+        self.order.remove(&entry.cookie);
+        self.subdirectories -= u32::from(entry.kind == Kind::Directory);
+        Some(entry)
+    }
+
+    /// Lets `name` stand for another inode, at the same position.
+    pub fn replace(&mut self, name: &[u8], ino: Ino, kind: Kind) {
+        self.version += 1;
+        if let Some(entry) = self.entries.get_mut(name) {
+            self.subdirectories -= u32::from(entry.kind == Kind::Directory);
+            self.subdirectories += u32::from(kind == Kind::Directory);
+            (entry.ino, entry.kind) = (ino, kind);
+        }
+    }
+
+    /// Entries behind `cookie`, in order.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (&Name, Entry)> {
+        let behind = (Bound::Excluded(cookie.max(COOKIE_MIN - 1)), Bound::Unbounded);
+        self.order.range(behind).filter_map(|(_, name)| Some((name, *self.entries.get(name)?)))
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = (&Name, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Learns from a file that was closed: grows at once, shrinks slowly, so that one small file among large ones
+    /// doesn't take the fast path from the next.
+    pub fn learn_size(&mut self, size: u64) {
+        self.size_hint = if size >= self.size_hint { size } else { self.size_hint - (self.size_hint - size) / 8 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_each_lasting_entry_once_while_others_come_and_go() {
+        let mut dir = Dir::default();
+        for i in 0..100_u64 {
+            dir.insert(format!("lasting{i}").into_bytes().into(), Ino(i + 2), Kind::File);
+            dir.insert(format!("passing{i}").into_bytes().into(), Ino(i + 1000), Kind::File);
+        }
+        let (mut seen, mut cookie, mut round) = (Vec::new(), 0, 0_u64);
+        loop {
+            let batch: Vec<_> = dir.after(cookie).take(7).map(|(n, e)| (n.clone(), e.cookie)).collect();
+            let Some(last) = batch.last() else { break };
+            cookie = last.1;
+            seen.extend(batch.into_iter().map(|(n, _)| n).filter(|n| n.starts_with(b"lasting")));
+            dir.remove(format!("passing{round}").as_bytes());
+            dir.insert(format!("new{round}").into_bytes().into(), Ino(round + 5000), Kind::File);
+            round += 1;
+            assert!(round < 10_000, "new entries behind the reader are bounded in this test");
+            if round > 60 {
+                break;
+            }
+        }
+        let unique: std::collections::HashSet<_> = seen.iter().collect();
+        assert_eq!((seen.len(), unique.len()), (100, 100));
+    }
+}

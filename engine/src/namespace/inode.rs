@@ -1,0 +1,224 @@
+//! One inode: its attributes, where its content is, who has it open, and what the backing has of it.
+
+use crate::arena::{Content, Stamp};
+use crate::attr::{Attr, Kind, Timestamp};
+use crate::backing::BackingId;
+use crate::ids::{Ino, Name};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A name in a directory.
+pub type Link = (Ino, Name);
+
+/// An inode. Everything that changes is under one lock; at most one inode is locked at a time.
+#[derive(Debug)]
+pub struct Inode {
+    /// Its number.
+    pub ino: Ino,
+    /// Its type; never changes.
+    pub kind: Kind,
+    /// The rest.
+    pub state: Mutex<InodeState>,
+}
+
+/// What the lock of an inode guards.
+#[derive(Debug)]
+pub struct InodeState {
+    /// Attributes as shown; size and times of a file that others write directly are brought up to date on demand.
+    pub attr: Attr,
+    /// One of its names here (the only one, of a directory); none when it was removed.
+    pub place: Option<Link>,
+    /// The names under which the backing has it. Empty: it doesn't.
+    pub drained: SmallVec<[Link; 1]>,
+    /// What the backing held when it was last in step with us.
+    pub baseline: Option<Baseline>,
+    /// Target of a symbolic link, once known.
+    pub target: Option<Box<[u8]>>,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+    /// The backing's attributes differ from ours.
+    pub attr_dirty: bool,
+    /// Changes in the operation log that name this inode, as object or as directory.
+    pub pending: u32,
+    /// References the kernel holds (lookups less forgets).
+    pub lookups: u64,
+    /// Regular files.
+    pub file: FileState,
+}
+
+/// The part of an inode that only regular files use.
+#[derive(Debug)]
+pub struct FileState {
+    /// Where the content is.
+    pub place: Place,
+    /// The content may differ from the backing's.
+    pub dirty: bool,
+    /// All content was replaced since the last drain: the drain writes it beside and renames.
+    pub replaced: bool,
+    /// Open handles, those that may write, and how they are served. `None`: closed.
+    pub epoch: Option<Epoch>,
+    /// Closed, but when last asked somebody could still write: a mapping outlived its descriptor.
+    pub lingering: bool,
+    /// State of the content when it was last folded into the attributes.
+    pub seen: Stamp,
+    /// State of the content when the backing had exactly this.
+    pub clean: Option<Stamp>,
+    /// Checksums of chunks as last drained while still open; see `drain::content`.
+    pub chunks: Option<Box<[u128]>>,
+    /// When the content became dirty, and when it is to be drained again while it stays open.
+    pub dirty_since: Option<Instant>,
+    /// Last close, for eviction.
+    pub used: Option<Instant>,
+}
+
+/// Where a file's content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere: empty, no arena file yet.
+    Empty,
+    /// In the arena, whole.
+    Arena,
+    /// On the backing alone.
+    Backing,
+}
+
+/// How all handles of a file that is open are served. The kernel allows no other mix: while an inode has a
+/// passthrough handle, every further one must be passthrough to the same file.
+#[derive(Debug, Clone)]
+pub enum OpenMode {
+    /// Reads and writes go to the arena file without us.
+    Arena(Arc<Content>),
+    /// Reads and writes go to the backing's file without us.
+    Backing(Arc<File>),
+    /// Every read and write is a request to us; the file is the arena's or the backing's, open for both.
+    Daemon(Arc<File>),
+}
+
+/// The time from a file's first open to its last close.
+#[derive(Debug)]
+pub struct Epoch {
+    /// How it is served.
+    pub mode: OpenMode,
+    /// Open handles.
+    pub handles: u32,
+    /// Those opened for writing.
+    pub writers: u32,
+    /// Bytes of the arena promised to its writers.
+    pub promised: u64,
+}
+
+/// What the backing held when it was last in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Baseline {
+    /// Which object.
+    pub id: BackingId,
+    /// Its size.
+    pub size: u64,
+    /// Its modification time.
+    pub mtime: Timestamp,
+    /// When we looked.
+    pub checked: Instant,
+}
+
+/// Extended attributes of an inode.
+#[derive(Debug)]
+pub enum Xattrs {
+    /// Not read from the backing yet.
+    Unknown,
+    /// All of them, and the names that differ on the backing.
+    Known(Box<(BTreeMap<Box<[u8]>, Box<[u8]>>, BTreeSet<Box<[u8]>>)>),
+    /// There are none, and the backing has none.
+    None,
+}
+
+impl Inode {
+    /// An inode that exists here alone.
+    pub fn new(ino: Ino, attr: Attr, place: Link) -> Inode {
+        let mut state = InodeState::new(attr, Some(place));
+        state.xattrs = Xattrs::None;
+        Inode { ino, kind: attr.kind, state: Mutex::new(state) }
+    }
+
+    /// An inode that was found on the backing as `link`.
+    pub fn found(ino: Ino, attr: Attr, link: Link, baseline: Baseline) -> Inode {
+        let mut state = InodeState::new(attr, Some(link.clone()));
+        state.drained.push(link);
+        state.baseline = Some(baseline);
+        state.file.place = Place::Backing;
+        Inode { ino, kind: attr.kind, state: Mutex::new(state) }
+    }
+}
+
+impl InodeState {
+    fn new(attr: Attr, place: Option<Link>) -> InodeState {
+        InodeState {
+            attr,
+            place,
+            drained: SmallVec::new(),
+            baseline: None,
+            target: None,
+            xattrs: Xattrs::Unknown,
+            attr_dirty: false,
+            pending: 0,
+            lookups: 0,
+            file: FileState {
+                place: Place::Empty,
+                dirty: false,
+                replaced: false,
+                epoch: None,
+                lingering: false,
+                seen: Stamp::default(),
+                clean: None,
+                chunks: None,
+                dirty_since: None,
+                used: None,
+            },
+        }
+    }
+
+    /// Whether anything of it still has to reach the backing.
+    pub fn unsettled(&self) -> bool {
+        self.attr_dirty || self.file.dirty || self.xattrs.is_dirty()
+    }
+}
+
+impl FileState {
+    /// Marks the content as possibly different from the backing's.
+    pub fn touch(&mut self) {
+        self.dirty = true;
+        self.clean = None;
+        self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Handles that are open.
+    pub fn handles(&self) -> u32 {
+        self.epoch.as_ref().map_or(0, |e| e.handles)
+    }
+
+    /// Handles open for writing.
+    pub fn writers(&self) -> u32 {
+        self.epoch.as_ref().map_or(0, |e| e.writers)
+    }
+}
+
+impl Xattrs {
+    /// Whether the backing has to be told.
+    pub fn is_dirty(&self) -> bool {
+        matches!(self, Xattrs::Known(known) if !known.1.is_empty())
+    }
+}
+
+/// `directory` and `name` as one relative path.
+pub fn join_path(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
+    path.extend_from_slice(directory);
+    if !directory.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}

@@ -1,0 +1,65 @@
+//! All inodes and directories that are known, and the numbers given to objects of the backing.
+
+use super::{Dir, Inode};
+use crate::backing::BackingId;
+use crate::ids::Ino;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// The tables behind the namespace lock.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Inodes in memory.
+    pub inodes: FxHashMap<Ino, Arc<Inode>>,
+    /// Entries of the directories among them.
+    pub dirs: FxHashMap<Ino, Dir>,
+    /// Numbers given to objects of the backing, so that they keep them when the inode is dropped and found again.
+    numbers: FxHashMap<BackingId, Ino>,
+    next: u64,
+}
+
+impl Names {
+    /// Empty tables; numbers start behind the root's.
+    pub fn new() -> Names {
+        Names { next: Ino::ROOT.0 + 1, ..Names::default() }
+    }
+
+    /// A number never used before.
+    pub fn new_ino(&mut self) -> Ino {
+        let ino = Ino(self.next);
+        self.next += 1;
+        ino
+    }
+
+    /// Keeps numbers up to and including `ino` from being given out.
+    pub fn reserve(&mut self, ino: Ino) {
+        self.next = self.next.max(ino.0 + 1);
+    }
+
+    /// The number of an object of the backing, given on first sight.
+    pub fn ino_of(&mut self, id: BackingId) -> Ino {
+        if let Some(&ino) = self.numbers.get(&id) {
+            return ino;
+        }
+        let ino = self.new_ino();
+        self.numbers.insert(id, ino);
+        ino
+    }
+
+    /// Remembers which object of the backing an inode became.
+    pub fn bind(&mut self, id: BackingId, ino: Ino) {
+        self.numbers.insert(id, ino);
+    }
+
+    /// Forgets an object that the backing no longer has: its number there may be given to another.
+    pub fn unbind(&mut self, id: BackingId, ino: Ino) {
+        if self.numbers.get(&id) == Some(&ino) {
+            self.numbers.remove(&id);
+        }
+    }
+
+    /// The inode, if it is known.
+    pub fn inode(&self, ino: Ino) -> Option<&Arc<Inode>> {
+        self.inodes.get(&ino)
+    }
+}

@@ -1,0 +1,356 @@
+//! Changes of names that the backing does not have yet, and what must come before what.
+//!
+//! 1. Each change gets a number and the numbers of what it depends on: the last earlier change in each directory that
+//!    it touches, the last earlier change of the object, and those of the directories' own names. So the order per
+//!    directory and per name is kept, and whatever is unrelated may go first.
+//! 2. The drain takes changes in the order of their numbers, as soon as all they depend on are done.
+//! 3. An fsync takes the few that its file needs, and what those need, ahead of all others.
+//! 4. A file or directory that is removed before its making was drained takes the making with it: nothing of it ever
+//!    reaches the backing.
+
+use crate::ids::{Ino, Name, Seq};
+use crate::namespace::Link;
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A change of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// `ino` came to be as `link`.
+    Make { ino: Ino, link: Link },
+    /// `ino` got the further name `link`.
+    Link { ino: Ino, link: Link },
+    /// `ino` lost the name `link`.
+    Unlink { ino: Ino, link: Link },
+    /// `ino` moved; `replaced` had the name before.
+    Rename { ino: Ino, from: Link, to: Link, replaced: Option<Ino> },
+    /// `ino` at `from` and `other` at `to` swapped their names.
+    Exchange { ino: Ino, from: Link, other: Ino, to: Link },
+}
+
+impl Change {
+    /// The objects whose names change.
+    pub fn objects(&self) -> SmallVec<[Ino; 2]> {
+        match self {
+            Change::Make { ino, .. } | Change::Link { ino, .. } | Change::Unlink { ino, .. } => [*ino].into_iter().collect(),
+            Change::Rename { ino, replaced, .. } => std::iter::once(*ino).chain(*replaced).collect(),
+            Change::Exchange { ino, other, .. } => [*ino, *other].into_iter().collect(),
+        }
+    }
+
+    /// The directories whose entries change.
+    pub fn directories(&self) -> SmallVec<[Ino; 2]> {
+        match self {
+            Change::Make { link, .. } | Change::Link { link, .. } | Change::Unlink { link, .. } => {
+                [link.0].into_iter().collect()
+            }
+            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } if from.0 == to.0 => {
+                [from.0].into_iter().collect()
+            }
+            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } => [from.0, to.0].into_iter().collect(),
+        }
+    }
+
+    /// The names in directories that this change gives or takes.
+    pub fn links(&self) -> SmallVec<[&Link; 2]> {
+        match self {
+            Change::Make { link, .. } | Change::Link { link, .. } | Change::Unlink { link, .. } => {
+                [link].into_iter().collect()
+            }
+            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } => [from, to].into_iter().collect(),
+        }
+    }
+}
+
+/// A change that waits.
+#[derive(Debug, Clone)]
+pub struct Op {
+    /// Its number.
+    pub seq: Seq,
+    /// What it does.
+    pub change: Change,
+    /// When it was made.
+    pub since: Instant,
+    /// Taken back: there is nothing to do.
+    pub cancelled: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    op: Op,
+    needs: SmallVec<[Seq; 4]>,
+    applying: bool,
+    /// After a failure: not before this time.
+    not_before: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct OpLog {
+    inner: Mutex<Inner>,
+    /// A change was added or finished.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: BTreeMap<Seq, Waiting>,
+    last_of_object: FxHashMap<Ino, Seq>,
+    last_in_directory: FxHashMap<Ino, Seq>,
+    next: u64,
+}
+
+/// What became of the wish to apply a change.
+#[derive(Debug)]
+pub enum Begin {
+    /// It is the caller's now: [`OpLog::done`] or [`OpLog::failed`] must follow.
+    Yours(Op),
+    /// It is done already.
+    Done,
+}
+
+impl OpLog {
+    /// Adds a change that also waits for all in `below`: directories under a directory that moves.
+    pub fn push(&self, change: Change, below: &[Ino]) -> Seq {
+        let mut inner = self.inner.lock();
+        inner.next += 1;
+        let seq = Seq(inner.next);
+        let mut needs: SmallVec<[Seq; 4]> = SmallVec::new();
+        let directories = change.directories();
+        let objects = change.objects();
+        for dir in directories.iter().chain(&objects).chain(below) {
+            needs.extend(inner.last_in_directory.get(dir).copied());
+        }
+        for object in objects.iter().chain(&directories) {
+            needs.extend(inner.last_of_object.get(object).copied());
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        for dir in directories {
+            inner.last_in_directory.insert(dir, seq);
+        }
+        for object in objects {
+            inner.last_of_object.insert(object, seq);
+        }
+        let op = Op { seq, change, since: Instant::now(), cancelled: false };
+        inner.waiting.insert(seq, Waiting { op, needs, applying: false, not_before: None });
+        drop(inner);
+        self.changed.notify_all();
+        seq
+    }
+
+    /// Takes the making of `ino` back, if it waits untouched and nothing else names `ino`; the caller knows the latter.
+    /// The change keeps its place, so that the order of the others stays, and does nothing when its turn comes.
+    pub fn cancel_make(&self, ino: Ino) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(&seq) = inner.last_of_object.get(&ino) else { return false };
+        let Some(waiting) = inner.waiting.get_mut(&seq) else { return false };
+        if waiting.applying || !matches!(&waiting.op.change, Change::Make { ino: made, .. } if *made == ino) {
+            return false;
+        }
+        waiting.op.cancelled = true;
+        true
+    }
+
+    /// The first change that is at least `age` old and waits for nothing; marks it as being applied.
+    pub fn next(&self, age: Duration) -> Option<Op> {
+        let mut inner = self.inner.lock();
+        let now = Instant::now();
+        let seq = inner.waiting.values().find_map(|w| {
+            let ready = !w.applying
+                && w.not_before.is_none_or(|at| at <= now)
+                && w.needs.iter().all(|n| !inner.waiting.contains_key(n));
+            (ready && now.duration_since(w.op.since) >= age).then_some(w.op.seq)
+        })?;
+        let waiting = inner.waiting.get_mut(&seq)?;
+        waiting.applying = true;
+        Some(waiting.op.clone())
+    }
+
+    /// Waits for a change, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        let mut inner = self.inner.lock();
+        self.changed.wait_for(&mut inner, timeout);
+    }
+
+    /// Takes one change for application now, when all it needs is done; waits for others that apply it or those.
+    pub fn begin(&self, seq: Seq) -> Begin {
+        let mut inner = self.inner.lock();
+        loop {
+            let Some(waiting) = inner.waiting.get(&seq) else { return Begin::Done };
+            if !waiting.applying && waiting.needs.iter().all(|n| !inner.waiting.contains_key(n)) {
+                break;
+            }
+            self.changed.wait_for(&mut inner, Duration::from_millis(100));
+        }
+        match inner.waiting.get_mut(&seq) {
+            Some(waiting) => {
+                waiting.applying = true;
+                Begin::Yours(waiting.op.clone())
+            }
+            None => Begin::Done,
+        }
+    }
+
+    /// A change that was begun is on the backing.
+    pub fn done(&self, seq: Seq) {
+        self.inner.lock().remove(seq);
+        self.changed.notify_all();
+    }
+
+    /// A change that was begun could not be applied; it waits for `retry`.
+    pub fn failed(&self, seq: Seq, retry: Duration) {
+        if let Some(waiting) = self.inner.lock().waiting.get_mut(&seq) {
+            waiting.applying = false;
+            waiting.not_before = Some(Instant::now() + retry);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The changes that must be applied so that `objects` are on the backing under their names, in order.
+    pub fn closure(&self, objects: impl IntoIterator<Item = Ino>) -> Vec<Seq> {
+        let inner = self.inner.lock();
+        let roots = objects.into_iter().filter_map(|object| inner.last_of_object.get(&object).copied());
+        inner.close(roots.collect())
+    }
+
+    /// The same for all entries of a directory.
+    pub fn closure_of_directory(&self, dir: Ino) -> Vec<Seq> {
+        let inner = self.inner.lock();
+        inner.close(inner.last_in_directory.get(&dir).into_iter().copied().collect())
+    }
+
+    /// Whether any change in this directory waits.
+    pub fn concerns_directory(&self, dir: Ino) -> bool {
+        self.inner.lock().last_in_directory.contains_key(&dir)
+    }
+
+    /// Changes that wait.
+    pub fn len(&self) -> usize {
+        self.inner.lock().waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Changes that failed and wait for their next try.
+    pub fn failing(&self) -> usize {
+        self.inner.lock().waiting.values().filter(|w| w.not_before.is_some()).count()
+    }
+
+    /// When the oldest that waits was made.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.inner.lock().waiting.values().next().map(|w| w.op.since)
+    }
+
+    /// All that wait, in order.
+    pub fn snapshot(&self) -> Vec<Op> {
+        self.inner.lock().waiting.values().map(|w| w.op.clone()).collect()
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, seq: Seq) -> Option<Op> {
+        let op = self.waiting.remove(&seq)?.op;
+        for object in op.change.objects() {
+            if self.last_of_object.get(&object) == Some(&seq) {
+                self.last_of_object.remove(&object);
+            }
+        }
+        for dir in op.change.directories() {
+            if self.last_in_directory.get(&dir) == Some(&seq) {
+                self.last_in_directory.remove(&dir);
+            }
+        }
+        Some(op)
+    }
+
+    /// `roots` and all they need that still waits.
+    fn close(&self, roots: Vec<Seq>) -> Vec<Seq> {
+        let mut found: FxHashSet<Seq> = FxHashSet::default();
+        let mut stack = roots;
+        while let Some(seq) = stack.pop() {
+            if let Some(waiting) = self.waiting.get(&seq)
+                && found.insert(seq)
+            {
+                stack.extend(waiting.needs.iter().copied());
+            }
+        }
+        let mut ordered: Vec<Seq> = found.into_iter().collect();
+        ordered.sort_unstable();
+        ordered
+    }
+}
+
+/// A link from its parts.
+pub fn link(parent: Ino, name: &[u8]) -> Link {
+    (parent, Name::from(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: Ino = Ino::ROOT;
+
+    fn make(log: &OpLog, ino: u64, dir: Ino, name: &str) -> Seq {
+        log.push(Change::Make { ino: Ino(ino), link: link(dir, name.as_bytes()) }, &[])
+    }
+
+    #[test]
+    fn a_change_waits_for_earlier_ones_in_its_directory_alone() {
+        let log = OpLog::default();
+        let a = make(&log, 2, ROOT, "a");
+        let b = make(&log, 3, ROOT, "b");
+        let other = make(&log, 4, Ino(9), "c");
+        assert_eq!(log.next(Duration::ZERO).map(|op| op.seq), Some(a));
+        assert_eq!(log.next(Duration::ZERO).map(|op| op.seq), Some(other), "b waits for a, c for nothing");
+        log.done(a);
+        assert_eq!(log.next(Duration::ZERO).map(|op| op.seq), Some(b));
+    }
+
+    #[test]
+    fn an_entry_waits_for_its_directory_to_be_made() {
+        let log = OpLog::default();
+        let dir = make(&log, 2, ROOT, "dir");
+        let file = make(&log, 3, Ino(2), "file");
+        assert_eq!(log.closure([Ino(3)]), vec![dir, file]);
+    }
+
+    #[test]
+    fn the_closure_leaves_unrelated_changes_out() {
+        let log = OpLog::default();
+        let _unrelated = make(&log, 5, Ino(8), "x");
+        let wanted = make(&log, 6, Ino(9), "y");
+        assert_eq!(log.closure([Ino(6)]), vec![wanted]);
+    }
+
+    #[test]
+    fn a_cancelled_making_leaves_the_order_of_the_others() {
+        let log = OpLog::default();
+        let a = make(&log, 2, ROOT, "a");
+        make(&log, 3, ROOT, "temporary");
+        let c = make(&log, 4, ROOT, "c");
+        assert!(log.cancel_make(Ino(3)));
+        let closure = log.closure([Ino(4)]);
+        assert_eq!((closure.first(), closure.last()), (Some(&a), Some(&c)));
+        log.done(a);
+        assert!(log.next(Duration::ZERO).is_some_and(|op| op.cancelled));
+    }
+
+    #[test]
+    fn a_directory_that_moves_waits_for_what_happened_in_it() {
+        let log = OpLog::default();
+        let inside = make(&log, 3, Ino(2), "inside");
+        let moved = log.push(
+            Change::Rename { ino: Ino(2), from: link(ROOT, b"d"), to: link(ROOT, b"e"), replaced: None },
+            &[],
+        );
+        assert_eq!(log.closure([Ino(2)]), vec![inside, moved]);
+    }
+}

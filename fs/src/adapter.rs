@@ -1,0 +1,567 @@
+//! The FUSE adapter: decodes a request, calls the engine (through [`crate::posix`] where Linux has its own ideas),
+//! and replies. One method a request, no decisions.
+//!
+//! What the kernel is told to remember: names and attributes that only we can change, for a minute; those that are
+//! merely in step with the backing, for a second; those of files that are written behind our back, not at all.
+//! FLUSH is answered with "not implemented" once, so that a close costs no round trip.
+
+mod convert;
+mod passthrough;
+
+use crate::errno::errno;
+use crate::policy::Policy;
+use crate::posix::{self, Caller};
+use aimss_engine::engine::{DirEntry, Found, SetAttr, Want, Whence};
+use aimss_engine::{Engine, Ino, Kind, Result, Timestamp};
+use convert::{attr_out, kind_out, time_in};
+use fuser::{
+    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use passthrough::Registered;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub use passthrough::ModeCounts;
+
+/// How long the kernel keeps what only we change.
+const OURS: Duration = Duration::from_secs(60);
+/// How long it keeps what somebody may change on the backing.
+const IN_STEP: Duration = Duration::from_secs(1);
+/// Largest request; the kernel's own limit unless fs.fuse.max_pages_limit was raised.
+const REQUEST_BYTES: u32 = 1 << 20;
+/// Requests the kernel may have under way that nobody waits for (read-ahead, releases).
+const BACKGROUND_MAX: u16 = 64;
+
+/// What a daemon tells the file system after the handshake, and asks of it.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// How opens were served.
+    pub counts: ModeCounts,
+    /// What the kernel would not give, in sentences.
+    pub limits: parking_lot::Mutex<Vec<String>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Adapter {
+    engine: Arc<Engine>,
+    policy: Arc<Policy>,
+    shared: Arc<Shared>,
+    registered: Arc<Registered>,
+    /// Runs what waits for storage, so that the threads that read requests don't.
+    blocking: tokio::runtime::Handle,
+}
+
+impl Adapter {
+    /// An adapter over `engine`; requests that wait for storage run on `blocking`.
+    pub fn new(
+        engine: Arc<Engine>,
+        policy: Arc<Policy>,
+        shared: Arc<Shared>,
+        blocking: tokio::runtime::Handle,
+    ) -> Adapter {
+        Adapter { engine, policy, shared, registered: Arc::default(), blocking }
+    }
+
+    /// Runs what may wait for the backing beside the threads that read requests.
+    fn aside(&self, run: impl FnOnce(&Engine) + Send + 'static) {
+        let engine = self.engine.clone();
+        drop(self.blocking.spawn_blocking(move || run(&engine)));
+    }
+
+    fn passthrough(&self, ino: Ino, pid: u32, write: bool) -> std::result::Result<(), aimss_engine::engine::Reason> {
+        self.policy.passthrough(pid, write, || self.engine.path_of(ino))
+    }
+
+    fn want(&self, ino: Ino, req: &Request, flags: i32) -> Want {
+        let write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        let truncate = flags & libc::O_TRUNC != 0;
+        Want { write, truncate, passthrough: self.passthrough(ino, req.pid(), write) }
+    }
+
+    fn attr_ttl(&self, found: &Found) -> Duration {
+        if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
+    }
+
+    fn reply_entry(&self, result: Result<Found>, reply: ReplyEntry) {
+        match result {
+            Ok(found) => {
+                let attr = attr_out(found.ino, &found.attr);
+                reply.entry_with_ttls(&self.attr_ttl(&found), &ttl(found.ours), &attr, Generation(0));
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+}
+
+fn ttl(ours: bool) -> Duration {
+    if ours { OURS } else { IN_STEP }
+}
+
+fn ino(number: INodeNo) -> Ino {
+    Ino(number.0)
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+/// A file handle says whether it may write; everything else is the inode's.
+fn handle(write: bool) -> FileHandle {
+    FileHandle(u64::from(write))
+}
+
+fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = [
+            (InitFlags::FUSE_ATOMIC_O_TRUNC, ""),
+            (InitFlags::FUSE_PARALLEL_DIROPS, ""),
+            (InitFlags::FUSE_DO_READDIRPLUS, ""),
+            (InitFlags::FUSE_READDIRPLUS_AUTO, ""),
+            (InitFlags::FUSE_DONT_MASK, "default ACLs are not inherited"),
+            (InitFlags::FUSE_POSIX_ACL, "POSIX ACLs are not enforced"),
+            (InitFlags::FUSE_CACHE_SYMLINKS, ""),
+            (InitFlags::FUSE_ASYNC_DIO, ""),
+            (InitFlags::FUSE_HANDLE_KILLPRIV_V2, "every write asks for capabilities, which makes small ones slow"),
+            (InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP, "files that the daemon serves can't be mapped shared"),
+            (InitFlags::FUSE_EXPLICIT_INVAL_DATA, ""),
+        ];
+        let mut limits = self.shared.limits.lock();
+        for (flag, cost) in wanted {
+            if config.add_capabilities(flag).is_err() && !cost.is_empty() {
+                limits.push(format!("this kernel lacks a FUSE feature: {cost}"));
+            }
+        }
+        if self.policy.is_available() {
+            let stack = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+            if !stack || config.set_max_stack_depth(1).is_err() {
+                self.policy.refused();
+                limits.push("this kernel has no FUSE passthrough (Linux 6.9 or later has): all goes through the daemon".into());
+            }
+        }
+        let _ = config.set_max_write(REQUEST_BYTES);
+        let _ = config.set_max_readahead(REQUEST_BYTES);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.engine.lookup(ino(parent), name.as_bytes()) {
+            Err(aimss_engine::Error::NotFound) => {
+                let ours = self.engine.absence_is_ours(ino(parent));
+                // Inode 0 with a lifetime: the kernel remembers that there is no such name.
+                let none = fuser::FileAttr { ino: INodeNo(0), ..attr_out(Ino(0), &convert::NOTHING) };
+                reply.entry(&ttl(ours), &none, Generation(0));
+            }
+            other => self.reply_entry(other, reply),
+        }
+    }
+
+    fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
+        self.engine.forget(ino(number), count);
+    }
+
+    fn getattr(&self, _req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.engine.attr_and_age(ino(number)) {
+            Ok(found) => reply.attr(&self.attr_ttl(&found), &attr_out(found.ino, &found.attr)),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let time = |t| match t {
+            TimeOrNow::Now => Timestamp::now(),
+            TimeOrNow::SpecificTime(t) => time_in(t),
+        };
+        let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
+        match posix::set_attr(&self.engine, ino(number), caller(req), change) {
+            Ok(attr) => {
+                let found = Found { ino: ino(number), attr, ours: true };
+                reply.attr(&self.attr_ttl(&found), &attr_out(found.ino, &attr));
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
+        match self.engine.read_link(ino(number)) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
+        let made = posix::prepare(&self.engine, ino(parent), caller(req), kind, mode, umask).and_then(|mut new| {
+            new.rdev = rdev;
+            self.engine.make(ino(parent), name.as_bytes(), &new)
+        });
+        self.reply_entry(made, reply);
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Directory, mode, umask)
+            .and_then(|new| self.engine.make(ino(parent), name.as_bytes(), &new));
+        self.reply_entry(made, reply);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.engine.unlink(ino(parent), name.as_bytes()), reply);
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.engine.rmdir(ino(parent), name.as_bytes()), reply);
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Symlink, 0o777, 0).and_then(|mut new| {
+            new.target = Some(target.as_os_str().as_bytes());
+            self.engine.make(ino(parent), name.as_bytes(), &new)
+        });
+        self.reply_entry(made, reply);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let from = (ino(parent), name.as_bytes());
+        let to = (ino(newparent), newname.as_bytes());
+        let result = if flags == RenameFlags::RENAME_EXCHANGE {
+            self.engine.exchange(from, to)
+        } else if flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
+            self.engine.rename(from, to, flags.contains(RenameFlags::RENAME_NOREPLACE))
+        } else {
+            Err(aimss_engine::Error::Invalid)
+        };
+        reply_empty(result, reply);
+    }
+
+    fn link(&self, _req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.reply_entry(self.engine.link(ino(number), ino(newparent), newname.as_bytes()), reply);
+    }
+
+    fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let want = self.want(ino(number), req, flags.0);
+        if want.truncate && req.uid() != 0 {
+            let _ = posix::kill_privileges(&self.engine, ino(number));
+        }
+        let context = self.open_context();
+        let open = move |engine: &Engine| context.open(engine, ino(number), want, reply);
+        if self.engine.open_waits(ino(number), want) { self.aside(open) } else { open(&self.engine) }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::File, mode, umask)
+            .and_then(|new| self.engine.make(ino(parent), name.as_bytes(), &new));
+        match made {
+            Ok(found) => {
+                // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
+                let want = Want { truncate: false, ..self.want(found.ino, req, flags & !libc::O_TRUNC) };
+                self.open_context().create(&self.engine, &found, OURS, want, reply);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        passthrough::with_buffer(size as usize, |buffer| match self.engine.read(ino(number), offset, buffer) {
+            Ok(n) => reply.data(&buffer[..n]),
+            Err(e) => reply.error(errno(&e)),
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            let _ = posix::kill_privileges(&self.engine, ino(number));
+        }
+        let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let append = flags.0 & libc::O_APPEND != 0 && !from_mapping;
+        match self.engine.write(ino(number), offset, data, append) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn flush(&self, _req: &Request, _number: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.registered.release(&self.engine, ino(number), fh == handle(true));
+        reply.ok();
+    }
+
+    fn fsync(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.aside(move |engine| reply_empty(engine.sync(ino(number)), reply));
+    }
+
+    fn fsyncdir(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.aside(move |engine| reply_empty(engine.sync(ino(number)), reply));
+    }
+
+    fn opendir(&self, _req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.engine.open_directory(ino(number)) {
+            Ok(unchanged) => {
+                let keep = if unchanged { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+                reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | keep);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn readdir(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let dir = ino(number);
+        if self.dots(dir, offset, |at, cookie, name| reply.add(INodeNo(at.0), cookie, fuser::FileType::Directory, name))
+        {
+            return reply.ok();
+        }
+        let result = self.engine.read_directory(dir, offset, |entry: &DirEntry| {
+            !reply.add(INodeNo(entry.ino.0), entry.cookie, kind_out(entry.kind), OsStr::from_bytes(&entry.name))
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn readdirplus(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let dir = ino(number);
+        let none = attr_out(Ino(0), &convert::NOTHING);
+        let full = self.dots(dir, offset, |at, cookie, name| {
+            let attr = fuser::FileAttr { ino: INodeNo(at.0), kind: fuser::FileType::Directory, ..none };
+            // The kernel takes no reference for these two.
+            reply.add(INodeNo(at.0), cookie, name, &Duration::ZERO, &attr, Generation(0))
+        });
+        if full {
+            return reply.ok();
+        }
+        let mut batch: Vec<DirEntry> = Vec::new();
+        // A reply holds at most a few hundred entries with attributes.
+        const BATCH_MAX: usize = 1024;
+        let listed = self.engine.read_directory(dir, offset, |entry: &DirEntry| {
+            batch.push(entry.clone());
+            batch.len() < BATCH_MAX
+        });
+        if let Err(e) = listed {
+            return reply.error(errno(&e));
+        }
+        for entry in batch {
+            // Looked up only to be shown; gone meanwhile means not shown.
+            let Ok(found) = self.engine.lookup(dir, &entry.name) else { continue };
+            let attr = attr_out(found.ino, &found.attr);
+            let ttl = self.attr_ttl(&found);
+            let name = OsStr::from_bytes(&entry.name);
+            if reply.add(INodeNo(found.ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
+                self.engine.forget(found.ino, 1);
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        match self.engine.room() {
+            Ok(r) => {
+                let block = u32::try_from(r.block_bytes).unwrap_or(4096);
+                reply.statfs(r.blocks, r.free, r.available, r.files, r.files_free, block, 255, block);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
+        reply_empty(
+            posix::set_xattr(&self.engine, ino(number), name.as_bytes(), value, create, replace),
+            reply,
+        );
+    }
+
+    fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.engine.xattr(ino(number), name.as_bytes()) {
+            Ok(value) => reply_sized(&value, size, reply),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.engine.xattr_names(ino(number)) {
+            Ok(names) => {
+                let list: Vec<u8> = names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
+                reply_sized(&list, size, reply);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn removexattr(&self, _req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(self.engine.remove_xattr(ino(number), name.as_bytes()), reply);
+    }
+
+    fn access(&self, _req: &Request, _number: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions itself; it remembers this answer and asks no more.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(self.engine.fallocate(ino(number), offset, length, mode), reply);
+    }
+
+    fn lseek(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let whence = match whence {
+            libc::SEEK_DATA => Whence::Data,
+            libc::SEEK_HOLE => Whence::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.engine.seek(ino(number), offset, whence) {
+            Ok(found) => reply.offset(found as i64),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: fuser::CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // A request's result is 32 bits wide; the caller comes back for the rest.
+        let len = len.min(1 << 30);
+        self.aside(move |engine| {
+            match engine.copy_range((ino(ino_in), offset_in), (ino(ino_out), offset_out), len) {
+                Ok(n) => reply.written(n as u32),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+}
+
+impl Adapter {
+    /// `.` and `..` at the head of a directory; true when the reply was full.
+    fn dots(&self, dir: Ino, offset: u64, mut add: impl FnMut(Ino, u64, &'static str) -> bool) -> bool {
+        let parent = self.engine.parent(dir).unwrap_or(Ino::ROOT);
+        [(dir, 1, "."), (parent, 2, "..")]
+            .into_iter()
+            .filter(|(_, cookie, _)| *cookie > offset)
+            .any(|(at, cookie, name)| add(at, cookie, name))
+    }
+}
+
+/// The size where only that is asked for, the value where it fits.
+fn reply_sized(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}

@@ -1,0 +1,37 @@
+//! What a mount is asked to be: the settings that `aimss mount` hands to the daemon.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `fsync(2)` on a file of the mount waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FsyncPolicy {
+    /// Until the file and the names that lead to it are durable on the backing.
+    Durable,
+    /// Not at all: the data is in memory, survives the application, and is drained like any other.
+    Memory,
+}
+
+/// The settings of one mount. Serialized as JSON from `aimss mount` to the daemon it starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountConfig {
+    /// The directory whose files are shown; absolute, no symbolic links.
+    pub backing: PathBuf,
+    /// Where the file system is mounted; absolute, no symbolic links.
+    pub mountpoint: PathBuf,
+    /// Ceiling for file data held in memory, in bytes.
+    pub memory_bytes: u64,
+    /// What fsync waits for.
+    pub fsync: FsyncPolicy,
+    /// Globs over paths relative to the mount point; matching files are served by the daemon. `**` serves all so.
+    pub no_passthrough: Vec<String>,
+    /// Whether other users than the mounting one may use the mount.
+    pub allow_other: bool,
+    /// Take the backing over from an owner that no longer exists on another node.
+    pub take_over: bool,
+    /// How long a change rests in memory before the drain writes it. Changes that cancel out meanwhile are never
+    /// written; `fsync`, `aimss drain` and `aimss umount` don't wait for it.
+    pub drain_delay: Duration,
+}

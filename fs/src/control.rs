@@ -1,0 +1,6 @@
+//! How `aimss status` and its siblings talk to a daemon: lines of JSON over a Unix socket in the state directory.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+pub mod status;

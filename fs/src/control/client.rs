@@ -1,0 +1,108 @@
+//! The asking side; blocking.
+
+use super::protocol::{Progress, Reply, Request};
+use crate::state::StateDir;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// A mount that has a state directory.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Mount point.
+    pub mountpoint: PathBuf,
+    /// Backing.
+    pub backing: PathBuf,
+    /// The daemon.
+    pub pid: u32,
+    /// Whether it lives.
+    pub alive: bool,
+    /// Its state directory.
+    pub state_dir: PathBuf,
+}
+
+/// Why a daemon couldn't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No such mount.
+    #[error("{0} is not mounted by aimss; `aimss status` lists what is")]
+    NotMounted(String),
+    /// It died.
+    #[error(
+        "the daemon of {mountpoint} (process {pid}) is gone; `aimss umount --lazy {mountpoint}` clears the mount, and mounting again brings back what it had"
+    )]
+    Dead {
+        /// The mount.
+        mountpoint: String,
+        /// The daemon it had.
+        pid: u32,
+    },
+    /// The connection broke.
+    #[error("the daemon of {mountpoint} doesn't answer: {source}")]
+    Io {
+        /// The mount.
+        mountpoint: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// All mounts of this user.
+pub fn mounts() -> Vec<Known> {
+    let mut known: Vec<Known> = StateDir::all()
+        .into_iter()
+        .filter_map(|dir| {
+            let record = dir.read_record()?;
+            let alive = record.alive();
+            let state_dir = dir.path().to_path_buf();
+            Some(Known { mountpoint: record.mountpoint, backing: record.backing, pid: record.pid, alive, state_dir })
+        })
+        .collect();
+    known.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
+    known
+}
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    mountpoint: String,
+    stream: BufReader<UnixStream>,
+}
+
+/// Connects to the daemon of `mountpoint`.
+pub fn connect(mountpoint: &Path) -> Result<Client, ControlError> {
+    let shown = mountpoint.display().to_string();
+    let known = mounts().into_iter().find(|known| known.mountpoint == mountpoint);
+    let Some(known) = known else { return Err(ControlError::NotMounted(shown)) };
+    if !known.alive {
+        return Err(ControlError::Dead { mountpoint: shown, pid: known.pid });
+    }
+    match UnixStream::connect(known.state_dir.join("control.sock")) {
+        Ok(stream) => Ok(Client { mountpoint: shown, stream: BufReader::new(stream) }),
+        Err(source) => Err(ControlError::Io { mountpoint: shown, source }),
+    }
+}
+
+impl Client {
+    /// Asks, and waits for the answer; `on_progress` is called for what comes before it.
+    pub fn call(&mut self, request: &Request, on_progress: &mut dyn FnMut(Progress)) -> Result<Reply, ControlError> {
+        self.exchange(request, on_progress)
+            .map_err(|source| ControlError::Io { mountpoint: self.mountpoint.clone(), source })
+    }
+
+    fn exchange(&mut self, request: &Request, on_progress: &mut dyn FnMut(Progress)) -> io::Result<Reply> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match serde_json::from_str(&line)? {
+                Reply::Progress(progress) => on_progress(progress),
+                reply => return Ok(reply),
+            }
+        }
+    }
+}

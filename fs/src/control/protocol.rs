@@ -1,0 +1,72 @@
+//! What goes over the control socket: one JSON value a line, a request from the client, then replies from the
+//! daemon until one that is not [`Reply::Progress`].
+
+use super::status::MountStatus;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a client asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The mount's status.
+    Status,
+    /// Make everything durable on the backing, or only `paths` (relative to the mount's root; a directory stands
+    /// for all below it). Progress comes first.
+    Drain {
+        /// Empty: everything.
+        paths: Vec<PathBuf>,
+    },
+    /// Which files are in use: open handles, and mappings that outlived their close.
+    Busy,
+    /// Paths whose content or name the backing does not have.
+    Pending,
+    /// The client has unmounted (or is about to, lazily): drain what is left, leave nothing behind, end.
+    /// With `discard`, what could not be drained is given up: the client has exported it.
+    Finish {
+        /// Give up what the backing cannot take.
+        discard: bool,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `Status`.
+    Status(Box<MountStatus>),
+    /// While draining; a few times a second.
+    Progress(Progress),
+    /// To `Busy`.
+    Busy(Vec<BusyFile>),
+    /// To `Pending`.
+    Pending(Vec<PathBuf>),
+    /// Done.
+    Done,
+    /// It failed; a whole sentence.
+    Error(String),
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes that still wait.
+    pub bytes_left: u64,
+    /// Files and changes of names that still wait.
+    pub items_left: u64,
+    /// Bytes written since this request.
+    pub bytes_done: u64,
+}
+
+/// A file in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusyFile {
+    /// Relative to the mount's root.
+    pub path: PathBuf,
+    /// Open handles.
+    pub handles: u64,
+    /// Whether it is mapped or open for writing behind a close; `handles` may then be 0.
+    pub mapped: bool,
+    /// Device and inode of the memory file behind it, as `/proc/PID/maps` shows mappings of it.
+    pub arena: Option<(u64, u64)>,
+}

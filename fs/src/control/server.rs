@@ -1,0 +1,97 @@
+//! The answering side: tokio, beside the file system, never between the kernel and a read.
+//!
+//! Whoever may connect may ask for everything, so the socket lies in a directory that is its owner's alone, and the
+//! peer's uid is checked besides.
+
+use super::protocol::{Progress, Reply, Request};
+use crate::daemon::Daemon;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+/// Longest request line: a list of paths from a shell.
+const LINE_BYTES_MAX: u64 = 4 << 20;
+
+/// Listens on `path`.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    UnixListener::bind(path)
+}
+
+/// Serves clients for as long as the daemon lives.
+pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let daemon = daemon.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = serve_client(stream, daemon).await {
+                        log::debug!("a control client left: {e}");
+                    }
+                });
+            }
+            Err(e) => {
+                log::warn!("the control socket failed to accept: {e}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_client(stream: UnixStream, daemon: Arc<Daemon>) -> io::Result<()> {
+    use tokio::io::AsyncReadExt;
+    let peer = stream.peer_cred()?.uid();
+    if peer != 0 && peer != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read);
+    loop {
+        let mut line = String::new();
+        if (&mut lines).take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let (replies, mut received) = mpsc::unbounded_channel();
+        match serde_json::from_str::<Request>(&line) {
+            Ok(request) => {
+                let daemon = daemon.clone();
+                tokio::task::spawn_blocking(move || answer(&daemon, request, &replies));
+            }
+            Err(e) => {
+                let _ = replies.send(Reply::Error(format!("the request can't be read: {e}")));
+                drop(replies);
+            }
+        }
+        while let Some(reply) = received.recv().await {
+            let mut out = serde_json::to_vec(&reply)?;
+            out.push(b'\n');
+            write.write_all(&out).await?;
+        }
+    }
+}
+
+fn answer(daemon: &Arc<Daemon>, request: Request, replies: &mpsc::UnboundedSender<Reply>) {
+    let progress = |progress: Progress| {
+        let _ = replies.send(Reply::Progress(progress));
+    };
+    let reply = match request {
+        Request::Status => Reply::Status(Box::new(daemon.status())),
+        Request::Drain { paths } => match daemon.drain(&paths, progress) {
+            Ok(()) => Reply::Done,
+            Err(sentence) => Reply::Error(sentence),
+        },
+        Request::Busy => Reply::Busy(daemon.busy()),
+        Request::Pending => Reply::Pending(daemon.pending()),
+        Request::Finish { discard } => {
+            daemon.finish(discard);
+            Reply::Done
+        }
+    };
+    let _ = replies.send(reply);
+}

@@ -1,0 +1,101 @@
+//! The status of a mount, as `aimss status --json` prints it. A stable schema: fields are added, never renamed.
+//! All sizes are bytes, all rates bytes a second, all ages seconds.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One mount.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MountStatus {
+    /// Where the file system is mounted.
+    pub mountpoint: PathBuf,
+    /// The directory behind it.
+    pub backing: PathBuf,
+    /// Version of the daemon that serves it.
+    pub version: String,
+    /// `durable` or `memory`.
+    pub fsync: String,
+    /// The daemon.
+    pub daemon: DaemonStatus,
+    /// File data in memory.
+    pub memory: MemoryStatus,
+    /// The way to the backing.
+    pub drain: DrainStatus,
+    /// Files and names known.
+    pub files: FileStatus,
+    /// How opens were served since the mount: mode, then reason, then count.
+    pub modes: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What this mount could not have, and why (no passthrough, no huge pages, ...), in sentences.
+    pub limits: Vec<String>,
+}
+
+/// The process that serves the mount.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since it took the mount.
+    pub uptime: f64,
+    /// Processor seconds used (user and system).
+    pub cpu: f64,
+    /// Resident memory of the process itself, without the arena.
+    pub resident: u64,
+    /// Heap in use, as the allocator tells.
+    pub heap: u64,
+    /// Size of the journal.
+    pub journal: u64,
+}
+
+/// File data in memory.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// The ceiling (`--memory`).
+    pub budget: u64,
+    /// Blocks the arena holds.
+    pub used: u64,
+    /// The most it has held.
+    pub peak: u64,
+    /// Bytes of files that the backing does not have yet.
+    pub dirty: u64,
+    /// Bytes of files that both have.
+    pub clean: u64,
+    /// Share of the arena's memory on huge pages, 0 to 1; absent where the kernel doesn't tell.
+    pub huge_share: Option<f64>,
+}
+
+/// The way to the backing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Files whose content waits.
+    pub files: u64,
+    /// Changes of names that wait.
+    pub operations: u64,
+    /// Bytes that wait.
+    pub bytes: u64,
+    /// Bytes written a second, over the last seconds.
+    pub rate: f64,
+    /// Bytes written since the mount.
+    pub written: u64,
+    /// Age of the oldest change that waits.
+    pub backlog_age: f64,
+    /// Changes that cancelled out before they were written.
+    pub cancelled: u64,
+    /// Outside changes that met dirty files here; the outside version was kept under a conflict name.
+    pub conflicts: u64,
+    /// Failures that are being retried.
+    pub failing: u64,
+    /// The last error, whole sentence, if any since the mount.
+    pub last_error: Option<String>,
+}
+
+/// Files and names known to the daemon.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct FileStatus {
+    /// Inodes in memory.
+    pub known: u64,
+    /// Open file handles.
+    pub open: u64,
+    /// Files that still have a writer or a writable mapping after their last close.
+    pub lingering: u64,
+}

@@ -1,0 +1,377 @@
+//! The daemon: mounts, serves, drains, and leaves nothing behind.
+//!
+//! 1. State directory, lease of the backing, arena.
+//! 2. Engine and its drain; FUSE session; control socket. Then the mount is ready.
+//! 3. Requests are served until the kernel says that the mount is gone (whoever unmounted it).
+//! 4. What is left is drained, however long the backing takes, unless the client that unmounted gave it up. Then
+//!    arena, lease and state directory go.
+
+mod resources;
+
+use crate::adapter::{Adapter, Shared};
+use crate::config::{FsyncPolicy, MountConfig};
+use crate::control::protocol::{BusyFile, Progress};
+use crate::control::server;
+use crate::control::status::{DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus};
+use crate::policy::Policy;
+use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
+use aimss_engine::arena::Arena;
+use aimss_engine::backing::{Backing, LocalBacking};
+use aimss_engine::journal::Journal;
+use aimss_engine::{Engine, EngineConfig, Ino};
+use fuser::{MountOption, Session, SessionACL};
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Threads that read requests. What waits for storage runs elsewhere, so two keep two cores busy.
+const REQUEST_THREADS: usize = 2;
+/// After unmount, between tries to drain what a failing backing did not take.
+const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a mount didn't come about. Each is a sentence for stderr.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// A bad glob.
+    #[error("--no-passthrough: {0}")]
+    Glob(#[from] globset::Error),
+    /// The engine can't start.
+    #[error("{backing} can't be used as a backing: {source}")]
+    Engine {
+        /// The backing.
+        backing: String,
+        /// Why.
+        source: aimss_engine::Error,
+    },
+    /// FUSE said no.
+    #[error("{mountpoint} can't be mounted: {source}; `aimss doctor` tells what is missing")]
+    Mount {
+        /// The mount point.
+        mountpoint: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Anything else on the way.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// A mount being served.
+#[derive(Debug)]
+pub struct Daemon {
+    config: MountConfig,
+    engine: Arc<Engine>,
+    shared: Arc<Shared>,
+    started: Instant,
+    discard: AtomicBool,
+}
+
+/// Mounts and serves until unmounted; `ready` is called when the mount can be used.
+pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(), ServeError> {
+    let io = |what: &str| {
+        let what = what.to_string();
+        move |source| ServeError::Io { what, source }
+    };
+    // Modes come from requests, complete; a umask of ours would change them on the backing.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    raise_limits();
+    let state = StateDir::of(&config.mountpoint);
+    let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
+    state.create()?;
+    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let owner = Owner { node: node.clone(), pid: std::process::id(), mountpoint: config.mountpoint.clone() };
+    let lease = match Lease::take(&config.backing, &owner, config.take_over) {
+        Ok(lease) => lease,
+        Err(e) => {
+            if state.read_record().is_none_or(|record| !record.alive()) {
+                let _ = state.remove();
+            }
+            return Err(e.into());
+        }
+    };
+    let cleanup = Cleanup { state: state.clone() };
+    let arena_mount = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
+    let engine = build_engine(&config, &arena_mount, node)?;
+    restore_times(&config, &root_times);
+    engine.start();
+    let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
+    let shared = Arc::new(Shared::default());
+    note_limits(&shared, &arena_mount);
+    let daemon = Arc::new(Daemon {
+        config: config.clone(),
+        engine: engine.clone(),
+        shared: shared.clone(),
+        started: Instant::now(),
+        discard: AtomicBool::new(false),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(io("no thread for the control socket"))?;
+    let listener = {
+        let _in_runtime = runtime.enter();
+        server::listen(&state.socket()).map_err(io("the control socket can't be made"))?
+    };
+    runtime.spawn(server::serve(listener, daemon.clone()));
+    let adapter = Adapter::new(engine.clone(), policy, shared, runtime.handle().clone());
+    let session = Session::new(adapter, &config.mountpoint, &session_config(&config))
+        .map_err(|source| ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source })?;
+    let pid = std::process::id();
+    let record = MountRecord {
+        mountpoint: config.mountpoint.clone(),
+        backing: config.backing.clone(),
+        pid,
+        started: state::started(pid).unwrap_or(0),
+    };
+    state.record(&record).map_err(io("the state directory can't be written"))?;
+    runtime.spawn(unmount_on_signal(config.mountpoint.clone()));
+    ready();
+    log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
+    if let Err(e) = session.run() {
+        log::warn!("the FUSE session ended with an error: {e}");
+    }
+    daemon.drain_the_rest();
+    engine.stop();
+    let root = engine.attr(Ino::ROOT).ok();
+    drop(arena_mount);
+    drop(lease);
+    if let Some(attr) = root {
+        restore_root(&config, &attr);
+    }
+    drop(cleanup);
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(())
+}
+
+fn build_engine(config: &MountConfig, arena: &ArenaMount, node: String) -> Result<Arc<Engine>, ServeError> {
+    let fail = |source| ServeError::Engine { backing: config.backing.display().to_string(), source };
+    let backing: Arc<dyn Backing> = Arc::new(LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?);
+    let state = StateDir::of(&config.mountpoint);
+    let memory =
+        Arena::open(&state.arena(), config.memory_bytes, arena.own_filesystem).map_err(|e| fail(e.into()))?;
+    let engine_config = EngineConfig {
+        fsync_durable: config.fsync == FsyncPolicy::Durable,
+        drain_delay: config.drain_delay,
+        node,
+    };
+    Engine::new(engine_config, backing, memory, Journal::none()).map_err(fail)
+}
+
+fn session_config(config: &MountConfig) -> fuser::Config {
+    let root = rustix::process::geteuid().is_root();
+    let mut session = fuser::Config::default();
+    session.mount_options = vec![
+        MountOption::FSName(config.backing.display().to_string().replace(',', "\\,")),
+        MountOption::Subtype("aimss".into()),
+        MountOption::DefaultPermissions,
+    ];
+    if root {
+        // As the backing itself would show them; the backing's own nosuid and nodev still hold below.
+        session.mount_options.extend([MountOption::Suid, MountOption::Dev]);
+    }
+    session.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
+    session.n_threads = Some(REQUEST_THREADS);
+    // Requests read through a clone would die with the daemon; see the takeover in the design.
+    session.clone_fd = false;
+    session
+}
+
+/// Thousands of files may be open at once, two descriptors each.
+fn raise_limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+fn note_limits(shared: &Shared, arena: &ArenaMount) {
+    let mut limits = shared.limits.lock();
+    if !rustix::process::geteuid().is_root() {
+        limits.push("not root: no FUSE passthrough, reads and writes go through the daemon".into());
+    }
+    if !arena.own_filesystem {
+        limits.push("no tmpfs of its own: no huge pages, and memory is counted by size".into());
+    }
+}
+
+/// Taking the lease changed the backing's directory; its times are put back.
+fn restore_times(config: &MountConfig, before: &std::fs::Metadata) {
+    if let (Ok(atime), Ok(mtime)) = (before.accessed(), before.modified()) {
+        let times = std::fs::FileTimes::new().set_accessed(atime).set_modified(mtime);
+        let _ = std::fs::File::open(&config.backing).and_then(|dir| dir.set_times(times));
+    }
+}
+
+fn restore_root(config: &MountConfig, attr: &aimss_engine::Attr) {
+    let times =
+        rustix::fs::Timestamps { last_access: attr.atime.timespec(), last_modification: attr.mtime.timespec() };
+    let _ = std::fs::File::open(&config.backing).map(|dir| rustix::fs::futimens(&dir, &times));
+}
+
+/// SIGTERM and SIGINT unmount: files that are open stay usable until they are closed, then the daemon ends.
+async fn unmount_on_signal(mountpoint: PathBuf) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    let unmounted = tokio::task::spawn_blocking(move || unmount(&mountpoint)).await;
+    if !matches!(unmounted, Ok(Ok(()))) {
+        log::warn!("asked to end, but the unmount failed");
+    }
+}
+
+fn unmount(mountpoint: &std::path::Path) -> std::io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(rustix::mount::unmount(mountpoint, rustix::mount::UnmountFlags::DETACH)?);
+    }
+    let status = std::process::Command::new("fusermount3").args(["-u", "-z"]).arg(mountpoint).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other("fusermount3 failed")) }
+}
+
+/// Removes the state directory, also when the mount fails half way.
+struct Cleanup {
+    state: StateDir,
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if let Err(e) = self.state.remove() {
+            log::warn!("the state directory {} stays: {e}", self.state.path().display());
+        }
+    }
+}
+
+impl Daemon {
+    /// After the unmount: drain until everything is on the backing, or given up by the client.
+    fn drain_the_rest(&self) {
+        loop {
+            let lingering = self.engine.busy().iter().any(|file| file.mapped);
+            match self.engine.drain_all(|_| {}) {
+                Ok(()) if !lingering => return,
+                Ok(()) => {}
+                Err(e) => log::warn!("not everything is on the backing yet: {e}"),
+            }
+            if self.discard.load(Ordering::Relaxed) {
+                log::warn!("what the backing did not take is given up, as asked");
+                return;
+            }
+            std::thread::sleep(LAST_DRAIN_EVERY);
+        }
+    }
+
+    /// For `aimss status`.
+    pub fn status(&self) -> MountStatus {
+        let s = self.engine.status();
+        let dirty = s.backlog.bytes.min(s.used.max(s.backlog.bytes));
+        MountStatus {
+            mountpoint: self.config.mountpoint.clone(),
+            backing: self.config.backing.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            fsync: match self.config.fsync {
+                FsyncPolicy::Durable => "durable".into(),
+                FsyncPolicy::Memory => "memory".into(),
+            },
+            daemon: DaemonStatus {
+                pid: std::process::id(),
+                uptime: self.started.elapsed().as_secs_f64(),
+                cpu: resources::cpu_seconds(),
+                resident: resources::resident_bytes(),
+                heap: resources::heap_bytes(),
+                journal: s.journal,
+            },
+            memory: MemoryStatus {
+                budget: s.budget,
+                used: s.used,
+                peak: s.peak,
+                dirty,
+                clean: s.used.saturating_sub(dirty),
+                huge_share: resources::huge_share(s.used),
+            },
+            drain: DrainStatus {
+                files: s.backlog.files,
+                operations: s.backlog.operations,
+                bytes: s.backlog.bytes,
+                rate: s.rate,
+                written: s.written,
+                backlog_age: s.oldest.as_secs_f64(),
+                cancelled: s.cancelled,
+                conflicts: s.conflicts,
+                failing: s.failing,
+                last_error: s.last_error,
+            },
+            files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
+            modes: self.shared.counts.snapshot(),
+            limits: self.shared.limits.lock().clone(),
+        }
+    }
+
+    /// Drains everything, or only `paths`. The error is a sentence.
+    pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
+        let written = self.engine.status().written;
+        if paths.is_empty() {
+            let result = self.engine.drain_all(|backlog| {
+                let bytes_done = self.engine.written().saturating_sub(written);
+                let items_left = backlog.operations + backlog.files;
+                progress(Progress { bytes_left: backlog.bytes, items_left, bytes_done });
+            });
+            return result.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
+        }
+        let mut inos = Vec::new();
+        for path in paths {
+            let ino = self.resolve(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            inos.push(ino);
+        }
+        self.engine.drain_some(&inos).map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"))
+    }
+
+    fn resolve(&self, path: &std::path::Path) -> aimss_engine::Result<Ino> {
+        let mut at = Ino::ROOT;
+        for part in path.components() {
+            match part {
+                std::path::Component::Normal(name) => at = self.engine.resolve(at, name.as_bytes())?,
+                std::path::Component::CurDir => {}
+                _ => return Err(aimss_engine::Error::Invalid),
+            }
+        }
+        Ok(at)
+    }
+
+    /// Files in use.
+    pub fn busy(&self) -> Vec<BusyFile> {
+        let path = |bytes: Vec<u8>| PathBuf::from(std::ffi::OsString::from_vec(bytes));
+        self.engine
+            .busy()
+            .into_iter()
+            .map(|f| BusyFile { path: path(f.path), handles: f.handles, mapped: f.mapped, arena: f.arena })
+            .collect()
+    }
+
+    /// What the backing does not have.
+    pub fn pending(&self) -> Vec<PathBuf> {
+        self.engine.pending_paths().iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
+    }
+
+    /// The client has unmounted.
+    pub fn finish(&self, discard: bool) {
+        self.discard.fetch_or(discard, Ordering::Relaxed);
+    }
+}

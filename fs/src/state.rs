@@ -1,0 +1,195 @@
+//! What a mount keeps outside its backing: a private directory per mount, the arena in it, and the lease that says who
+//! owns the backing.
+//!
+//! Layout, version [`VERSION`]:
+//! ```text
+//! /run/aimss (root) or $XDG_RUNTIME_DIR/aimss or /dev/shm/aimss-UID
+//!   MOUNT/            MOUNT: the mount point's path as a hash, 16 hex digits
+//!     version         a number in text
+//!     mount.json      mount point, backing, process
+//!     control.sock    see `control`
+//!     arena/          file data; a tmpfs of its own for root
+//! BACKING/.aimss/lease  who owns the backing: node, process, mount point
+//! ```
+//! Everything is mode 0700 or 0600.
+
+mod arena;
+mod lease;
+
+pub use arena::{ArenaMount, memory_bytes, mount_arena};
+pub use lease::{Lease, LeaseError, Owner};
+
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Version of the layout above.
+pub const VERSION: u32 = 1;
+
+/// Who serves a mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountRecord {
+    /// Mount point.
+    pub mountpoint: PathBuf,
+    /// Backing.
+    pub backing: PathBuf,
+    /// The daemon.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot, so that a reused pid isn't taken for it.
+    pub started: u64,
+}
+
+/// A mount's private directory.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+/// Why a state directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A newer aimss left it.
+    #[error(
+        "the state directory {path} is of version {found}, newer than this program's {VERSION}; use the newer aimss, or remove the directory if nothing in it is needed"
+    )]
+    Newer {
+        /// Where.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// It belongs to somebody else.
+    #[error("the state directory {path} is not yours alone; remove it or set XDG_RUNTIME_DIR to a private directory")]
+    NotPrivate {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file system said no.
+    #[error("the state directory {path} can't be used: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where all state directories of this user are.
+pub fn root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/run/aimss");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if Path::new(&dir).is_dir() => Path::new(&dir).join("aimss"),
+        _ => PathBuf::from(format!("/dev/shm/aimss-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+impl StateDir {
+    /// The state directory of a mount point, whether it exists or not.
+    pub fn of(mountpoint: &Path) -> StateDir {
+        use std::os::unix::ffi::OsStrExt;
+        StateDir { path: root().join(format!("{:016x}", fnv1a(mountpoint.as_os_str().as_bytes()))) }
+    }
+
+    /// Makes it, private.
+    pub fn create(&self) -> Result<(), StateError> {
+        let io = |source| StateError::Io { path: self.path.clone(), source };
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.path).map_err(io)?;
+        for dir in [root(), self.path.clone()] {
+            let metadata = fs::symlink_metadata(&dir).map_err(io)?;
+            let mine = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+            if !metadata.is_dir() || !mine {
+                return Err(StateError::NotPrivate { path: dir });
+            }
+        }
+        let version = self.path.join("version");
+        match fs::read_to_string(&version) {
+            Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= VERSION) => Ok(()),
+            Ok(found) => Err(StateError::Newer { path: self.path.clone(), found: found.trim().into() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::write(version, VERSION.to_string()).map_err(io),
+            Err(e) => Err(io(e)),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the arena is.
+    pub fn arena(&self) -> PathBuf {
+        self.path.join("arena")
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("control.sock")
+    }
+
+    /// Writes who serves the mount.
+    pub fn record(&self, record: &MountRecord) -> io::Result<()> {
+        let json = serde_json::to_vec(record).map_err(io::Error::other)?;
+        fs::write(self.path.join("mount.json"), json)
+    }
+
+    /// Reads who serves the mount.
+    pub fn read_record(&self) -> Option<MountRecord> {
+        serde_json::from_slice(&fs::read(self.path.join("mount.json")).ok()?).ok()
+    }
+
+    /// Removes it; the arena is unmounted before.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)?;
+        // The last mount takes the parent along; another one keeps it.
+        let _ = fs::remove_dir(root());
+        Ok(())
+    }
+
+    /// All state directories of this user.
+    pub fn all() -> Vec<StateDir> {
+        let Ok(entries) = fs::read_dir(root()) else { return Vec::new() };
+        entries.flatten().map(|entry| StateDir { path: entry.path() }).filter(|dir| dir.path.is_dir()).collect()
+    }
+}
+
+impl MountRecord {
+    /// Whether the daemon lives.
+    pub fn alive(&self) -> bool {
+        started(self.pid) == Some(self.started)
+    }
+}
+
+/// When a process started, in clock ticks since boot; field 22 of `/proc/PID/stat`.
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field, a name in parentheses, may hold spaces and parentheses.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if fields.first() == Some(&"Z") {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+/// The hash of Fowler, Noll and Vo, variant 1a, 64 bits: stable over builds, and collisions don't harm (the record
+/// says which mount point it is for).
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_found_alive_and_a_reused_pid_is_not() {
+        let pid = std::process::id();
+        let started = started(pid).expect("we run");
+        let record = |started| MountRecord { mountpoint: "/m".into(), backing: "/b".into(), pid, started };
+        assert!(record(started).alive());
+        assert!(!record(started + 1).alive());
+    }
+}

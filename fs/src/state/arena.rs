@@ -1,0 +1,57 @@
+//! The arena's own tmpfs.
+//!
+//! `huge=within_size`: large pages where a file is large enough for them, so that small files don't cost 2 MiB each.
+//! Its size limit is not the budget: a writer that grows beyond what anybody expected is to be drained and evicted
+//! around, not to see ENOSPC. The limit is what the machine can lose without harm.
+
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Memory left to the rest of the machine, in percent.
+const LEFT_PERCENT: u64 = 10;
+
+/// A directory for the arena, unmounted and removed when dropped.
+#[derive(Debug)]
+pub struct ArenaMount {
+    path: PathBuf,
+    /// It is a tmpfs of ours.
+    pub own_filesystem: bool,
+}
+
+/// Makes the arena's directory `path`, with a tmpfs on it where we may mount one.
+pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let limit = (memory_bytes() / 100 * (100 - LEFT_PERCENT)).max(budget_bytes);
+    for huge in ["huge=within_size,", ""] {
+        let options = std::ffi::CString::new(format!("{huge}mode=0700,size={limit},nr_inodes=0"))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        match rustix::mount::mount("aimss-arena", path, "tmpfs", flags, &*options) {
+            Ok(()) => return Ok(ArenaMount { path: path.into(), own_filesystem: true }),
+            // A kernel without huge pages in tmpfs.
+            Err(rustix::io::Errno::INVAL) => {}
+            Err(e) => {
+                log::info!("no tmpfs of its own for the arena ({e}): it shares the one of its directory");
+                break;
+            }
+        }
+    }
+    Ok(ArenaMount { path: path.into(), own_filesystem: false })
+}
+
+impl Drop for ArenaMount {
+    fn drop(&mut self) {
+        if self.own_filesystem {
+            let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
+        }
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The machine's memory.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}

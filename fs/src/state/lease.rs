@@ -1,0 +1,151 @@
+//! Who owns a backing directory: one mount at a time.
+//!
+//! The owner holds a lock on `.aimss/lease` in the backing and says there who it is. The lock goes with the process on
+//! this node, whatever ends it. On another node the lock may not be seen (not every network file system has them), so
+//! a lease that names another node counts as held until somebody says that the node is gone.
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The owner as the lease names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Host name.
+    pub node: String,
+    /// The daemon.
+    pub pid: u32,
+    /// Where it shows the backing.
+    pub mountpoint: PathBuf,
+}
+
+/// The lease, given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    directory: PathBuf,
+    _file: File,
+}
+
+/// Why there is no lease.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// A living mount has it.
+    #[error("{backing} is already mounted by aimss at {mountpoint} (process {pid} on {node}); unmount it there first")]
+    Held {
+        /// The backing.
+        backing: String,
+        /// Where it is mounted.
+        mountpoint: String,
+        /// By whom.
+        pid: u32,
+        /// On which node.
+        node: String,
+    },
+    /// Another node's lease, and no way to ask it.
+    #[error(
+        "{backing} is owned by node {node} (process {pid}, mounted at {mountpoint}); if that node is gone for good, mount with --take-over"
+    )]
+    OtherNode {
+        /// The backing.
+        backing: String,
+        /// Where it was mounted.
+        mountpoint: String,
+        /// By whom.
+        pid: u32,
+        /// On which node.
+        node: String,
+    },
+    /// The backing can't hold it.
+    #[error("{backing} can't be written to ({source}); aimss needs a backing that it can write")]
+    Io {
+        /// The backing.
+        backing: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Lease {
+    /// Takes the lease of `backing` for `owner`. With `take_over`, also from another node.
+    pub fn take(backing: &Path, owner: &Owner, take_over: bool) -> Result<Lease, LeaseError> {
+        let shown = backing.display().to_string();
+        let io = |source| LeaseError::Io { backing: shown.clone(), source };
+        let directory = backing.join(".aimss");
+        make_private_directory(&directory).map_err(io)?;
+        let mut file = open(&directory.join("lease")).map_err(io)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(io)?;
+        let before: Option<Owner> = serde_json::from_str(&text).ok();
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let named = before.clone().unwrap_or_else(|| Owner { node: "?".into(), pid: 0, mountpoint: "?".into() });
+        let (pid, node, mountpoint) = (named.pid, named.node, named.mountpoint.display().to_string());
+        if !locked {
+            return Err(LeaseError::Held { backing: shown, mountpoint, pid, node });
+        }
+        if before.is_some_and(|before| before.node != owner.node) && !take_over {
+            return Err(LeaseError::OtherNode { backing: shown, mountpoint, pid, node });
+        }
+        let text = serde_json::to_string(owner).map_err(|e| io(e.into()))?;
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes())).map_err(io)?;
+        Ok(Lease { directory, _file: file })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.directory.join("lease"));
+        // Stays where something else is kept in it.
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+fn make_private_directory(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::symlink_metadata(directory)?.is_dir() {
+                Ok(())
+            } else {
+                Err(io::Error::other(format!("{} is in the way: aimss keeps its lease there", directory.display())))
+            }
+        }
+        other => other,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(node: &str) -> Owner {
+        Owner { node: node.into(), pid: 1, mountpoint: "/m".into() }
+    }
+
+    #[test]
+    fn a_held_lease_is_refused_with_its_owner() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lease = Lease::take(dir.path(), &owner("here"), false).expect("free");
+        let refused = Lease::take(dir.path(), &owner("here"), true).expect_err("held");
+        assert!(refused.to_string().contains("process 1 on here"), "{refused}");
+        drop(lease);
+        assert!(!dir.path().join(".aimss").exists());
+    }
+
+    #[test]
+    fn another_nodes_lease_needs_a_word() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join(".aimss")).expect("mkdir");
+        let text = serde_json::to_string(&owner("far")).expect("json");
+        fs::write(dir.path().join(".aimss/lease"), text).expect("write");
+        let refused = Lease::take(dir.path(), &owner("here"), false).expect_err("another node's");
+        assert!(refused.to_string().contains("--take-over"), "{refused}");
+        Lease::take(dir.path(), &owner("here"), true).expect("taken over");
+    }
+}

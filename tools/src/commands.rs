@@ -1,0 +1,46 @@
+//! The commands, one file each.
+
+pub mod bench;
+pub mod demo;
+pub mod doctor;
+pub mod drain;
+pub mod mount;
+pub mod status;
+pub mod umount;
+
+use crate::cli::Command;
+use anyhow::Result;
+use std::io;
+
+/// A command line that can't be meant: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Does what was asked.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Mount(asked) => mount::run(&asked),
+        Command::Umount(asked) => umount::run(&asked),
+        Command::Drain(asked) => drain::run(&asked),
+        Command::Status(asked) => status::run(&asked),
+        Command::Doctor(asked) => doctor::run(&asked),
+        Command::Demo(asked) => demo::run(&asked),
+        Command::Bench(asked) => bench::run(&asked),
+        Command::Serve(asked) => crate::background::serve(asked.log),
+        Command::CgroupWorker(asked) => crate::bench::cgroup::worker(&asked),
+    }
+}
+
+/// The system's words for an error, without the number.
+pub fn why(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}

@@ -1,0 +1,85 @@
+//! `aimss status`: each mount as a block of text of at most 80 columns, or all as JSON.
+
+mod render;
+
+use crate::{cli, control, escape};
+use aimss_fs::control::client::{self, Known};
+use aimss_fs::control::status::MountStatus;
+use anyhow::{Result, anyhow, ensure};
+use serde::Serialize;
+
+/// The JSON: a stable schema, to which fields are added.
+#[derive(Serialize)]
+struct Report {
+    mounts: Vec<Shown>,
+}
+
+/// One mount, and whether its daemon lives.
+#[derive(Serialize)]
+struct Shown {
+    alive: bool,
+    #[serde(flatten)]
+    status: MountStatus,
+}
+
+/// Shows what was `asked` for.
+pub fn run(asked: &cli::Status) -> Result<()> {
+    let mounts = match &asked.mountpoint {
+        None => client::mounts(),
+        Some(mountpoint) => {
+            let resolved = control::resolve(mountpoint)?;
+            let known = control::known_containing(&resolved).ok_or_else(|| {
+                anyhow!(
+                    "{} is on no aimss mount; `aimss status` without a name shows all",
+                    escape::path(mountpoint)
+                )
+            })?;
+            vec![known]
+        }
+    };
+    let mut shown = Vec::new();
+    let mut silent = Vec::new();
+    for known in &mounts {
+        match look(known) {
+            Ok(found) => shown.extend(found),
+            Err(error) => silent.push(format!("{error:#}")),
+        }
+    }
+    print(asked.json, shown, silent.is_empty())?;
+    ensure!(silent.is_empty(), "{}", silent.join("; "));
+    Ok(())
+}
+
+fn print(json: bool, mounts: Vec<Shown>, all: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(&Report { mounts })?);
+    } else if mounts.is_empty() && all {
+        println!("nothing is mounted; `aimss mount BACKING MOUNTPOINT` mounts a directory");
+    } else {
+        let blocks: Vec<String> =
+            mounts.iter().map(|shown| render::block(&shown.status, shown.alive)).collect();
+        print!("{}", blocks.join("\n"));
+    }
+    Ok(())
+}
+
+/// `None` if the mount ended between being listed and being asked.
+fn look(known: &Known) -> Result<Option<Shown>> {
+    if known.alive {
+        return match control::status(known) {
+            Ok(status) => Ok(Some(Shown { alive: true, status })),
+            Err(_) if !crate::processes::runs(known.pid) => Ok(None),
+            Err(error) => Err(error),
+        };
+    }
+    let mut status = MountStatus {
+        mountpoint: known.mountpoint.clone(),
+        backing: known.backing.clone(),
+        ..MountStatus::default()
+    };
+    status.daemon.pid = known.pid;
+    let m = escape::path(&known.mountpoint);
+    status.drain.last_error =
+        Some(format!("The daemon is dead; `aimss umount --lazy {m}` clears what it left."));
+    Ok(Some(Shown { alive: false, status }))
+}

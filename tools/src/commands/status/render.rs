@@ -1,0 +1,210 @@
+//! A mount's status as text: a heading, then labelled lines, broken at 80 columns, control characters escaped.
+
+use crate::duration::human as time;
+use crate::escape;
+use crate::size::human as bytes;
+use aimss_fs::control::status::{DrainStatus, FileStatus, MemoryStatus, MountStatus};
+use std::fmt::{Arguments, Write as _};
+use std::time::Duration;
+
+/// What a terminal shows at least.
+const COLUMNS: usize = 80;
+/// Labels stand in the first columns, text behind them.
+const INDENT: usize = 13;
+
+/// The text for one mount, with a newline at its end.
+pub fn block(status: &MountStatus, alive: bool) -> String {
+    let mut out = format!("{} over {}\n", escape::path(&status.mountpoint), escape::path(&status.backing));
+    if !alive {
+        line(&mut out, "daemon", &format!("process {}: dead", status.daemon.pid));
+        line(&mut out, "way out", status.drain.last_error.as_deref().unwrap_or("unknown"));
+        return out;
+    }
+    line(&mut out, "memory", &memory(&status.memory));
+    line(&mut out, "drain", &drain(&status.drain));
+    line(&mut out, "files", &files(&status.files));
+    for (mode, reasons) in &status.modes {
+        let total: u64 = reasons.values().sum();
+        let reasons: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        line(&mut out, "opens", &format!("{total} {mode}: {}", reasons.join(", ")));
+    }
+    let daemon = &status.daemon;
+    let text = format!(
+        "process {}, version {}, up {}, {:.1} s of processor time, {} resident ({} heap), journal {}; fsync {}",
+        daemon.pid,
+        status.version,
+        time(seconds(daemon.uptime)),
+        daemon.cpu,
+        bytes(daemon.resident),
+        bytes(daemon.heap),
+        bytes(daemon.journal),
+        status.fsync,
+    );
+    line(&mut out, "daemon", &text);
+    for limit in &status.limits {
+        line(&mut out, "limit", limit);
+    }
+    if let Some(error) = &status.drain.last_error {
+        line(&mut out, "last error", error);
+    }
+    out
+}
+
+fn memory(memory: &MemoryStatus) -> String {
+    let mut text = format!(
+        "{} of {} used (peak {}): {} dirty, {} clean",
+        bytes(memory.used),
+        bytes(memory.budget),
+        bytes(memory.peak),
+        bytes(memory.dirty),
+        bytes(memory.clean),
+    );
+    if let Some(share) = memory.huge_share {
+        put(&mut text, format_args!(", {:.0}% on huge pages", share * 100.0));
+    }
+    text
+}
+
+fn drain(drain: &DrainStatus) -> String {
+    let mut text = if drain.files + drain.operations + drain.bytes == 0 {
+        "nothing waits".to_owned()
+    } else {
+        format!(
+            "{} in {} files and {} changes of names wait, the oldest for {}; {}/s",
+            bytes(drain.bytes),
+            drain.files,
+            drain.operations,
+            time(seconds(drain.backlog_age)),
+            bytes(drain.rate as u64),
+        )
+    };
+    put(&mut text, format_args!("; {} written", bytes(drain.written)));
+    for (count, what) in [
+        (drain.cancelled, "cancelled out"),
+        (drain.conflicts, "conflicts"),
+        (drain.failing, "failing and retried"),
+    ] {
+        if count > 0 {
+            put(&mut text, format_args!(", {count} {what}"));
+        }
+    }
+    text
+}
+
+fn files(files: &FileStatus) -> String {
+    format!(
+        "{} known, {} open, {} still mapped or written after close",
+        files.known, files.open, files.lingering
+    )
+}
+
+/// Ages come from the daemon as numbers; one that is no age must not end `status`.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+fn put(text: &mut String, more: Arguments<'_>) {
+    text.write_fmt(more).expect("a String takes all");
+}
+
+/// Appends `text` behind `label`, broken between words.
+fn line(out: &mut String, label: &str, text: &str) {
+    let mut current = format!("  {label:<width$}", width = INDENT - 2);
+    let text = escape::text(text);
+    let mut fresh = true;
+    for word in text.split_whitespace() {
+        if !fresh && current.chars().count() + 1 + word.chars().count() > COLUMNS {
+            out.push_str(&current);
+            out.push('\n');
+            current = " ".repeat(INDENT);
+            fresh = true;
+        }
+        if !fresh {
+            current.push(' ');
+        }
+        current.push_str(word);
+        fresh = false;
+    }
+    out.push_str(current.trim_end());
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn status() -> MountStatus {
+        let mut status = MountStatus {
+            mountpoint: "/mnt/fast".into(),
+            backing: "/data/ckpt\n".into(),
+            version: "0.1.0".into(),
+            fsync: "durable".into(),
+            ..MountStatus::default()
+        };
+        status.memory = MemoryStatus {
+            budget: 6 << 30,
+            used: 3 << 29,
+            peak: 2 << 30,
+            dirty: 1 << 30,
+            clean: 1 << 29,
+            huge_share: Some(0.99),
+        };
+        status.drain = DrainStatus {
+            files: 12,
+            operations: 3,
+            bytes: 1 << 30,
+            rate: 8e8,
+            written: 5 << 30,
+            backlog_age: 1.25,
+            failing: 1,
+            last_error: Some("Writing model.bin to /data/ckpt failed: no space left on device.".into()),
+            ..DrainStatus::default()
+        };
+        status.files = FileStatus { known: 1203, open: 4, lingering: 1 };
+        status.daemon.pid = 77;
+        status.daemon.uptime = 180.0;
+        status.daemon.heap = 1 << 20;
+        let reasons = BTreeMap::from([("known size".to_owned(), 100), ("new name".to_owned(), 20)]);
+        status.modes.insert("passthrough".into(), reasons);
+        status
+    }
+
+    #[test]
+    fn a_mount_is_shown_in_80_columns() {
+        let text = block(&status(), true);
+        assert_eq!(
+            text,
+            "\
+/mnt/fast over /data/ckpt\\n
+  memory     1.5 GiB of 6 GiB used (peak 2 GiB): 1 GiB dirty, 512 MiB clean, 99%
+             on huge pages
+  drain      1 GiB in 12 files and 3 changes of names wait, the oldest for 1.2
+             s; 763 MiB/s; 5 GiB written, 1 failing and retried
+  files      1203 known, 4 open, 1 still mapped or written after close
+  opens      120 passthrough: 100 known size, 20 new name
+  daemon     process 77, version 0.1.0, up 3 min, 0.0 s of processor time, 0 B
+             resident (1 MiB heap), journal 0 B; fsync durable
+  last error Writing model.bin to /data/ckpt failed: no space left on device.
+"
+        );
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS));
+    }
+
+    #[test]
+    fn a_dead_daemon_is_shown_with_the_way_out() {
+        let mut dead =
+            MountStatus { mountpoint: "/m".into(), backing: "/b".into(), ..MountStatus::default() };
+        dead.drain.last_error =
+            Some("The daemon is dead; `aimss umount --lazy /m` clears what it left.".into());
+        let text = block(&dead, false);
+        assert!(text.contains("process 0: dead"), "{text}");
+        assert!(text.contains("umount --lazy /m"), "{text}");
+    }
+
+    #[test]
+    fn an_idle_mount_says_that_nothing_waits() {
+        assert!(block(&MountStatus::default(), true).contains("nothing waits"));
+    }
+}

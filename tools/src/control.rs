@@ -1,0 +1,105 @@
+//! Talking to the daemon of a mount: finding the mount a path belongs to, and calls whose answers are turned
+//! into values or sentences.
+
+use crate::escape;
+use crate::progress::Display;
+use aimss_fs::control::client::{self, Client, Known};
+use aimss_fs::control::protocol::{BusyFile, Reply, Request};
+use aimss_fs::control::status::MountStatus;
+use anyhow::{Context as _, Result, anyhow, bail};
+use std::path::{Path, PathBuf};
+
+/// `path` absolute and without symbolic links; also where its last component is a mount point whose daemon is
+/// dead, which the usual ways stumble over.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Ok(resolved) => Ok(resolved),
+        Err(error) if is_dead(&error) => {
+            let absolute = std::path::absolute(path)?;
+            let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+                return Ok(absolute);
+            };
+            let parent = std::fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned());
+            Ok(parent.join(name))
+        }
+        Err(error) => Err(anyhow!(
+            "{} can't be reached ({}); check the path",
+            escape::path(path),
+            crate::commands::why(&error)
+        )),
+    }
+}
+
+/// Whether `error` is what a file system gives whose daemon is gone.
+pub fn is_dead(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
+/// The aimss mount at exactly `mountpoint` (resolved), if there is one.
+pub fn known_at(mountpoint: &Path) -> Option<Known> {
+    client::mounts().into_iter().find(|known| known.mountpoint == mountpoint)
+}
+
+/// The aimss mount that `path` (resolved) lies in: the innermost.
+pub fn known_containing(path: &Path) -> Option<Known> {
+    client::mounts()
+        .into_iter()
+        .filter(|known| path.starts_with(&known.mountpoint))
+        .max_by_key(|known| known.mountpoint.as_os_str().len())
+}
+
+/// Connects to the daemon of `known`.
+pub fn connect(known: &Known) -> Result<Client> {
+    client::connect(&known.mountpoint).with_context(|| {
+        format!("the daemon {} of {} doesn't answer", known.pid, escape::path(&known.mountpoint))
+    })
+}
+
+/// The status of `known`.
+pub fn status(known: &Known) -> Result<MountStatus> {
+    match connect(known)?.call(&Request::Status, &mut |_| {})? {
+        Reply::Status(status) => Ok(*status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Which files are in use.
+pub fn busy(client: &mut Client) -> Result<Vec<BusyFile>> {
+    match client.call(&Request::Busy, &mut |_| {})? {
+        Reply::Busy(files) => Ok(files),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Which paths the backing does not have.
+pub fn pending(client: &mut Client) -> Result<Vec<PathBuf>> {
+    match client.call(&Request::Pending, &mut |_| {})? {
+        Reply::Pending(paths) => Ok(paths),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Makes `paths` (relative to the mount; empty: everything) durable. The error is the daemon's sentence.
+pub fn drain(client: &mut Client, paths: Vec<PathBuf>, display: &mut Display) -> Result<()> {
+    match client.call(&Request::Drain { paths }, &mut |progress| display.update(progress))? {
+        Reply::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Tells the daemon that it is no longer mounted. The daemon may be gone before it answers, which is as good.
+pub fn finish(client: &mut Client, discard: bool, display: &mut Display) -> Result<()> {
+    match client.call(&Request::Finish { discard }, &mut |progress| display.update(progress)) {
+        Ok(Reply::Error(sentence)) => bail!("{}", escape::text(&sentence)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn unexpected(reply: &Reply) -> anyhow::Error {
+    match reply {
+        Reply::Error(sentence) => anyhow!("{}", escape::text(sentence)),
+        other => anyhow!(
+            "the daemon answered {other:?}, which this version of aimss doesn't know; are both of one version?"
+        ),
+    }
+}

@@ -1,0 +1,42 @@
+//! The daemon's log: one line an event on stderr, which `aimss mount` has pointed at the log file.
+//!
+//! A logger of thirty lines instead of a package: the daemon needs time, level and text, and no formats.
+
+use log::{LevelFilter, Log, Metadata, Record};
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+struct Lines;
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let line = format!(
+                "{}.{:03} {} {}: {}\n",
+                since.as_secs(),
+                since.subsec_millis(),
+                record.level(),
+                record.target(),
+                record.args()
+            );
+            // One write a line, so that lines of several threads don't mix. Nobody to tell if it fails.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sends log records to stderr; `AIMSS_LOG` (error, warn, info, debug, trace) says how much, `info` by default.
+pub fn install() {
+    let level =
+        std::env::var("AIMSS_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info);
+    if log::set_logger(&Lines).is_ok() {
+        log::set_max_level(level);
+    }
+}

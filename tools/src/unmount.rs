@@ -1,0 +1,293 @@
+//! Unmounting without losing or leaving anything.
+//!
+//! 1. Unless `lazy`: who uses the mount? If anyone, refuse and name them; nothing has happened yet.
+//! 2. Drain. If that fails and there is no `export`, the mount stays as it is.
+//! 3. With `export`, make the mount read-only and copy what the backing does not have.
+//! 4. Unmount: umount2(2), or `fusermount3 -u` for those who may not.
+//! 5. Tell the daemon, wait until its process and its state directory are gone.
+//!
+//! A mount whose daemon is dead is only cleared when asked to (`lazy`): its connection is aborted, so that programs
+//! stuck in it get an error, and its name is taken away.
+
+use crate::holders::{self, Wanted};
+use crate::mountinfo::{self, Mount};
+use crate::progress::Display;
+use crate::{control, escape, export, processes};
+use aimss_fs::control::client::{Client, Known};
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How many holders a refusal names; the rest is a number.
+const HOLDERS_NAMED_MAX: usize = 5;
+/// How long a lazy unmount looks whether the daemon ends at once, to say what happens next.
+const LAZY_LOOK: Duration = Duration::from_secs(2);
+/// How long a file that no process holds may still count as open, and how often to look.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+const CLOSE_LOOK: Duration = Duration::from_millis(20);
+/// How long a daemon that was told to finish may take after its drain: it only closes and removes.
+const END_WAIT: Duration = Duration::from_secs(60);
+
+/// How to unmount.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Don't wait for open files.
+    pub lazy: bool,
+    /// Where to put what the backing can't take.
+    pub export: Option<PathBuf>,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is left.
+    Gone,
+    /// The name is gone, the daemon ends when the last file closes.
+    Detached,
+    /// A dead daemon's mount was cleared.
+    Cleared,
+    /// Gone, and so many paths were copied to the export directory.
+    Exported(usize),
+}
+
+/// Unmounts what is at `mountpoint` (resolved).
+pub fn run(mountpoint: &Path, options: &Options, display: Display) -> Result<Outcome> {
+    let shown = escape::path(mountpoint);
+    match control::known_at(mountpoint) {
+        Some(known) if known.alive => live(&known, options, display),
+        Some(known) if options.lazy => clear(mountpoint, Some(&known)),
+        Some(known) => bail!(
+            "the daemon {} of {shown} is dead; `aimss umount --lazy {shown}` clears what it left mounted",
+            known.pid
+        ),
+        None => match mountinfo::at(mountpoint) {
+            Some(mount) if mount.is_fuse() && is_stale(mountpoint) && options.lazy => clear(mountpoint, None),
+            Some(mount) if mount.is_fuse() && is_stale(mountpoint) => {
+                bail!("{shown} is a mount whose daemon is dead; `aimss umount --lazy {shown}` clears it")
+            }
+            Some(mount) => {
+                bail!("{shown} is a mount of type {}, not of aimss; use `umount {shown}`", mount.kind)
+            }
+            None => bail!("{shown} is not mounted; `aimss status` shows what is"),
+        },
+    }
+}
+
+/// For the daemon itself, asked to end: everything is drained, and open files stay usable until they close.
+pub fn from_inside(mountpoint: &Path) -> Result<()> {
+    let known =
+        control::known_at(mountpoint).ok_or_else(|| anyhow!("this mount is not on the list of mounts"))?;
+    let mut display = Display::silent();
+    let mut client = control::connect(&known)?;
+    control::drain(&mut client, Vec::new(), &mut display)?;
+    detach(mountpoint, true).map_err(Refused::into_error)?;
+    control::finish(&mut client, false, &mut display)
+}
+
+/// Gives up a scratch mount and what is in it.
+pub fn abandon(known: &Known) -> Result<()> {
+    let client = control::connect(known);
+    if mountinfo::at(&known.mountpoint).is_some() {
+        detach(&known.mountpoint, true).map_err(Refused::into_error)?;
+    }
+    control::finish(&mut client?, true, &mut Display::silent())
+}
+
+/// Whether the daemon of the mount at `mountpoint` is dead: the kernel answers for it.
+pub fn is_stale(mountpoint: &Path) -> bool {
+    std::fs::symlink_metadata(mountpoint).is_err_and(|error| control::is_dead(&error))
+}
+
+fn live(known: &Known, options: &Options, mut display: Display) -> Result<Outcome> {
+    let mountpoint = &known.mountpoint;
+    let mount = mountinfo::at(mountpoint);
+    let mut client = control::connect(known)?;
+    if !options.lazy {
+        refuse_if_used(known, mount.as_ref(), &mut client)?;
+    }
+    if let Some(directory) = &options.export {
+        export::check_directory(directory, mountpoint)?;
+    }
+    let drained = control::drain(&mut client, Vec::new(), &mut display);
+    let outcome = match (drained, &options.export) {
+        (Ok(()), _) if options.lazy => Outcome::Detached,
+        (Ok(()), _) => Outcome::Gone,
+        (Err(why), None) => bail!(
+            "{} can't be unmounted without loss: {why:#}; everything is still in memory: make room and try again, or \
+             take it elsewhere with `aimss umount --export DIR {}`",
+            escape::path(mountpoint),
+            escape::path(mountpoint)
+        ),
+        (Err(_), Some(directory)) => {
+            Outcome::Exported(export_pending(known, mount.as_ref(), &mut client, directory)?)
+        }
+    };
+    if mount.is_some() {
+        detach_or_name_users(known, mount.as_ref(), options.lazy)?;
+    }
+    end(known, client, outcome, display)
+}
+
+fn refuse_if_used(known: &Known, mount: Option<&Mount>, client: &mut Client) -> Result<()> {
+    let device = mount.map(|mount| (mount.major, mount.minor));
+    let shown = escape::path(&known.mountpoint);
+    let start = Instant::now();
+    // The kernel tells the daemon of a close only after close(2) has returned: what nobody holds may be on its way.
+    let (busy, holders) = loop {
+        let busy = control::busy(client)?;
+        let wanted = Wanted::new(device, &busy, &known.mountpoint);
+        let holders = holders::find(&wanted, &[known.pid, std::process::id()]);
+        if busy.is_empty() || !holders.is_empty() || start.elapsed() > CLOSE_WAIT {
+            break (busy, holders);
+        }
+        std::thread::sleep(CLOSE_LOOK);
+    };
+    if !holders.is_empty() {
+        let who = holders::describe(&holders, HOLDERS_NAMED_MAX);
+        bail!(
+            "{shown} is in use: {who}; close them, or `aimss umount --lazy {shown}` to go ahead once they close"
+        );
+    }
+    // Handles nobody in /proc accounts for: another user's process seen by no one but root, or a file in flight.
+    if let Some(file) = busy.first() {
+        let more = if busy.len() > 1 { format!(" and {} more", busy.len() - 1) } else { String::new() };
+        bail!(
+            "{shown} is in use: {}{more} is open in a process that can't be seen from here (another user's, or one in \
+             another container); `aimss umount --lazy {shown}` goes ahead once it closes",
+            escape::path(&known.mountpoint.join(&file.path))
+        );
+    }
+    Ok(())
+}
+
+fn export_pending(
+    known: &Known,
+    mount: Option<&Mount>,
+    client: &mut Client,
+    directory: &Path,
+) -> Result<usize> {
+    // So that nothing written behind our backs is given up below; only root may, and others have no better way.
+    let flags = mount.map_or(MountFlags::empty(), Mount::flags) | MountFlags::BIND;
+    let read_only = rustix::mount::mount_remount(&known.mountpoint, flags | MountFlags::RDONLY, "").is_ok();
+    let copied =
+        control::pending(client).and_then(|paths| export::copy(&known.mountpoint, &paths, directory));
+    if copied.is_err() && read_only {
+        let _ = rustix::mount::mount_remount(&known.mountpoint, flags, "");
+    }
+    copied
+}
+
+fn detach_or_name_users(known: &Known, mount: Option<&Mount>, lazy: bool) -> Result<()> {
+    match detach(&known.mountpoint, lazy) {
+        Ok(()) => Ok(()),
+        Err(Refused::Busy) => {
+            let shown = escape::path(&known.mountpoint);
+            if let Some(inner) = mountinfo::all()
+                .into_iter()
+                .find(|inner| inner.point != known.mountpoint && inner.point.starts_with(&known.mountpoint))
+            {
+                let inner = escape::path(&inner.point);
+                bail!("{shown} is in use: {inner} is mounted inside it; `umount {inner}` first");
+            }
+            let mut client = control::connect(known)?;
+            refuse_if_used(known, mount, &mut client)?;
+            bail!("{shown} is in use by something that ended just now; try again")
+        }
+        Err(refused) => Err(refused.into_error()),
+    }
+}
+
+fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display) -> Result<Outcome> {
+    let discard = matches!(outcome, Outcome::Exported(_));
+    if outcome == Outcome::Detached {
+        // Answered when the last file has closed, which may be in a week: don't wait for the answer.
+        std::thread::spawn(move || control::finish(&mut client, discard, &mut Display::silent()));
+        let gone = processes::wait_gone(known.pid, LAZY_LOOK);
+        return Ok(if gone { Outcome::Gone } else { Outcome::Detached });
+    }
+    control::finish(&mut client, discard, &mut display)?;
+    drop(client);
+    if !processes::wait_gone(known.pid, END_WAIT) {
+        bail!(
+            "{} is unmounted, but its daemon {} hasn't ended; its log says why",
+            escape::path(&known.mountpoint),
+            known.pid
+        );
+    }
+    if known.state_dir.exists() {
+        bail!(
+            "{} is unmounted, but its daemon left {} behind; the next `aimss mount` of {} takes it up",
+            escape::path(&known.mountpoint),
+            escape::path(&known.state_dir),
+            escape::path(&known.backing)
+        );
+    }
+    Ok(outcome)
+}
+
+fn clear(mountpoint: &Path, known: Option<&Known>) -> Result<Outcome> {
+    while let Some(mount) = mountinfo::at(mountpoint).filter(|mount| mount.is_fuse() || known.is_some()) {
+        // Only root sees this file; without it, programs stuck in the mount wait on.
+        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", mount.minor), "1");
+        detach(mountpoint, true).map_err(Refused::into_error)?;
+    }
+    aimss_fs::state::clear_stale(mountpoint).with_context(|| {
+        format!("{} is unmounted, but what its daemon left isn't cleared", escape::path(mountpoint))
+    })?;
+    Ok(Outcome::Cleared)
+}
+
+/// Why an unmount didn't happen.
+enum Refused {
+    Busy,
+    Other(anyhow::Error),
+}
+
+impl Refused {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Busy => anyhow!("it is in use"),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+fn detach(mountpoint: &Path, lazy: bool) -> Result<(), Refused> {
+    let flags = if lazy { UnmountFlags::DETACH | UnmountFlags::NOFOLLOW } else { UnmountFlags::NOFOLLOW };
+    match rustix::mount::unmount(mountpoint, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => Err(Refused::Busy),
+        Err(Errno::PERM) => fusermount(mountpoint, lazy),
+        // Someone else has unmounted it meanwhile.
+        Err(Errno::INVAL) if mountinfo::at(mountpoint).is_none() => Ok(()),
+        Err(error) => {
+            let error = anyhow!("{} can't be unmounted: {error}", escape::path(mountpoint));
+            Err(Refused::Other(error))
+        }
+    }
+}
+
+fn fusermount(mountpoint: &Path, lazy: bool) -> Result<(), Refused> {
+    let mut command = Command::new("fusermount3");
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(mountpoint).output().map_err(|error| {
+        Refused::Other(anyhow!(
+            "fusermount3, which unmounts for others than root, can't be run ({error}); install it (`apt install fuse3`)"
+        ))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("busy") {
+        return Err(Refused::Busy);
+    }
+    let said = escape::text(said.trim());
+    Err(Refused::Other(anyhow!("{} can't be unmounted: {said}", escape::path(mountpoint))))
+}
