@@ -101,6 +101,7 @@ impl AsFd for Content {
 impl Arena {
     /// Uses the existing, private directory `path`.
     pub fn open(path: &Path, budget_bytes: u64, own_filesystem: bool) -> io::Result<Arena> {
+        lease::ignore_breaks();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let peak_bytes = AtomicU64::new(0);
@@ -164,11 +165,6 @@ impl Arena {
 /// Name of an inode's file.
 fn name(ino: Ino) -> String {
     format!("{:x}", ino.0)
-}
-
-/// The inode whose file has this name.
-pub(crate) fn ino_of(name: &str) -> Option<Ino> {
-    u64::from_str_radix(name, 16).ok().map(Ino)
 }
 
 /// Reads exactly, for callers that know the size; a file that shrank meanwhile is an error to be retried.

@@ -133,10 +133,6 @@ impl Drain {
         self.dirty.lock().iter().map(|(ino, due)| (*ino, *due)).collect()
     }
 
-    pub(crate) fn dirty_count(&self) -> usize {
-        self.dirty.lock().len()
-    }
-
     /// Remembers a failure for status and log.
     pub(crate) fn report(&self, sentence: String) {
         log::warn!("{sentence}");

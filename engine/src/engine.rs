@@ -2,7 +2,7 @@
 //!
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
-//! `room` keeps the arena inside its budget, `status` tells.
+//! `room` keeps the arena inside its budget, `recover` finishes what a dead daemon left, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
 
@@ -11,6 +11,7 @@ mod io;
 mod lookup;
 mod names;
 mod open;
+mod recover;
 mod room;
 mod status;
 mod sync;
@@ -70,6 +71,8 @@ pub struct Engine {
     pub(crate) reserved: AtomicU64,
     pub(crate) open_handles: AtomicU64,
     pub(crate) stopping: AtomicBool,
+    /// Finishing what a dead daemon left; see `recover`.
+    pub(crate) recovering: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -93,6 +96,7 @@ impl Engine {
             reserved: AtomicU64::new(0),
             open_handles: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            recovering: AtomicBool::new(false),
         };
         engine.load_root()?;
         Ok(Arc::new(engine))

@@ -12,12 +12,14 @@ use crate::ids::{Ino, Name, Seq};
 use crate::namespace::Link;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A change of names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Change {
     /// `ino` came to be as `link`.
     Make { ino: Ino, link: Link },

@@ -509,6 +509,21 @@ impl Filesystem for Adapter {
         reply_empty(self.engine.fallocate(ino(number), offset, length, mode), reply);
     }
 
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _fh: FileHandle,
+        _flags: fuser::IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: fuser::ReplyIoctl,
+    ) {
+        // As a file system without ioctls of its own says; isatty(3) asks this of every file.
+        reply.error(Errno::ENOTTY);
+    }
+
     fn lseek(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let whence = match whence {
             libc::SEEK_DATA => Whence::Data,

@@ -1,11 +1,12 @@
 //! The daemon: mounts, serves, drains, and leaves nothing behind.
 //!
-//! 1. State directory, lease of the backing, arena.
+//! 1. State directory, lease of the backing. What a daemon that died left in its arena is drained first. Arena.
 //! 2. Engine and its drain; FUSE session; control socket. Then the mount is ready.
 //! 3. Requests are served until the kernel says that the mount is gone (whoever unmounted it).
 //! 4. What is left is drained, however long the backing takes, unless the client that unmounted gave it up. Then
 //!    arena, lease and state directory go.
 
+mod recovery;
 mod resources;
 
 use crate::adapter::{Adapter, Shared};
@@ -52,6 +53,18 @@ pub enum ServeError {
         /// Why.
         source: aimss_engine::Error,
     },
+    /// A daemon died here, and the backing doesn't take what it left.
+    #[error(
+        "what the last daemon of {mountpoint} left can't be brought to {backing} yet: {source}; nothing is lost, mount again when the backing works"
+    )]
+    Recovery {
+        /// The mount point.
+        mountpoint: String,
+        /// The backing.
+        backing: String,
+        /// Why.
+        source: aimss_engine::Error,
+    },
     /// FUSE said no.
     #[error("{mountpoint} can't be mounted: {source}; `aimss doctor` tells what is missing")]
     Mount {
@@ -86,8 +99,8 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         let what = what.to_string();
         move |source| ServeError::Io { what, source }
     };
-    // Modes come from requests, complete; a umask of ours would change them on the backing.
-    rustix::process::umask(rustix::fs::Mode::empty());
+    // What we make is ours alone until its attributes are applied.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_limits();
     let state = StateDir::of(&config.mountpoint);
     let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
@@ -104,8 +117,15 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         }
     };
     let cleanup = Cleanup { state: state.clone() };
+    if let Err(sentence) = recovery::finish_what_was_left(&config, &state, &node) {
+        // Nothing of it may go: the next mount tries again.
+        std::mem::forget(cleanup);
+        std::mem::forget(lease);
+        return Err(sentence);
+    }
     let arena_mount = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
-    let engine = build_engine(&config, &arena_mount, node)?;
+    let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
+    let engine = build_engine(&config, &arena_mount, node, journal)?;
     restore_times(&config, &root_times);
     engine.start();
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
@@ -159,18 +179,24 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     Ok(())
 }
 
-fn build_engine(config: &MountConfig, arena: &ArenaMount, node: String) -> Result<Arc<Engine>, ServeError> {
+fn build_engine(
+    config: &MountConfig,
+    arena: &ArenaMount,
+    node: String,
+    journal: Journal,
+) -> Result<Arc<Engine>, ServeError> {
     let fail = |source| ServeError::Engine { backing: config.backing.display().to_string(), source };
     let backing: Arc<dyn Backing> = Arc::new(LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?);
-    let state = StateDir::of(&config.mountpoint);
-    let memory =
-        Arena::open(&state.arena(), config.memory_bytes, arena.own_filesystem).map_err(|e| fail(e.into()))?;
+    let memory = arena
+        .files()
+        .and_then(|files| Arena::open(&files, config.memory_bytes, arena.own_filesystem))
+        .map_err(|e| fail(e.into()))?;
     let engine_config = EngineConfig {
         fsync_durable: config.fsync == FsyncPolicy::Durable,
         drain_delay: config.drain_delay,
         node,
     };
-    Engine::new(engine_config, backing, memory, Journal::none()).map_err(fail)
+    Engine::new(engine_config, backing, memory, journal).map_err(fail)
 }
 
 fn session_config(config: &MountConfig) -> fuser::Config {

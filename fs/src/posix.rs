@@ -69,8 +69,8 @@ pub fn set_attr(engine: &Engine, ino: Ino, caller: Caller, mut change: SetAttr) 
     let empty = change.mode.is_none() && change.uid.is_none() && change.gid.is_none() && change.size.is_none();
     let killing = empty && change.atime.is_none() && change.mtime.is_none();
     let owner = change.uid.is_some() || change.gid.is_some();
-    let written = killing || (change.size.is_some() && caller.uid != 0);
-    if before.kind == Kind::File && (owner || written) {
+    let written = (killing || change.size.is_some()) && caller.uid != 0;
+    if !matches!(before.kind, Kind::Directory | Kind::Symlink) && (owner || written) {
         change.mode = Some(without_privileges(change.mode.unwrap_or(before.mode)));
         drop_capability(engine, ino)?;
     }

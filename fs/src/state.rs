@@ -8,7 +8,9 @@
 //!     version         a number in text
 //!     mount.json      mount point, backing, process
 //!     control.sock    see `control`
-//!     arena/          file data; a tmpfs of its own for root
+//!     arena/          a tmpfs of its own for root
+//!       files/        file data, a file an inode
+//!       journal       see the engine's `journal`
 //! BACKING/.aimss/lease  who owns the backing: node, process, mount point
 //! ```
 //! Everything is mode 0700 or 0600.
@@ -161,6 +163,23 @@ impl MountRecord {
     pub fn alive(&self) -> bool {
         started(self.pid) == Some(self.started)
     }
+}
+
+/// Detaches a mount whose daemon is dead. Its arena and journal stay: the next mount brings back what was in them.
+/// False if nothing was mounted there by aimss.
+pub fn clear_stale(mountpoint: &Path) -> io::Result<bool> {
+    let Some(record) = StateDir::of(mountpoint).read_record() else { return Ok(false) };
+    if record.alive() {
+        return Err(io::Error::other(format!("its daemon (process {}) is alive", record.pid)));
+    }
+    if rustix::process::geteuid().is_root() {
+        return match rustix::mount::unmount(mountpoint, rustix::mount::UnmountFlags::DETACH) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::INVAL) => Ok(false),
+            Err(e) => Err(e.into()),
+        };
+    }
+    Ok(std::process::Command::new("fusermount3").args(["-u", "-z"]).arg(mountpoint).status()?.success())
 }
 
 /// When a process started, in clock ticks since boot; field 22 of `/proc/PID/stat`.

@@ -1,16 +1,17 @@
 //! The daemon's start: from `aimss mount`, which returns when the mount is ready, to a process of its own.
 //!
-//! 1. The parent starts its own binary (`/proc/self/exe`, so a replaced binary doesn't matter) with the hidden
-//!    command `serve`, and writes the settings as JSON to its stdin.
-//! 2. The child leaves the session and the directory it was started in, so that neither a closing terminal nor an
-//!    unmount of that directory is in its way.
-//! 3. The child's stdout is a pipe on which it says one line: `ready`, or `error` and a sentence. If it dies first,
-//!    the pipe closes, and the parent says that.
+//! 1. The parent starts its own binary (`/proc/self/exe`, so a replaced binary doesn't matter) with the
+//!    hidden command `serve`, and writes the settings as JSON to its stdin.
+//! 2. The child leaves the session and the directory it was started in, so that neither a closing terminal
+//!    nor an unmount of that directory is in its way.
+//! 3. The child's stdout is a pipe on which it says one line: `ready`, or `error` and a sentence. If it dies
+//!    first, the pipe closes, and the parent says that.
 //! 4. stderr is the log file, or the parent's stderr until the mount is ready and nothing afterwards.
 
-use crate::{interrupt, logger, unmount};
+use crate::logger;
 use aimss_fs::config::MountConfig;
 use anyhow::{Context as _, Result, anyhow, bail};
+use log::LevelFilter;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -88,7 +89,9 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
             let _ = rustix::stdio::dup2_stderr(&null);
         }
     });
-    let told = run(config, ready);
+    // Without a log, stderr is the terminal of `aimss mount`, which says itself what goes wrong.
+    let level = if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off };
+    let told = run(config, level, ready);
     if let Err(error) = told {
         let sentence = format!("{error:#}").replace('\n', " ");
         log::error!("{sentence}");
@@ -98,15 +101,9 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
     Ok(())
 }
 
-/// Serves `config` in this process until it is unmounted; SIGINT and SIGTERM drain and unmount.
-pub fn run(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<()> {
-    logger::install();
-    let mountpoint = config.mountpoint.clone();
-    interrupt::watch(move || {
-        log::info!("asked to end: draining and unmounting");
-        if let Err(error) = unmount::from_inside(&mountpoint) {
-            log::error!("still mounted: {error:#}");
-        }
-    })?;
+/// Serves `config` in this process until it is unmounted; SIGINT and SIGTERM unmount it and drain (the daemon
+/// sees to that itself).
+pub fn run(config: MountConfig, level: LevelFilter, ready: Box<dyn FnOnce() + Send>) -> Result<()> {
+    logger::install(level);
     aimss_fs::daemon::serve(config, ready).map_err(|error| anyhow!("{error}"))
 }

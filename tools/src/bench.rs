@@ -1,15 +1,16 @@
 //! The measurements behind `aimss bench`.
 //!
-//! 1. A [`rows::Row`] is one line of the table of what aimss promises: a name, what it is held against, the bar, and
-//!    a function that measures it.
-//! 2. Each row has a fresh scratch mount of its own whose drain is off (`--drain-delay 1h`), made as `aimss mount`
-//!    makes one, and scratch directories in `/dev/shm`, on the disk and on the peers.
-//! 3. Both sides of a figure run the same code ([`work`]) in this process on different directories, alternating:
-//!    ours, theirs, ours, theirs. The ratio is the median of the pairs' ratios ([`pairs`]).
-//! 4. Right before each timed run as much memory as it needs is touched once ([`memory::touch`]): a virtual machine
-//!    gives freed memory back to its host within seconds, and a first touch then runs at 0.4 GB/s and hides all else.
-//! 5. The mount's mode counts before and after a row say how its opens were served: a figure without them proves
-//!    nothing.
+//! 1. A [`rows::Row`] is one line of the table of what aimss promises: a name, what it is held against, the
+//!    bar, and a function that measures it.
+//! 2. Each row has a fresh scratch mount of its own whose drain is off (`--drain-delay 1h`), made as `aimss
+//!    mount` makes one, and scratch directories in `/dev/shm`, on the disk and on the peers.
+//! 3. Both sides of a figure run the same code ([`work`]) in this process on different directories,
+//!    alternating: ours, theirs, ours, theirs. The ratio is the median of the pairs' ratios ([`pairs`]).
+//! 4. Right before each timed run as much memory as it needs is touched once ([`memory::touch`]): a virtual
+//!    machine gives freed memory back to its host within seconds, and a first touch then runs at 0.4 GB/s and
+//!    hides all else.
+//! 5. The mount's mode counts before and after a row say how its opens were served: a figure without them
+//!    proves nothing.
 //!
 //! What it doesn't do: judge. A bar that isn't met is shown, and the exit code stays 0.
 

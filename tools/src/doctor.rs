@@ -1,5 +1,5 @@
-//! What this machine allows: one check a fact, each with what it found, what a missing one costs, and the command
-//! that gives it. Nothing is changed; a fact that can't be learned here is said to be unknown.
+//! What this machine allows: one check a fact, each with what it found, what a missing one costs, and the
+//! command that gives it. Nothing is changed; a fact that can't be learned here is said to be unknown.
 
 mod kernel;
 mod memory;

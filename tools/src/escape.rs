@@ -1,5 +1,5 @@
-//! Names for a terminal: a file name may hold newlines, escape sequences and bytes that are no text. Shown raw
-//! they could fake a line of a table or drive the terminal, so control characters and non-UTF-8 bytes are
+//! Names for a terminal: a file name may hold newlines, escape sequences and bytes that are no text. Shown
+//! raw they could fake a line of a table or drive the terminal, so control characters and non-UTF-8 bytes are
 //! escaped as in C (`\n`, `\x1b`). A backslash is doubled only in names where something had to be escaped.
 
 use std::ffi::OsStr;

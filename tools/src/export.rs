@@ -1,8 +1,9 @@
 //! Copies what the backing does not have to another directory: the way out when the backing is full or gone.
 //!
-//! Paths come from the daemon, relative to the mount. Each is copied with its type, mode, owner, times and extended
-//! attributes; directories above it are made as they are in the mount. Hard links become separate files. What has
-//! gone meanwhile (a deleted name waits for the backing too) is skipped. Nothing in the target is overwritten.
+//! Paths come from the daemon, relative to the mount. Each is copied with its type, mode, owner, times and
+//! extended attributes; directories above it are made as they are in the mount. Hard links become separate
+//! files. What has gone meanwhile (a deleted name waits for the backing too) is skipped. Nothing in the
+//! target is overwritten.
 
 use crate::escape;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -69,7 +70,8 @@ pub fn copy(mountpoint: &Path, paths: &[PathBuf], directory: &Path) -> Result<us
         }
         copied += 1;
     }
-    // Deepest first and last of all: a directory's times change with what is made in it, and its mode may forbid it.
+    // Deepest first and last of all: a directory's times change with what is made in it, and its mode may
+    // forbid it.
     for path in directories.into_iter().rev() {
         let from = mountpoint.join(&path);
         let metadata = fs::symlink_metadata(&from)?;
@@ -102,8 +104,8 @@ fn copy_one(from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {
     copy_attributes(from, to, metadata)
 }
 
-/// Owner before mode (a change of owner clears suid), mode before extended attributes (which may be an ACL), times
-/// last.
+/// Owner before mode (a change of owner clears suid), mode before extended attributes (which may be an ACL),
+/// times last.
 fn copy_attributes(from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {
     let owner = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     let changed = rustix::fs::chownat(CWD, to, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW);

@@ -1,10 +1,10 @@
 //! Who uses a mount: found in `/proc`, without a request to the mount itself.
 //!
 //! 1. For each process, the files behind `/proc/PID/{cwd,root,exe}` and `/proc/PID/fd/*` are looked at with a
-//!    `statx` that asks the kernel for nothing but what it knows already (`AT_STATX_DONT_SYNC`, no fields): that
-//!    gives the device and sends no request to the daemon, so it works on a mount whose daemon hangs.
-//! 2. For each process, `/proc/PID/maps` is searched for the mount's device and, since a mapping of a passthrough
-//!    file shows the memory file behind it, for the device and inode pairs the daemon names.
+//!    `statx` that asks the kernel for nothing but what it knows already (`AT_STATX_DONT_SYNC`, no fields):
+//!    that gives the device and sends no request to the daemon, so it works on a mount whose daemon hangs.
+//! 2. For each process, `/proc/PID/maps` is searched for the mount's device and, since a mapping of a
+//!    passthrough file shows the memory file behind it, for the device and inode pairs the daemon names.
 //!
 //! Processes of other users are seen by root only; what can't be read is left out.
 

@@ -1,8 +1,9 @@
-//! Ctrl-C, SIGTERM and a closed terminal as events rather than death, for commands that have something to put away.
+//! Ctrl-C, SIGTERM and a closed terminal as events rather than death, for commands that have something to put
+//! away.
 //!
-//! [`watch`] installs a handler that writes a byte to a pipe, and a thread that reads it. A handler rather than a
-//! blocked signal: programs that are started inherit a mask but not a handler, so Ctrl-C still ends them. [`note`] and
-//! [`check`] are the plain form: remember it, and fail at the next step.
+//! [`watch`] installs a handler that writes a byte to a pipe, and a thread that reads it. A handler rather
+//! than a blocked signal: programs that are started inherit a mask but not a handler, so Ctrl-C still ends
+//! them. [`note`] and [`check`] are the plain form: remember it, and fail at the next step.
 
 use anyhow::{Result, bail};
 use std::fs::File;
@@ -19,13 +20,14 @@ static PIPE: OnceLock<OwnedFd> = OnceLock::new();
 
 extern "C" fn on_signal(_: libc::c_int) {
     if let Some(pipe) = PIPE.get() {
-        // SAFETY: write(2) may be called in a handler; the byte outlives the call. A full pipe has bytes enough.
+        // SAFETY: write(2) may be called in a handler; the byte outlives the call. A full pipe has bytes
+        // enough.
         unsafe { libc::write(pipe.as_raw_fd(), [0_u8].as_ptr().cast(), 1) };
     }
 }
 
-/// Calls `act` on a thread of its own for each SIGINT, SIGTERM and SIGHUP from now on. Once a process; a second call
-/// changes nothing.
+/// Calls `act` on a thread of its own for each SIGINT, SIGTERM and SIGHUP from now on. Once a process; a
+/// second call changes nothing.
 pub fn watch(mut act: impl FnMut() + Send + 'static) -> Result<()> {
     let flags = rustix::pipe::PipeFlags::CLOEXEC;
     let (reader, writer) = rustix::pipe::pipe_with(flags)?;
@@ -39,8 +41,8 @@ pub fn watch(mut act: impl FnMut() + Send + 'static) -> Result<()> {
         }
     })?;
     for signal in SIGNALS {
-        // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler only reads a static and calls
-        // write(2), both allowed in a handler.
+        // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler only reads a static and
+        // calls write(2), both allowed in a handler.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_signal as *const () as usize;

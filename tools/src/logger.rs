@@ -32,10 +32,10 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// Sends log records to stderr; `AIMSS_LOG` (error, warn, info, debug, trace) says how much, `info` by default.
-pub fn install() {
-    let level =
-        std::env::var("AIMSS_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info);
+/// Sends log records to stderr; `AIMSS_LOG` (error, warn, info, debug, trace) says how much, `default`
+/// without it.
+pub fn install(default: LevelFilter) {
+    let level = std::env::var("AIMSS_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(default);
     if log::set_logger(&Lines).is_ok() {
         log::set_max_level(level);
     }

@@ -1,8 +1,8 @@
 //! `aimss`: memory speed over a plain directory, for programs that change nothing.
 //!
-//! This crate is the command line and nothing else: it checks what it is asked before anything changes, starts
-//! the daemon, talks to it over its control socket, and says what happened in whole sentences. What a mount
-//! *is* lives in `aimss-fs`.
+//! This crate is the command line and nothing else: it checks what it is asked before anything changes,
+//! starts the daemon, talks to it over its control socket, and says what happened in whole sentences. What a
+//! mount *is* lives in `aimss-fs`.
 //!
 //! Exit codes: 0 success; 1 it failed, one sentence on stderr says why and what to do; 2 the command line
 //! itself was wrong (a size of zero, an unknown option), and nothing was tried.

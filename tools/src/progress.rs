@@ -1,5 +1,5 @@
-//! How far a drain is, for people: a bar with bytes, rate and time left on a terminal; elsewhere (a log, a pipe)
-//! one plain line every few seconds, so that a long drain is seen to move and a short one says nothing.
+//! How far a drain is, for people: a bar with bytes, rate and time left on a terminal; elsewhere (a log, a
+//! pipe) one plain line every few seconds, so that a long drain is seen to move and a short one says nothing.
 
 use crate::size;
 use aimss_fs::control::protocol::Progress;
@@ -16,7 +16,7 @@ pub struct Display {
 }
 
 enum Shape {
-    Bar(ProgressBar),
+    Bar { bar: ProgressBar, started: Instant },
     Lines { started: Instant, last: Instant },
     Silent,
 }
@@ -28,11 +28,10 @@ impl Display {
             return Self { shape: Shape::Lines { started: Instant::now(), last: Instant::now() } };
         }
         let bar = ProgressBar::new(0);
-        let template = "{bar:24} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left{msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
             bar.set_style(style.progress_chars("##-"));
         }
-        Self { shape: Shape::Bar(bar) }
+        Self { shape: Shape::Bar { bar, started: Instant::now() } }
     }
 
     /// Shows nothing: for mounts a command makes for itself.
@@ -43,10 +42,10 @@ impl Display {
     /// Takes note of `progress`.
     pub fn update(&mut self, progress: Progress) {
         match &mut self.shape {
-            Shape::Bar(bar) => {
+            Shape::Bar { bar, started } => {
                 bar.set_length(progress.bytes_done + progress.bytes_left);
                 bar.set_position(progress.bytes_done);
-                bar.set_message(format!(", {} items", progress.items_left));
+                bar.set_message(line(progress, started.elapsed()));
             }
             Shape::Lines { started, last } => {
                 if last.elapsed() >= LINE_EVERY {
@@ -61,7 +60,7 @@ impl Display {
 
 impl Drop for Display {
     fn drop(&mut self) {
-        if let Shape::Bar(bar) = &self.shape {
+        if let Shape::Bar { bar, .. } = &self.shape {
             bar.finish_and_clear();
         }
     }

@@ -1,5 +1,5 @@
-//! Scratch directories and scratch mounts for `demo` and `bench`: removed whatever happens, also on an error or
-//! after Ctrl-C, by being dropped.
+//! Scratch directories and scratch mounts for `demo` and `bench`: removed whatever happens, also on an error
+//! or after Ctrl-C, by being dropped.
 
 use crate::progress::Display;
 use crate::{background, control, escape, processes, size, unmount};
@@ -142,7 +142,8 @@ impl Drop for Mounted {
     }
 }
 
-/// The settings of a scratch mount: half the machine's memory, so that nothing is short unless a row wants it so.
+/// The settings of a scratch mount: half the machine's memory, so that nothing is short unless a row wants it
+/// so.
 pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> MountConfig {
     MountConfig {
         backing: backing.to_owned(),

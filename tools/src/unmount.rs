@@ -6,8 +6,8 @@
 //! 4. Unmount: umount2(2), or `fusermount3 -u` for those who may not.
 //! 5. Tell the daemon, wait until its process and its state directory are gone.
 //!
-//! A mount whose daemon is dead is only cleared when asked to (`lazy`): its connection is aborted, so that programs
-//! stuck in it get an error, and its name is taken away.
+//! A mount whose daemon is dead is only cleared when asked to (`lazy`): its connection is aborted, so that
+//! programs stuck in it get an error, and its name is taken away.
 
 use crate::holders::{self, Wanted};
 use crate::mountinfo::{self, Mount};
@@ -76,17 +76,6 @@ pub fn run(mountpoint: &Path, options: &Options, display: Display) -> Result<Out
     }
 }
 
-/// For the daemon itself, asked to end: everything is drained, and open files stay usable until they close.
-pub fn from_inside(mountpoint: &Path) -> Result<()> {
-    let known =
-        control::known_at(mountpoint).ok_or_else(|| anyhow!("this mount is not on the list of mounts"))?;
-    let mut display = Display::silent();
-    let mut client = control::connect(&known)?;
-    control::drain(&mut client, Vec::new(), &mut display)?;
-    detach(mountpoint, true).map_err(Refused::into_error)?;
-    control::finish(&mut client, false, &mut display)
-}
-
 /// Gives up a scratch mount and what is in it.
 pub fn abandon(known: &Known) -> Result<()> {
     let client = control::connect(known);
@@ -135,7 +124,8 @@ fn refuse_if_used(known: &Known, mount: Option<&Mount>, client: &mut Client) -> 
     let device = mount.map(|mount| (mount.major, mount.minor));
     let shown = escape::path(&known.mountpoint);
     let start = Instant::now();
-    // The kernel tells the daemon of a close only after close(2) has returned: what nobody holds may be on its way.
+    // The kernel tells the daemon of a close only after close(2) has returned: what nobody holds may be on
+    // its way.
     let (busy, holders) = loop {
         let busy = control::busy(client)?;
         let wanted = Wanted::new(device, &busy, &known.mountpoint);
@@ -151,7 +141,8 @@ fn refuse_if_used(known: &Known, mount: Option<&Mount>, client: &mut Client) -> 
             "{shown} is in use: {who}; close them, or `aimss umount --lazy {shown}` to go ahead once they close"
         );
     }
-    // Handles nobody in /proc accounts for: another user's process seen by no one but root, or a file in flight.
+    // Handles nobody in /proc accounts for: another user's process seen by no one but root, or a file in
+    // flight.
     if let Some(file) = busy.first() {
         let more = if busy.len() > 1 { format!(" and {} more", busy.len() - 1) } else { String::new() };
         bail!(
@@ -169,7 +160,8 @@ fn export_pending(
     client: &mut Client,
     directory: &Path,
 ) -> Result<usize> {
-    // So that nothing written behind our backs is given up below; only root may, and others have no better way.
+    // So that nothing written behind our backs is given up below; only root may, and others have no better
+    // way.
     let flags = mount.map_or(MountFlags::empty(), Mount::flags) | MountFlags::BIND;
     let read_only = rustix::mount::mount_remount(&known.mountpoint, flags | MountFlags::RDONLY, "").is_ok();
     let copied =
@@ -229,10 +221,22 @@ fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display
 }
 
 fn clear(mountpoint: &Path, known: Option<&Known>) -> Result<Outcome> {
-    while let Some(mount) = mountinfo::at(mountpoint).filter(|mount| mount.is_fuse() || known.is_some()) {
+    let mut cleared = false;
+    // Several may be stacked; what lives, or isn't of this kind, is left alone.
+    while let Some(mount) = mountinfo::at(mountpoint).filter(|mount| mount.is_fuse() && is_stale(mountpoint))
+    {
         // Only root sees this file; without it, programs stuck in the mount wait on.
         let _ = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", mount.minor), "1");
         detach(mountpoint, true).map_err(Refused::into_error)?;
+        cleared = true;
+    }
+    if let Some(known) = known.filter(|_| !cleared) {
+        bail!(
+            "{} is not mounted, and what its dead daemon held is kept; `aimss mount {} {}` takes it up",
+            escape::path(mountpoint),
+            escape::path(&known.backing),
+            escape::path(mountpoint)
+        );
     }
     aimss_fs::state::clear_stale(mountpoint).with_context(|| {
         format!("{} is unmounted, but what its daemon left isn't cleared", escape::path(mountpoint))

@@ -16,6 +16,14 @@ pub(super) enum Kind {
     Write,
 }
 
+/// An open that meets a lease in the moment it is held sends SIGIO to its holder, which would end the process.
+pub(super) fn ignore_breaks() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+    }
+}
+
 /// Whether a lease of `kind` could be had just now.
 pub(super) fn can_hold(file: &File, kind: Kind) -> bool {
     let wanted = match kind {

@@ -12,7 +12,7 @@
 //! costs an error that is retried, not a signal.
 
 use super::{RETRY_FIRST, RETRY_MAX};
-use crate::arena::{ArenaStat, Content, Stamp};
+use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
 use crate::backing::{Owner, RenameMode};
 use crate::engine::Engine;
@@ -93,6 +93,7 @@ impl Engine {
                 return Ok(());
             }
             self.apply_attributes(inode, &path, false)?;
+            self.journal.clean(inode.ino);
             return if durable && inode.kind == Kind::Directory { Ok(self.backing.sync_dir(&path)?) } else { Ok(()) };
         }
         let (dirty, place) = {
@@ -111,6 +112,7 @@ impl Engine {
                     }
                     self.rebase(&mut state, &path)?;
                 }
+                self.journal.clean(inode.ino);
                 if durable { Ok(self.backing.sync_file(&self.backing.open_read(&path)?)?) } else { Ok(()) }
             }
         }
@@ -225,6 +227,7 @@ impl Engine {
             self.apply_attributes(inode, &beside, true)?;
             // Durable before it takes the name, whoever asks: a crash leaves the old content or the new, whole.
             self.backing.sync_file(&file)?;
+            self.redate_parent(inode);
             match self.backing.rename(&beside, path, RenameMode::Replace) {
                 Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Err(Error::NotSupported),
                 other => Ok(other?),
@@ -243,6 +246,15 @@ impl Engine {
                     other => Err(other),
                 }
             }
+        }
+    }
+
+    /// The backing is about to date a directory anew; its times here are the ones that count.
+    fn redate_parent(&self, inode: &Inode) {
+        let parent = inode.state.lock().drained.first().map(|link| link.0);
+        if let Some(parent) = parent.and_then(|parent| self.inode(parent).ok()) {
+            parent.state.lock().attr_dirty = true;
+            self.drain.mark(parent.ino);
         }
     }
 
@@ -360,11 +372,6 @@ fn changed_chunks(before: &[u128], now: &[u128], size: u64) -> Vec<Range<u64>> {
         }
     }
     ranges
-}
-
-/// Whether a stamp is the one the backing has.
-pub(super) fn is_clean(clean: Option<Stamp>, now: &ArenaStat) -> bool {
-    clean == Some(now.stamp)
 }
 
 #[cfg(test)]

@@ -58,10 +58,13 @@ impl Engine {
                     dir.version += 1;
                 }
             }
-            for ino in touched.clone() {
+            let directories = op.change.directories();
+            for ino in touched {
                 if let Some(inode) = names.inode(ino) {
                     let mut state = inode.state.lock();
                     state.pending = state.pending.saturating_sub(1);
+                    // The backing dated its directory anew; ours are the times that count.
+                    state.attr_dirty |= directories.contains(&ino) && !op.cancelled;
                 }
             }
         }
@@ -108,8 +111,10 @@ impl Engine {
                 {
                     let _shape = self.shape.read();
                     let (from, to) = (self.drained_path(*ino)?, self.path_in(link)?);
-                    self.clear_the_way(&to)?;
-                    self.backing.link(&from, &to)?;
+                    if !(self.is_recovering() && self.backing.stat(&to).is_ok()) {
+                        self.clear_the_way(&to)?;
+                        self.backing.link(&from, &to)?;
+                    }
                 }
                 inode.state.lock().drained.push(link.clone());
                 Ok(())
@@ -118,7 +123,10 @@ impl Engine {
             Change::Rename { ino, from, to, replaced } => {
                 self.settle_named(*ino)?;
                 let _shape = self.shape.write();
-                self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace)?;
+                match self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_recovering() => {}
+                    other => other?,
+                }
                 if let Some(inode) = replaced.and_then(|ino| self.inode(ino).ok()) {
                     inode.state.lock().drained.retain(|link| link != to);
                 }
@@ -188,7 +196,13 @@ impl Engine {
         let owner = Owner { uid: attr.uid, gid: attr.gid };
         match inode.kind {
             Kind::File => {
-                let file = self.backing.create(&path, attr.mode, owner)?;
+                let file = match self.backing.create(&path, attr.mode, owner) {
+                    // Made by the daemon that died.
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_recovering() => {
+                        self.backing.open_write(&path, Owner::ROOT)?
+                    }
+                    other => other?,
+                };
                 let stat = self.backing.stat(&path)?;
                 {
                     let mut names = self.names.lock();
@@ -209,6 +223,7 @@ impl Engine {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             },
+            _ if self.is_recovering() && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind) => {}
             Kind::Symlink => {
                 self.backing.make(&path, &Make::Symlink(target.as_deref().unwrap_or_default()), 0o777, owner)?;
             }
@@ -280,6 +295,7 @@ impl Engine {
 
     fn clear_the_way_for(&self, inode: &Inode, path: &[u8]) -> Result<()> {
         match self.backing.stat(path) {
+            Ok(stat) if self.is_recovering() && stat.attr.kind == inode.kind && inode.kind == Kind::File => Ok(()),
             Ok(stat) if stat.attr.kind == Kind::Directory && inode.kind == Kind::Directory => Ok(()),
             Ok(_) => self.keep_aside(path),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,9 +1,8 @@
 //! What is due: looks at the dirty inodes a few times a second.
 
-use super::content::is_clean;
 use crate::engine::Engine;
 use crate::ids::Ino;
-use crate::namespace::{OpenMode, Place};
+use crate::namespace::OpenMode;
 use crossbeam_channel::Sender;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ impl Engine {
             self.queue_due(due);
             self.keep_in_budget();
             self.update_rate();
+            self.compact_journal();
             self.drain.rest(TICK);
         }
     }
@@ -78,8 +78,7 @@ impl Engine {
             },
             Some(OpenMode::Backing(_)) => Verdict::Later,
             None if state.file.lingering => {
-                let Ok(content) = self.arena.open_read(ino) else { return Verdict::Now };
-                state.file.lingering = !content.writers_gone();
+                self.ask_again(ino, &mut state);
                 if state.file.lingering { Verdict::Later } else { Verdict::Now }
             }
             _ => Verdict::Now,
@@ -106,15 +105,6 @@ impl Engine {
             Some(_) => {}
             None => *rate = Some((Instant::now(), written, 0.0)),
         }
-    }
-
-    /// Whether a closed file in the arena is what the backing has.
-    pub(crate) fn is_in_step(&self, ino: Ino) -> bool {
-        let Ok(inode) = self.inode(ino) else { return true };
-        let state = inode.state.lock();
-        let in_arena = state.file.place == Place::Arena;
-        let stat = self.arena.open_read(ino).and_then(|content| content.stat());
-        !state.unsettled() && (!in_arena || stat.is_ok_and(|stat| is_clean(state.file.clean, &stat)))
     }
 }
 

@@ -61,9 +61,23 @@ impl Engine {
     /// Whether reads and writes of this inode may go on without us, so that its attributes age at once.
     pub fn changes_unseen(&self, ino: Ino) -> bool {
         self.inode(ino).is_ok_and(|inode| {
-            let state = inode.state.lock();
+            let mut state = inode.state.lock();
+            self.ask_again(ino, &mut state);
             state.file.lingering || state.file.writers() > 0
         })
+    }
+
+    /// Whether a file that had writers after its last close still has them. Often the kernel had just not got round to
+    /// letting go of its own descriptor.
+    pub(crate) fn ask_again(&self, ino: Ino, state: &mut InodeState) {
+        if state.file.lingering && state.file.epoch.is_none() {
+            state.file.lingering = self.arena.open_read(ino).is_ok_and(|content| {
+                if let Ok(stat) = content.stat() {
+                    state.fold(&stat);
+                }
+                !content.writers_gone()
+            });
+        }
     }
 
     /// Brings size and times of a file that is written behind our back up to date.

@@ -99,7 +99,14 @@ impl Engine {
                 continue;
             }
             return match found {
-                Ok(stat) => Ok(names.adopt(parent, name, &stat)),
+                Ok(stat) => {
+                    let new = stat.attr.kind == Kind::Directory;
+                    let inode = names.adopt(parent, name, &stat);
+                    if new {
+                        self.journal.found_directory(inode.ino, &inode.state.lock());
+                    }
+                    Ok(inode)
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     if let Some(gone) = names.dirs.get_mut(&parent).and_then(|dir| dir.remove(name)) {
                         drop(names);
@@ -171,18 +178,10 @@ impl Engine {
         if state.unsettled() || state.pending > 0 || state.file.epoch.is_some() {
             return;
         }
-        if (before.size, before.mtime) != (now.size, now.mtime) && state.attr.kind == Kind::File {
-            if state.file.place == Place::Arena {
-                self.arena.remove(ino);
-            }
-            state.file.place = Place::Backing;
-            state.file.clean = None;
-            state.file.chunks = None;
+        if (before.size, before.mtime) != (now.size, now.mtime) && state.file.place == Place::Arena {
+            self.arena.remove(ino);
         }
-        state.attr = stat.attr;
-        state.target = None;
-        state.xattrs = crate::namespace::Xattrs::Unknown;
-        state.baseline = Some(now);
+        state.take_over(stat, now);
     }
 
     /// The backing no longer has what we thought in step.
@@ -359,17 +358,8 @@ impl Names {
         }
         let quiet = !state.unsettled() && state.pending == 0 && state.file.epoch.is_none() && !state.file.lingering;
         if quiet {
-            let changed = state.baseline.is_none_or(|b| (b.size, b.mtime) != (stat.attr.size, stat.attr.mtime));
-            if changed && inode.kind == Kind::File && state.file.place == Place::Arena {
-                // Stale content: forget that it is there; the file in the arena is emptied by the next open.
-                state.file.place = Place::Backing;
-                state.file.clean = None;
-            }
-            if state.baseline.is_none_or(|b| b.checked.elapsed() >= VALID) {
-                state.xattrs = crate::namespace::Xattrs::Unknown;
-            }
-            state.attr = stat.attr;
-            state.baseline = Some(baseline(stat));
+            // Stale content in the arena is forgotten here and removed by the next open.
+            state.take_over(stat, baseline(stat));
         }
         drop(state);
         inode
@@ -416,13 +406,32 @@ impl Names {
     }
 }
 
+impl InodeState {
+    /// Takes over what somebody changed on the backing, in an object that is in step and not open.
+    fn take_over(&mut self, stat: &Stat, now: Baseline) {
+        let before = self.baseline.replace(now);
+        if before.is_some_and(|b| (b.id, b.ctime) == (now.id, now.ctime)) {
+            return;
+        }
+        if before.is_none_or(|b| (b.size, b.mtime) != (now.size, now.mtime)) && self.attr.kind == Kind::File {
+            self.file.place = Place::Backing;
+            self.file.clean = None;
+            self.file.chunks = None;
+        }
+        self.attr = stat.attr;
+        self.target = None;
+        self.xattrs = crate::namespace::Xattrs::Unknown;
+    }
+}
+
 /// Whether a directory needs no comparison with the backing now.
 fn fresh(dir: &Dir) -> bool {
     dir.validated.is_none_or(|(when, _)| when.elapsed() < VALID)
 }
 
 pub(crate) fn baseline(stat: &Stat) -> Baseline {
-    Baseline { id: stat.id, size: stat.attr.size, mtime: stat.attr.mtime, checked: Instant::now() }
+    let Attr { size, mtime, ctime, .. } = stat.attr;
+    Baseline { id: stat.id, size, mtime, ctime, checked: Instant::now() }
 }
 
 pub(super) fn check_name(name: &[u8]) -> Result<()> {

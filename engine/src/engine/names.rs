@@ -116,7 +116,7 @@ impl Engine {
     /// Removes anything but a directory.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         self.find(parent, name)?;
-        let mut names = self.names.lock();
+        let names = self.names.lock();
         let entry = names.entry(parent, name)?;
         if entry.kind == Kind::Directory {
             return Err(Error::IsDirectory);
@@ -131,7 +131,7 @@ impl Engine {
             return Err(Error::NotDirectory);
         }
         self.load_directory(inode.ino)?;
-        let mut names = self.names.lock();
+        let names = self.names.lock();
         let entry = names.entry(parent, name)?;
         if names.dirs.get(&entry.ino).is_some_and(|dir| !dir.is_empty()) {
             return Err(Error::NotEmpty);

@@ -69,7 +69,11 @@ impl Engine {
         let lingering = dirty
             .iter()
             .filter_map(|(ino, _)| self.inode(*ino).ok())
-            .filter(|inode| inode.state.lock().file.lingering)
+            .filter(|inode| {
+                let mut state = inode.state.lock();
+                self.ask_again(inode.ino, &mut state);
+                state.file.lingering
+            })
             .count();
         Status {
             backlog,
@@ -103,9 +107,7 @@ impl Engine {
             let mut state = inode.state.lock();
             let handles = u64::from(state.file.handles());
             let content = (state.file.place == Place::Arena).then(|| self.arena.open_read(inode.ino).ok()).flatten();
-            if handles == 0 && state.file.lingering {
-                state.file.lingering = content.as_ref().is_some_and(|content| !content.writers_gone());
-            }
+            self.ask_again(inode.ino, &mut state);
             let mapped = state.file.lingering;
             let daemon = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
             drop(state);

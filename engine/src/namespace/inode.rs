@@ -120,6 +120,8 @@ pub struct Baseline {
     pub size: u64,
     /// Its modification time.
     pub mtime: Timestamp,
+    /// Its change time: as long as it stays, nobody changed anything there, and our own ctime is the one shown.
+    pub ctime: Timestamp,
     /// When we looked.
     pub checked: Instant,
 }

@@ -33,8 +33,15 @@ pub(super) fn kind_out(kind: Kind) -> FileType {
     }
 }
 
+/// A time from a request. fuser 0.18 gives times before 1970 with the nanoseconds counted backwards; the kernel's are
+/// forward.
 pub(super) fn time_in(time: SystemTime) -> Timestamp {
-    time.into()
+    match UNIX_EPOCH.duration_since(time) {
+        Ok(before) if !before.is_zero() => {
+            Timestamp { seconds: -(before.as_secs() as i64), nanoseconds: before.subsec_nanos() }
+        }
+        _ => time.into(),
+    }
 }
 
 fn time_out(time: Timestamp) -> SystemTime {
@@ -62,5 +69,18 @@ pub(super) fn attr_out(ino: Ino, attr: &Attr) -> FileAttr {
         rdev: attr.rdev,
         blksize: 4096,
         flags: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_come_in_as_the_kernel_sent_them() {
+        // The kernel sent -1 s and 999,999,999 ns: one nanosecond before 1970.
+        let as_fuser_gives_it = UNIX_EPOCH - Duration::new(1, 999_999_999);
+        assert_eq!(time_in(as_fuser_gives_it), Timestamp { seconds: -1, nanoseconds: 999_999_999 });
+        assert_eq!(time_out(Timestamp { seconds: -1, nanoseconds: 999_999_999 }), UNIX_EPOCH - Duration::from_nanos(1));
     }
 }

@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Name of the journal beside the files.
+const JOURNAL: &str = "journal";
 /// Memory left to the rest of the machine, in percent.
 const LEFT_PERCENT: u64 = 10;
 
@@ -18,18 +20,54 @@ pub struct ArenaMount {
     path: PathBuf,
     /// It is a tmpfs of ours.
     pub own_filesystem: bool,
+    /// Left in place when dropped, for the next daemon.
+    kept: bool,
 }
 
-/// Makes the arena's directory `path`, with a tmpfs on it where we may mount one.
+impl ArenaMount {
+    /// The directory of the files.
+    pub fn files(&self) -> io::Result<PathBuf> {
+        let files = self.path.join("files");
+        match fs::create_dir(&files) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(files),
+        }
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join(JOURNAL)
+    }
+
+    /// Leaves everything where it is.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+/// Whether another file system begins at `path`.
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let parent = path.parent().unwrap_or(path);
+    Ok(fs::metadata(path)?.dev() != fs::metadata(parent)?.dev())
+}
+
+/// Makes the arena's directory `path`, with a tmpfs on it where we may mount one. One that a dead daemon left is used
+/// as it is, with what it holds.
 pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if path.join(JOURNAL).exists() {
+        return Ok(ArenaMount { path: path.into(), own_filesystem: is_mount_point(path)?, kept: false });
+    }
+    // Left by a daemon that died before it kept anything there.
+    while is_mount_point(path)? && rustix::mount::unmount(path, UnmountFlags::DETACH).is_ok() {}
     let limit = (memory_bytes() / 100 * (100 - LEFT_PERCENT)).max(budget_bytes);
     for huge in ["huge=within_size,", ""] {
         let options = std::ffi::CString::new(format!("{huge}mode=0700,size={limit},nr_inodes=0"))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         match rustix::mount::mount("aimss-arena", path, "tmpfs", flags, &*options) {
-            Ok(()) => return Ok(ArenaMount { path: path.into(), own_filesystem: true }),
+            Ok(()) => return Ok(ArenaMount { path: path.into(), own_filesystem: true, kept: false }),
             // A kernel without huge pages in tmpfs.
             Err(rustix::io::Errno::INVAL) => {}
             Err(e) => {
@@ -38,11 +76,14 @@ pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
             }
         }
     }
-    Ok(ArenaMount { path: path.into(), own_filesystem: false })
+    Ok(ArenaMount { path: path.into(), own_filesystem: false, kept: false })
 }
 
 impl Drop for ArenaMount {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         if self.own_filesystem {
             let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
         }

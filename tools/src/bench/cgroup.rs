@@ -1,8 +1,8 @@
 //! The row about a program in a small memory cgroup, and the worker that runs in it.
 //!
-//! Memory counts against the group of the process that first touches it. A program limited to 128 MiB must still be
-//! able to write 2 GiB to the mount: the daemon's arena is not the program's memory. The worker is this binary again,
-//! which enters the group by itself before it touches anything.
+//! Memory counts against the group of the process that first touches it. A program limited to 128 MiB must
+//! still be able to write 2 GiB to the mount: the daemon's arena is not the program's memory. The worker is
+//! this binary again, which enters the group by itself before it touches anything.
 
 use super::pairs::median;
 use super::report::{Bar, Outcome};

@@ -7,8 +7,8 @@ use std::path::Path;
 
 const PAGE: usize = 4096;
 
-/// Takes `bytes` of memory from the system on huge pages, writes to every page, and gives it back: whoever takes
-/// memory next gets pages that the host has.
+/// Takes `bytes` of memory from the system on huge pages, writes to every page, and gives it back: whoever
+/// takes memory next gets pages that the host has.
 pub fn touch(bytes: u64) -> Result<()> {
     let length = bytes as usize;
     if length == 0 {
@@ -18,8 +18,8 @@ pub fn touch(bytes: u64) -> Result<()> {
     // SAFETY: a new private mapping at an address the kernel chooses aliases nothing.
     let start =
         unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, access, MapFlags::PRIVATE)? };
-    // SAFETY: the range is the mapping just made; advice doesn't change its content. Without huge pages (refused
-    // here and there) the touch is only slower.
+    // SAFETY: the range is the mapping just made; advice doesn't change its content. Without huge pages
+    // (refused here and there) the touch is only slower.
     let _ = unsafe { rustix::mm::madvise(start, length, Advice::LinuxHugepage) };
     for offset in (0..length).step_by(PAGE) {
         // SAFETY: `offset` is inside the mapping, which is writable and ours alone.
@@ -36,11 +36,11 @@ pub fn sum(path: &Path) -> Result<u64> {
     let length = file.metadata()?.len() as usize;
     ensure!(length > 0 && length.is_multiple_of(8), "{length} bytes are no number of words");
     let flags = MapFlags::SHARED;
-    // SAFETY: a new read-only mapping at an address the kernel chooses. The file is a scratch file of ours that
-    // nobody shortens while it is mapped.
+    // SAFETY: a new read-only mapping at an address the kernel chooses. The file is a scratch file of ours
+    // that nobody shortens while it is mapped.
     let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, flags, &file, 0)? };
-    // SAFETY: the mapping has `length` readable bytes, is aligned to a page, lives until the munmap below, and nobody
-    // writes to the file meanwhile.
+    // SAFETY: the mapping has `length` readable bytes, is aligned to a page, lives until the munmap below,
+    // and nobody writes to the file meanwhile.
     let words = unsafe { std::slice::from_raw_parts(start.cast::<u64>(), length / 8) };
     let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
     // SAFETY: the mapping is ours, whole, and `words` isn't used after this.

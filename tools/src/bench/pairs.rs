@@ -1,5 +1,6 @@
-//! Alternating pairs and their medians. The ratio is the median of the pairs' ratios, not the ratio of the medians:
-//! each pair was measured within seconds of itself, so that a machine that slows down over a run doesn't count.
+//! Alternating pairs and their medians. The ratio is the median of the pairs' ratios, not the ratio of the
+//! medians: each pair was measured within seconds of itself, so that a machine that slows down over a run
+//! doesn't count.
 
 use anyhow::{Result, ensure};
 

@@ -1,5 +1,5 @@
-//! The programs that are timed: plain calls of the standard library on a path, the same for both sides. Buffers are
-//! made and touched by the caller, so that no allocation is timed.
+//! The programs that are timed: plain calls of the standard library on a path, the same for both sides.
+//! Buffers are made and touched by the caller, so that no allocation is timed.
 
 use anyhow::{Result, ensure};
 use std::fs::{self, File, OpenOptions};

@@ -1,9 +1,10 @@
 //! `aimss demo`: the main job end to end, on scratch directories, by ordinary means.
 //!
 //! 1. A checkpoint is made in `/dev/shm`, with the sums of its files by `sha256sum`.
-//! 2. It is written three ways (a mount, the bare disk with fsync, `/dev/shm`) by a plain writer and by `cp`, memory
-//!    touched once before each, and read back, and verified there by `sha256sum -c`.
-//! 3. The mount is drained and unmounted, and `sha256sum -c` verifies the plain files on the backing directory.
+//! 2. It is written three ways (a mount, the bare disk with fsync, `/dev/shm`) by a plain writer and by `cp`,
+//!    memory touched once before each, and read back, and verified there by `sha256sum -c`.
+//! 3. The mount is drained and unmounted, and `sha256sum -c` verifies the plain files on the backing
+//!    directory.
 //! 4. It is mounted again and read back.
 //!
 //! Everything is put away at the end, also after an error or Ctrl-C: the scratch values' drops do it.
@@ -39,10 +40,15 @@ pub fn run(asked: &cli::Demo) -> Result<()> {
     let dir = scratch::default_dir(asked.dir.as_deref());
     let bytes = checkpoint_bytes(asked.size.as_deref(), &dir)?;
     interrupt::note()?;
-    if scratch::in_memory(&dir) {
+    // What Ctrl-C makes of the work, such as a `cp` that was killed, is not the thing to say.
+    show(&dir, bytes).or_else(|error| interrupt::check().and(Err(error)))
+}
+
+fn show(dir: &Path, bytes: u64) -> Result<()> {
+    if scratch::in_memory(dir) {
         eprintln!("aimss: {} is in memory, so it can't stand for a disk; give --dir on one", dir.display());
     }
-    let disk = Scratch::new(&dir, "demo")?;
+    let disk = Scratch::new(dir, "demo")?;
     let shm = Scratch::new(Path::new("/dev/shm"), "demo")?;
     say(&format!("making a checkpoint of {} (16 shards, 8 optimizer files, an index)", size::human(bytes)));
     let checkpoint = Checkpoint::make(&shm.dir("source")?, bytes)?;

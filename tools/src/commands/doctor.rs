@@ -1,4 +1,5 @@
-//! `aimss doctor`: the checks as text or JSON. What is missing comes with its cost and the command that gives it.
+//! `aimss doctor`: the checks as text or JSON. What is missing comes with its cost and the command that gives
+//! it.
 
 use crate::cli;
 use crate::doctor::{self, Check, Verdict};

@@ -2,7 +2,7 @@
 
 mod render;
 
-use crate::{cli, control, escape};
+use crate::{cli, control, escape, mountinfo};
 use aimss_fs::control::client::{self, Known};
 use aimss_fs::control::status::MountStatus;
 use anyhow::{Result, anyhow, ensure};
@@ -78,8 +78,12 @@ fn look(known: &Known) -> Result<Option<Shown>> {
         ..MountStatus::default()
     };
     status.daemon.pid = known.pid;
-    let m = escape::path(&known.mountpoint);
+    let (b, m) = (escape::path(&known.backing), escape::path(&known.mountpoint));
     status.drain.last_error =
-        Some(format!("The daemon is dead; `aimss umount --lazy {m}` clears what it left."));
+        Some(if mountinfo::at(&known.mountpoint).is_some_and(|mount| mount.is_fuse()) {
+            format!("The daemon is dead; `aimss umount --lazy {m}` clears its mount.")
+        } else {
+            format!("The daemon is dead and nothing is mounted; `aimss mount {b} {m}` takes up what it held.")
+        });
     Ok(Some(Shown { alive: false, status }))
 }

@@ -48,7 +48,8 @@ pub fn passthrough() -> Check {
     }
 }
 
-/// `/proc/config.gz` through gzip (one use of gzip doesn't earn a package), or the distribution's copy in `/boot`.
+/// `/proc/config.gz` through gzip (one use of gzip doesn't earn a package), or the distribution's copy in
+/// `/boot`.
 fn kernel_config() -> Option<String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let packed = || {

@@ -7,10 +7,6 @@ use std::path::Path;
 /// `CAP_SYS_ADMIN` in a capability set of `/proc/self/status`.
 const CAP_SYS_ADMIN_BIT: u32 = 21;
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// `/dev/fuse` must be there, and open for us.
 pub fn fuse_device() -> Check {
     let name = "/dev/fuse";
@@ -21,11 +17,12 @@ pub fn fuse_device() -> Check {
     }
     match std::fs::File::options().read(true).write(true).open("/dev/fuse") {
         Ok(_) => Check::ok(name, "can be opened"),
-        // fusermount3, which is set-uid, opens it for others.
-        Err(_) if !is_root() && privileges::fusermount().is_some() => {
-            Check::ok(name, "opened by fusermount3 for you")
-        }
-        Err(error) => Check::missing(name, crate::commands::why(&error), cost, "chmod 666 /dev/fuse"),
+        Err(error) => Check::missing(
+            name,
+            crate::commands::why(&error),
+            cost,
+            "chmod 666 /dev/fuse   (also for users of fusermount3)",
+        ),
     }
 }
 

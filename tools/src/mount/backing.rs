@@ -1,7 +1,7 @@
 //! Whether a directory can be mounted over: there, writable, nobody else's, and apart from the mount point.
 //!
-//! The mount point may not lie in the backing either: a walk of the mount would come to the mount point and ask the
-//! daemon, which would ask itself.
+//! The mount point may not lie in the backing either: a walk of the mount would come to the mount point and
+//! ask the daemon, which would ask itself.
 
 use crate::{control, escape, mountinfo};
 use aimss_fs::control::client::{self, Known};
@@ -12,8 +12,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// `backing` absolute and without symbolic links, or a sentence that says what is wrong with it. `mountpoint` is
-/// resolved.
+/// `backing` absolute and without symbolic links, or a sentence that says what is wrong with it. `mountpoint`
+/// is resolved.
 pub fn check(backing: &Path, mountpoint: &Path) -> Result<PathBuf> {
     let shown = escape::path(backing);
     match fs::metadata(backing) {

@@ -14,6 +14,9 @@ pub fn check(mountpoint: &Path, allow_other: bool) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
+    if rustix::fs::access("/dev/fuse", Access::READ_OK | Access::WRITE_OK).is_err() {
+        bail!("/dev/fuse can't be opened by you; root can allow it with `chmod 666 /dev/fuse`");
+    }
     if fusermount().is_none() {
         bail!("fusermount3, which mounts for others than root, is missing; install it (`apt install fuse3`)");
     }

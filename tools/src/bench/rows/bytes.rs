@@ -1,7 +1,7 @@
 //! Rows about the bytes of large files: written, read, mapped.
 //!
-//! "Size known" means that the name has been written before: the mount then reserves what the file had. Both sides
-//! rewrite the same name, as a checkpoint that is saved again does.
+//! "Size known" means that the name has been written before: the mount then reserves what the file had. Both
+//! sides rewrite the same name, as a checkpoint that is saved again does.
 
 use super::rate;
 use crate::bench::pairs::{Medians, alternate};

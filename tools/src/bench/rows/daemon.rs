@@ -56,8 +56,8 @@ pub fn processor(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     Ok(vec![hot, drain])
 }
 
-/// `heap-100k`: what 100,000 files of 0 bytes cost, while their names wait for the drain and after it. The files are
-/// in directories of 1,000.
+/// `heap-100k`: what 100,000 files of 0 bytes cost, while their names wait for the drain and after it. The
+/// files are in directories of 1,000.
 pub fn heap(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     let files = context.scaled(FILES);
     let before = held(mount)?;

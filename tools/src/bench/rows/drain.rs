@@ -1,7 +1,8 @@
-//! The row about the drain: 4 GiB of dirty data made durable, against what fio writes to the same disk directly.
+//! The row about the drain: 4 GiB of dirty data made durable, against what fio writes to the same disk
+//! directly.
 //!
-//! fio writes one file of the same size sequentially in 1 MiB blocks with O_DIRECT, eight in flight, and ends with
-//! fsync; its own clock counts, without its start. The drain's time is that of the whole request.
+//! fio writes one file of the same size sequentially in 1 MiB blocks with O_DIRECT, eight in flight, and ends
+//! with fsync; its own clock counts, without its start. The drain's time is that of the whole request.
 
 use super::rate;
 use crate::bench::pairs::{alternate, repeat};

@@ -1,7 +1,7 @@
 //! Rows about a source tree, unpacked by `cp -a` and worked on by ordinary programs.
 //!
-//! The tree is the user's (`--tree`) or a made one in the proportions of a large C or Rust project: directories of a
-//! dozen files, most of a few KiB, some of a hundred.
+//! The tree is the user's (`--tree`) or a made one in the proportions of a large C or Rust project:
+//! directories of a dozen files, most of a few KiB, some of a hundred.
 
 use super::names::against_mergerfs;
 use super::per_second;

@@ -1,8 +1,8 @@
-//! A checkpoint as training programs write them: shards, optimizer files and an index, each under a temporary name
-//! and then renamed; with sums that `sha256sum -c` can verify anywhere.
+//! A checkpoint as training programs write them: shards, optimizer files and an index, each under a temporary
+//! name and then renamed; with sums that `sha256sum -c` can verify anywhere.
 //!
-//! The content is pseudo-random, so that nothing on the way can compress it, and different in each file: one random
-//! block, started at another place for each file. Making it costs nothing while a write is timed.
+//! The content is pseudo-random, so that nothing on the way can compress it, and different in each file: one
+//! random block, started at another place for each file. Making it costs nothing while a write is timed.
 
 use crate::escape;
 use anyhow::{Context as _, Result, bail, ensure};

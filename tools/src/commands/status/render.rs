@@ -1,4 +1,5 @@
-//! A mount's status as text: a heading, then labelled lines, broken at 80 columns, control characters escaped.
+//! A mount's status as text: a heading, then labelled lines, broken at 80 columns, control characters
+//! escaped.
 
 use crate::duration::human as time;
 use crate::escape;

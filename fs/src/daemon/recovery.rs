@@ -1,0 +1,50 @@
+//! Before a mount: finishing what a daemon that died left in arena and journal.
+
+use super::{ServeError, build_engine};
+use crate::config::MountConfig;
+use crate::state::{self, StateDir};
+use aimss_engine::journal::{Journal, replay};
+
+/// Drains what is left, if anything; afterwards the arena is gone. On an error all of it stays.
+pub(super) fn finish_what_was_left(config: &MountConfig, state: &StateDir, node: &str) -> Result<(), ServeError> {
+    let io = |source| ServeError::Io { what: "the arena that the last daemon left can't be read".into(), source };
+    let journal = state.arena().join("journal");
+    let bytes = match std::fs::read(&journal) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(io(e)),
+    };
+    let recovered = replay(&bytes);
+    let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io)?;
+    if recovered.is_empty() {
+        return Ok(());
+    }
+    log::info!(
+        "the last daemon died with {} changes of names and {} files not on the backing: they are drained first",
+        recovered.changes.len(),
+        recovered.nodes.values().filter(|node| node.dirty).count()
+    );
+    let engine = match build_engine(config, &arena, node.into(), Journal::none()) {
+        Ok(engine) => engine,
+        Err(e) => {
+            arena.keep();
+            return Err(e);
+        }
+    };
+    engine.recover(&recovered);
+    engine.start();
+    let drained = engine.drain_all(|_| {});
+    engine.stop();
+    if let Err(source) = drained {
+        arena.keep();
+        return Err(ServeError::Recovery {
+            mountpoint: config.mountpoint.display().to_string(),
+            backing: config.backing.display().to_string(),
+            source,
+        });
+    }
+    if let Err(e) = engine.clear_leftovers() {
+        log::warn!("leftovers of the last daemon stay in the backing's .aimss: {e}");
+    }
+    Ok(())
+}
