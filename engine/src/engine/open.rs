@@ -332,6 +332,12 @@ impl Engine {
                 }
             }
         }
+        if let OpenMode::Daemon(file) = &ended.mode
+            && let Ok(stat) = super::attrs::stat_of_file(file)
+        {
+            // We dated every write ourselves; the file's own times say nothing new.
+            state.file.seen = stat.stamp;
+        }
         if state.file.dirty {
             learned = state.place.as_ref().map(|(parent, _)| (*parent, state.attr.size));
             state.attr_dirty = true;
