@@ -13,7 +13,7 @@
 mod ahead;
 mod lease;
 
-pub use ahead::allocate_ahead;
+pub use ahead::Ahead;
 
 use crate::ids::Ino;
 use crate::{Result, Timestamp};

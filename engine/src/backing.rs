@@ -126,8 +126,16 @@ pub trait Backing: Send + Sync {
     /// Sets (or with `None` removes, if present) one extended attribute.
     fn set_xattr(&self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> io::Result<()>;
     /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `path` is where `to`
-    /// is, for a second descriptor with direct I/O.
-    fn copy_in(&self, path: &[u8], to: &File, from: &[u8], ranges: &[Range<u64>], size: u64) -> io::Result<()>;
+    /// is, for a second descriptor with direct I/O. `written` is told of bytes as they arrive.
+    fn copy_in(
+        &self,
+        path: &[u8],
+        to: &File,
+        from: &[u8],
+        ranges: &[Range<u64>],
+        size: u64,
+        written: &dyn Fn(u64),
+    ) -> io::Result<()>;
     /// Makes a file's content and size durable.
     fn sync_file(&self, file: &File) -> io::Result<()>;
     /// Makes a directory's entries durable.

@@ -14,13 +14,12 @@ mod names;
 mod sched;
 
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::ids::Ino;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::fs::File;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,6 +45,7 @@ pub struct Drain {
     pub(crate) cancelled: AtomicU64,
     pub(crate) conflicts: AtomicU64,
     last_error: Mutex<Option<String>>,
+    full: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Written bytes a while ago, for the rate.
     pub(crate) rate: Mutex<Option<(Instant, u64, f64)>>,
@@ -117,14 +117,6 @@ impl Drain {
         self.unsynced.lock().remove(&ino);
     }
 
-    /// Allocates the rest of a writer's pages beside it.
-    pub(crate) fn ahead(&self, file: File, range: Range<u64>) {
-        // The thread ends with the range; a writer that is faster allocates for itself.
-        let _ = std::thread::Builder::new().name("allocate-ahead".into()).spawn(move || {
-            let _ = crate::arena::allocate_ahead(&file, range);
-        });
-    }
-
     pub(crate) fn count_cancelled(&self, changes: u64) {
         self.cancelled.fetch_add(changes, Ordering::Relaxed);
     }
@@ -137,6 +129,19 @@ impl Drain {
     pub(crate) fn report(&self, sentence: String) {
         log::warn!("{sentence}");
         *self.last_error.lock() = Some(sentence);
+    }
+
+    /// Remembers whether a failure means that there is no room, or no right to write.
+    pub(crate) fn note(&self, error: &Error) {
+        let full = matches!(error, Error::Io(e) if matches!(
+            e.raw_os_error(),
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS)
+        ));
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {

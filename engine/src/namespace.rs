@@ -9,7 +9,7 @@ mod dir;
 mod inode;
 mod table;
 
-pub use dir::{Dir, Entry};
+pub use dir::{Dir, Entry, Expected};
 pub use inode::{
     Baseline, Epoch, FileState, Inode, InodeState, Link, OpenMode, Place, Xattrs, join_path,
 };

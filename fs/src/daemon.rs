@@ -255,6 +255,8 @@ async fn unmount_on_signal(mountpoint: PathBuf) {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return;
     };
+    // A terminal that goes away takes no mount along.
+    let _hangup = signal(SignalKind::hangup());
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

@@ -248,18 +248,27 @@ impl Backing for LocalBacking {
         }
     }
 
-    fn copy_in(&self, path: &[u8], to: &File, from: &[u8], ranges: &[Range<u64>], size: u64) -> io::Result<()> {
+    fn copy_in(
+        &self,
+        path: &[u8],
+        to: &File,
+        from: &[u8],
+        ranges: &[Range<u64>],
+        size: u64,
+        written: &dyn Fn(u64),
+    ) -> io::Result<()> {
         let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
         let direct = (bytes >= DIRECT_BYTES_MIN).then(|| self.open_file(path, OFlags::WRONLY | OFlags::DIRECT));
-        let written = match direct {
-            Some(Ok(direct)) => uring::write_direct(&direct, from, &whole_pages(ranges)),
+        let result = match direct {
+            Some(Ok(direct)) => uring::write_direct(&direct, from, &whole_pages(ranges), written),
             _ => Err(io::ErrorKind::Unsupported.into()),
         };
-        match written {
+        match result {
             // No O_DIRECT or no io_uring here, or a file too small for them: through the page cache.
             Err(e) if !is_storage_failure(&e) => {
                 for range in ranges {
-                    write_all(to, &from[range.start as usize..range.end as usize], range.start)?;
+                    to.write_all_at(&from[range.start as usize..range.end as usize], range.start)?;
+                    written(range.end - range.start);
                 }
             }
             other => other?,
@@ -314,11 +323,6 @@ fn whole_pages(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
         }
     }
     pages
-}
-
-/// `write_all_at` from a mapping whose file may shrink meanwhile: the kernel then reports EFAULT.
-fn write_all(to: &File, from: &[u8], offset: u64) -> io::Result<()> {
-    to.write_all_at(from, offset)
 }
 
 /// chmod that follows no symbolic link: `fchmodat2` where the kernel has it, else through `/proc`.
@@ -415,7 +419,7 @@ mod tests {
         let size = content.len() as u64;
         // SAFETY: the anonymous mapping is rounded up to whole pages by the kernel.
         let whole = unsafe { std::slice::from_raw_parts(padded.as_ptr(), content.len().next_multiple_of(4096)) };
-        backing.copy_in(b"large", &file, whole, &[0..size], size).expect("copy");
+        backing.copy_in(b"large", &file, whole, &[0..size], size, &|_| {}).expect("copy");
         assert_eq!(std::fs::read(dir.path().join("large")).expect("read"), content);
     }
 }

@@ -18,7 +18,7 @@ pub(super) const ALIGN_BYTES: u64 = 4096;
 
 /// Writes `ranges` of `from` to the same offsets of `to`, which was opened with O_DIRECT. Range starts are multiples
 /// of [`ALIGN_BYTES`]; ends too, which may reach past the end of the file's content into its last page.
-pub(super) fn write_direct(to: &File, from: &[u8], ranges: &[Range<u64>]) -> io::Result<()> {
+pub(super) fn write_direct(to: &File, from: &[u8], ranges: &[Range<u64>], written: &dyn Fn(u64)) -> io::Result<()> {
     let mut ring = IoUring::new(DEPTH)?;
     let mut blocks = ranges
         .iter()
@@ -49,7 +49,7 @@ pub(super) fn write_direct(to: &File, from: &[u8], ranges: &[Range<u64>]) -> io:
                     submit(&mut ring, to, from, rest..block.end)?;
                     in_flight += 1;
                 }
-                _ => {}
+                done => written(done as u64),
             }
         }
     }
@@ -62,7 +62,7 @@ fn submit(ring: &mut IoUring, to: &File, from: &[u8], block: Range<u64>) -> io::
         .build()
         .user_data(pack(&block));
     // SAFETY: `source` lies in `from`, which outlives the ring's use here: `write_direct` leaves its loop only when
-    // nothing is in flight, or on an error of the ring itself, whose drop waits for the kernel.
+    // nothing is in flight. On an error of the ring itself writes may be under way; the kernel has pinned their pages.
     unsafe { ring.submission().push(&entry) }.map_err(|_| io::Error::other("io_uring's queue is full"))
 }
 

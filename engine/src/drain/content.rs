@@ -71,6 +71,7 @@ impl Engine {
                     due.failures += 1;
                     due.at = Some(Instant::now() + (RETRY_FIRST * (1 << due.failures.min(5))).min(RETRY_MAX));
                 }
+                self.drain.note(&e);
                 drop(dirty);
                 let path = self.path_of(ino).unwrap_or_default();
                 let path = String::from_utf8_lossy(&path).escape_debug().to_string();
@@ -167,12 +168,18 @@ impl Engine {
         }
         let target_gone = outside.is_some();
         let written = if beside || target_gone {
-            self.write_beside(inode, &path, &source, owner, durable).map(|bytes| (bytes, None))
+            self.write_beside(inode, &path, &source, owner, durable).map(|()| None)
         } else {
             self.write_in_place(inode, &path, &source, owner, durable, chunks)
         };
-        let (bytes, chunks) = written?;
-        self.drain.written.fetch_add(bytes, Ordering::Relaxed);
+        let chunks = match written {
+            Ok(chunks) => chunks,
+            Err(e) => {
+                // The backing may hold a part of it: our own doing, not somebody else's.
+                inode.state.lock().baseline = None;
+                return Err(e);
+            }
+        };
         let after = source.content.stat()?;
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
@@ -207,7 +214,7 @@ impl Engine {
     }
 
     /// Writes the content to a new file in our private directory and renames it over the old one.
-    fn write_beside(&self, inode: &Arc<Inode>, path: &[u8], source: &Source, owner: Owner, durable: bool) -> Result<u64> {
+    fn write_beside(&self, inode: &Arc<Inode>, path: &[u8], source: &Source, owner: Owner, durable: bool) -> Result<()> {
         let beside = format!(".aimss/beside-{}", inode.ino.0).into_bytes();
         match self.backing.unlink(&beside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
@@ -216,7 +223,7 @@ impl Engine {
         let file = match self.backing.create(&beside, 0o600, owner) {
             // No private directory: an engine without a mount's set-up. In place then.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return self.write_in_place(inode, path, source, owner, durable, None).map(|(bytes, _)| bytes);
+                return self.write_in_place(inode, path, source, owner, durable, None).map(|_| ());
             }
             other => other?,
         };
@@ -234,14 +241,14 @@ impl Engine {
             }
         });
         match done {
-            Ok(()) => Ok(ranges.iter().map(|r| r.end - r.start).sum()),
+            Ok(()) => Ok(()),
             Err(e) => {
                 let _ = self.backing.unlink(&beside);
                 inode.state.lock().attr_dirty = true;
                 match e {
                     // The name is on another device than our private directory.
                     Error::NotSupported => {
-                        self.write_in_place(inode, path, source, owner, durable, None).map(|(bytes, _)| bytes)
+                        self.write_in_place(inode, path, source, owner, durable, None).map(|_| ())
                     }
                     other => Err(other),
                 }
@@ -276,7 +283,7 @@ impl Engine {
         owner: Owner,
         durable: bool,
         known: Option<Box<[u128]>>,
-    ) -> Result<(u64, Option<Box<[u128]>>)> {
+    ) -> Result<Option<Box<[u128]>>> {
         let file = match self.backing.open_write(path, owner) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.backing.create(path, 0o600, owner)?,
             other => other?,
@@ -298,17 +305,20 @@ impl Engine {
         if durable {
             self.backing.sync_file(&file)?;
         }
-        Ok((ranges.iter().map(|r| r.end - r.start).sum(), chunks))
+        Ok(chunks)
     }
 
     fn copy(&self, path: &[u8], to: &File, content: &Content, ranges: &[Range<u64>], size: u64) -> Result<()> {
         if ranges.is_empty() || size == 0 {
-            return Ok(self.backing.copy_in(path, to, &[], &[], size)?);
+            return Ok(self.backing.copy_in(path, to, &[], &[], size, &|_| {})?);
         }
         // SAFETY: the mapping is given to system calls only, which report a file that shrank as EFAULT; no code of
         // ours reads it. See the module.
         let mapping = unsafe { memmap2::MmapOptions::new().len(size.next_multiple_of(4096) as usize).map(content.file())? };
-        Ok(self.backing.copy_in(path, to, &mapping, ranges, size)?)
+        let count = |bytes| {
+            self.drain.written.fetch_add(bytes, Ordering::Relaxed);
+        };
+        Ok(self.backing.copy_in(path, to, &mapping, ranges, size, &count)?)
     }
 }
 

@@ -39,6 +39,7 @@ impl Engine {
             Err(e) => {
                 let path = op.change.links().first().map(|link| self.show(link)).unwrap_or_default();
                 self.drain.report(format!("{path}: the backing refused a change of names, which is retried: {e}"));
+                self.drain.note(&e);
                 self.oplog.failed(op.seq, if op.since.elapsed() > RETRY_MAX { RETRY_MAX } else { RETRY_FIRST });
                 Err(e)
             }

@@ -104,6 +104,12 @@ impl Engine {
             self.truncate(ino, size)?;
         }
         let mut state = inode.state.lock();
+        if change.mtime.is_some()
+            && let Some(ahead) = state.file.epoch.as_ref().and_then(|epoch| epoch.ahead.clone())
+        {
+            // Allocation would date the file after what is set here.
+            ahead.call_off();
+        }
         self.fold(ino, &mut state);
         let now = now_after(state.attr.ctime);
         let attr = &mut state.attr;

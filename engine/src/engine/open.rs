@@ -16,12 +16,12 @@
 use super::Engine;
 use super::lookup::now_after;
 use super::room::PROMOTE_BYTES_MAX;
-use crate::arena::{Content, allocate_ahead};
+use crate::arena::{Ahead, Content};
 use crate::attr::Kind;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
 use crate::backing::Owner;
-use crate::namespace::{Epoch, Inode, InodeState, OpenMode, Place, join_path};
+use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place, join_path};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -116,12 +116,15 @@ impl Ended {
     }
 }
 
+/// How it is served, what it was promised, and what is allocated ahead.
+type Served = (Opened, u64, Option<Arc<Ahead>>);
+
 /// What is known of a file's size at its first open.
 #[derive(Clone, Copy)]
 struct Sizes {
     now: u64,
-    /// What it will probably hold when closed; 0 where nothing is known.
-    expected: u64,
+    /// What it will probably hold when closed.
+    expected: Expected,
     /// Mappings outlived its last close.
     mapped: bool,
 }
@@ -129,7 +132,7 @@ struct Sizes {
 /// See [`Engine::known_before`].
 struct KnownBefore {
     place: Place,
-    siblings: u64,
+    siblings: Expected,
     path: Option<Vec<u8>>,
 }
 
@@ -189,9 +192,11 @@ impl Engine {
             let drained = (state.file.place == Place::Backing).then(|| state.drained.first().cloned()).flatten();
             (state.file.place, state.place.clone(), drained)
         };
-        let siblings = name.and_then(|(parent, _)| self.names.lock().dirs.get(&parent).map(|dir| dir.size_hint));
+        let siblings = name.and_then(|(parent, name)| {
+            self.names.lock().dirs.get(&parent).map(|dir| dir.expected_size(&name))
+        });
         let path = drained.and_then(|(parent, name)| Some(join_path(&self.drained_path(parent).ok()?, &name)));
-        KnownBefore { place, siblings: siblings.unwrap_or(0), path }
+        KnownBefore { place, siblings: siblings.unwrap_or(Expected::Unknown), path }
     }
 
     fn open_locked(&self, inode: &Inode, state: &mut InodeState, want: Want, known: &KnownBefore) -> Result<Opened> {
@@ -200,52 +205,69 @@ impl Engine {
         }
         let before = state.attr.size.max(state.baseline.map_or(0, |b| b.size));
         let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place == Place::Backing);
-        let (opened, promised) = if fresh {
+        if !fresh && state.file.place == Place::Backing {
+            let opened = self.serve_backing(known.path.as_deref().ok_or(Error::NotFound)?, want)?;
+            let mode = opened.mode.clone();
+            state.file.epoch = Some(Epoch { mode, handles: 0, writers: 0, promised: 0, ahead: None });
+            return Ok(opened);
+        }
+        let content = if fresh {
             // A file in the arena that was left from an earlier life of this inode goes first.
             self.arena.remove(inode.ino);
             let content = self.arena.create(inode.ino)?;
             state.file.replaced = !state.drained.is_empty();
             state.file.place = Place::Arena;
-            state.file.seen = content.stat()?.stamp;
             state.attr.size = 0;
-            self.serve_arena(inode.ino, Sizes { now: 0, expected: before.max(known.siblings), mapped: false }, content, want)?
-        } else if state.file.place == Place::Arena {
-            let content = self.arena.open_read(inode.ino)?;
-            if !state.file.lingering {
-                state.file.seen = content.stat()?.stamp;
-            }
-            let expected = before.max(known.siblings);
-            let sizes = Sizes { now: state.attr.size, expected, mapped: state.file.lingering };
-            self.serve_arena(inode.ino, sizes, content, want)?
+            Arc::new(content)
         } else {
-            (self.serve_backing(known.path.as_deref().ok_or(Error::NotFound)?, want)?, 0)
+            Arc::new(self.arena.open_read(inode.ino)?)
         };
-        state.file.epoch = Some(Epoch { mode: opened.mode.clone(), handles: 0, writers: 0, promised });
+        let expected = match known.siblings {
+            Expected::Like(size) => Expected::Like(size.max(before)),
+            Expected::Perhaps(_) | Expected::Unknown if before > 0 => Expected::Like(before),
+            other => other,
+        };
+        let was_clean = !fresh && state.file.clean == Some(content.stat()?.stamp);
+        let sizes = Sizes { now: state.attr.size, expected, mapped: state.file.lingering };
+        let (opened, promised, ahead) = self.serve_arena(inode.ino, sizes, &content, want)?;
+        if !state.file.lingering {
+            // What allocation ahead did to the file's times is not a change.
+            state.file.seen = content.stat()?.stamp;
+            if was_clean {
+                state.file.clean = Some(state.file.seen);
+            }
+        }
+        state.file.epoch = Some(Epoch { mode: opened.mode.clone(), handles: 0, writers: 0, promised, ahead });
         Ok(opened)
     }
 
     /// A file whose content is (or will be) in the arena.
-    fn serve_arena(&self, ino: Ino, sizes: Sizes, content: Content, want: Want) -> Result<(Opened, u64)> {
-        let Sizes { now: size, expected, mapped } = sizes;
-        let growth = expected.saturating_sub(size);
-        let verdict = want.passthrough.and_then(|()| match (want.write, expected) {
+    fn serve_arena(&self, ino: Ino, sizes: Sizes, content: &Arc<Content>, want: Want) -> Result<Served> {
+        let growth = match sizes.expected {
+            Expected::Unknown => None,
+            Expected::Perhaps(size) | Expected::Like(size) => Some(size.saturating_sub(sizes.now)),
+        };
+        let verdict = want.passthrough.and_then(|()| match (want.write, growth) {
             (false, _) => Ok((Reason::InMemory, 0)),
             // A mapping of the arena file lives on: what the kernel cached for a file that we serve would not see it.
-            (true, _) if mapped => Ok((Reason::InMemory, 0)),
-            (true, 0) => Err(Reason::SizeUnknown),
-            (true, _) if self.promise(growth) => {
-                if expected >= AHEAD_BYTES_MIN {
-                    self.allocate_ahead(ino, if want.truncate { 0 } else { size }, expected);
-                }
-                Ok((Reason::SizeKnown, growth))
-            }
-            (true, _) => Err(Reason::NoRoom),
+            (true, _) if sizes.mapped => Ok((Reason::InMemory, 0)),
+            (true, None) => Err(Reason::SizeUnknown),
+            (true, Some(growth)) if self.promise(growth) => Ok((Reason::SizeKnown, growth)),
+            (true, Some(_)) => Err(Reason::NoRoom),
         });
         match verdict {
-            Ok((reason, promised)) => Ok((Opened { mode: OpenMode::Arena(Arc::new(content)), reason }, promised)),
+            Ok((reason, promised)) => {
+                let ahead = match sizes.expected {
+                    Expected::Like(size) if want.write && size >= AHEAD_BYTES_MIN => {
+                        self.allocate_ahead(ino, if want.truncate { 0 } else { sizes.now }, size)
+                    }
+                    _ => None,
+                };
+                Ok((Opened { mode: OpenMode::Arena(content.clone()), reason }, promised, ahead))
+            }
             Err(reason) => {
                 let file = self.arena.open_write(ino)?;
-                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason }, 0))
+                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason }, 0, None))
             }
         }
     }
@@ -268,12 +290,18 @@ impl Engine {
     }
 
     /// Allocates the first part of a writer's pages now and the rest beside it.
-    fn allocate_ahead(&self, ino: Ino, from: u64, to: u64) {
-        let Ok(file) = self.arena.open_write(ino) else { return };
+    fn allocate_ahead(&self, ino: Ino, from: u64, to: u64) -> Option<Arc<Ahead>> {
+        let file = self.arena.open_write(ino).ok()?;
+        let ahead = Arc::new(Ahead::default());
         let first = to.min(from.saturating_add(AHEAD_FIRST_BYTES));
-        if allocate_ahead(&file, from..first).is_ok() && first < to {
-            self.drain.ahead(file, first..to);
+        if ahead.allocate(&file, from..first).is_err() || first >= to {
+            return None;
         }
+        let beside = ahead.clone();
+        // The thread ends with the range or when the file is closed; a writer that is faster allocates for itself.
+        let run = move || drop(beside.allocate(&file, first..to));
+        std::thread::Builder::new().name("allocate-ahead".into()).spawn(run).ok()?;
+        Some(ahead)
     }
 
     fn empty_locked(&self, state: &mut InodeState, mode: &OpenMode) -> Result<()> {
@@ -312,7 +340,12 @@ impl Engine {
         if epoch.handles > 0 {
             return Released { last: None };
         }
-        let last = state.file.epoch.take().map(|epoch| Ended { mode: epoch.mode, promised: epoch.promised });
+        let last = state.file.epoch.take().map(|epoch| {
+            if let Some(ahead) = &epoch.ahead {
+                ahead.call_off();
+            }
+            Ended { mode: epoch.mode, promised: epoch.promised }
+        });
         Released { last }
     }
 
@@ -339,7 +372,9 @@ impl Engine {
             state.file.seen = stat.stamp;
         }
         if state.file.dirty {
-            learned = state.place.as_ref().map(|(parent, _)| (*parent, state.attr.size));
+            // Of a sparse file, what it holds.
+            let held = state.attr.size.min(state.attr.blocks * 512);
+            learned = state.place.clone().map(|link| (link, held));
             state.attr_dirty = true;
             self.journal.attributes(ino, &state);
         }
@@ -347,10 +382,10 @@ impl Engine {
         drop(state);
         self.promise_ended(ended.promised);
         drop(ended);
-        if let Some((parent, size)) = learned {
-            if let Some(dir) = self.names.lock().dirs.get_mut(&parent) {
-                dir.learn_size(size);
-            }
+        if let Some(((parent, name), size)) = learned
+            && let Some(dir) = self.names.lock().dirs.get_mut(&parent)
+        {
+            dir.learn_size(&name, size);
         }
         if nameless {
             self.drain.unmark_if_nameless(self, ino);

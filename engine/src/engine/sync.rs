@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// A drain of everything gives up when nothing moved for this long and the backing keeps failing.
 const STALLED: Duration = Duration::from_secs(8);
+/// The same when the backing said that it is full, over quota or read-only, which waiting rarely changes.
+const STALLED_FULL: Duration = Duration::from_secs(1);
 /// Between two looks at the backlog.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -97,7 +99,8 @@ impl Engine {
                 (last, moved) = (backlog, Instant::now());
             }
             let failing = self.oplog.failing() > 0 || self.drain.dirty_inodes().iter().any(|(_, due)| due.failures > 0);
-            if failing && moved.elapsed() > STALLED && written == self.drain.written.load(Ordering::Relaxed) {
+            let patience = if self.drain.is_full() { STALLED_FULL } else { STALLED };
+            if failing && moved.elapsed() > patience && written == self.drain.written.load(Ordering::Relaxed) {
                 return Err(Error::Io(std::io::Error::other(
                     self.drain.last_error().unwrap_or_else(|| "the backing keeps failing".into()),
                 )));

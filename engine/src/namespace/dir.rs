@@ -6,12 +6,16 @@
 use crate::attr::{Kind, Timestamp};
 use crate::ids::{Ino, Name, Seq};
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Instant;
 
 /// Cookies 0 to 2 stand for the start, `.` and `..`.
 const COOKIE_MIN: u64 = 3;
+
+/// Kinds of names whose sizes are remembered in a directory.
+const SHAPES_MAX: usize = 16;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +44,8 @@ pub struct Dir {
     pub version: u64,
     /// The version that a reader was last shown.
     pub shown_version: Option<u64>,
-    /// What the next file made here will probably need, from its siblings; 0 where nothing is known.
-    pub size_hint: u64,
+    /// What files made here came to hold, by the shape of their names, the latest last.
+    sizes: SmallVec<[(u32, u64); 2]>,
     /// Subdirectories here.
     pub subdirectories: u32,
 }
@@ -108,11 +112,53 @@ impl Dir {
         self.entries.is_empty()
     }
 
-    /// Learns from a file that was closed: grows at once, shrinks slowly, so that one small file among large ones
+    /// Learns from a file that was closed. Grows at once, shrinks slowly, so that one small file among large ones
     /// doesn't take the fast path from the next.
-    pub fn learn_size(&mut self, size: u64) {
-        self.size_hint = if size >= self.size_hint { size } else { self.size_hint - (self.size_hint - size) / 8 };
+    pub fn learn_size(&mut self, name: &[u8], size: u64) {
+        let shape = shape(name);
+        let known = self.sizes.iter().position(|(s, _)| *s == shape).map(|at| self.sizes.remove(at).1);
+        if self.sizes.len() >= SHAPES_MAX {
+            self.sizes.remove(0);
+        }
+        let size = known.filter(|&before| before > size).map_or(size, |before| before - (before - size) / 8);
+        self.sizes.push((shape, size));
     }
+
+    /// What a file of this name will probably hold.
+    pub fn expected_size(&self, name: &[u8]) -> Expected {
+        let shape = shape(name);
+        match self.sizes.iter().find(|(s, _)| *s == shape) {
+            Some((_, size)) => Expected::Like(*size),
+            None => self.sizes.last().map_or(Expected::Unknown, |(_, size)| Expected::Perhaps(*size)),
+        }
+    }
+}
+
+/// What is known of the size of a file to come, from its siblings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing.
+    Unknown,
+    /// The last file made in the directory, of another kind, held this.
+    Perhaps(u64),
+    /// Files with names like its own hold this.
+    Like(u64),
+}
+
+/// A name with each run of digits taken for one, hashed: shards and steps are counted, everything else names a kind.
+fn shape(name: &[u8]) -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut in_digits = false;
+    for &byte in name {
+        let digit = byte.is_ascii_digit();
+        if !(digit && in_digits) {
+            let byte = if digit { b'0' } else { byte };
+            // Fowler, Noll and Vo, variant 1a, 32 bits. A collision costs a wrong guess.
+            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+        in_digits = digit;
+    }
+    hash
 }
 
 #[cfg(test)]
@@ -142,5 +188,16 @@ mod tests {
         }
         let unique: std::collections::HashSet<_> = seen.iter().collect();
         assert_eq!((seen.len(), unique.len()), (100, 100));
+    }
+
+    #[test]
+    fn shards_and_steps_are_of_one_kind_and_an_index_is_not() {
+        let mut dir = Dir::default();
+        assert_eq!(dir.expected_size(b"shard_00001.bin"), Expected::Unknown);
+        dir.learn_size(b"shard_00001.bin", 1000);
+        dir.learn_size(b"index.json", 10);
+        assert_eq!(dir.expected_size(b"shard_17.bin"), Expected::Like(1000));
+        assert_eq!(dir.expected_size(b"index.json"), Expected::Like(10));
+        assert_eq!(dir.expected_size(b"notes.txt"), Expected::Perhaps(10));
     }
 }

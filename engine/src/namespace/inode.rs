@@ -1,6 +1,6 @@
 //! One inode: its attributes, where its content is, who has it open, and what the backing has of it.
 
-use crate::arena::{Content, Stamp};
+use crate::arena::{Ahead, Content, Stamp};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::BackingId;
 use crate::ids::{Ino, Name};
@@ -109,6 +109,8 @@ pub struct Epoch {
     pub writers: u32,
     /// Bytes of the arena promised to its writers.
     pub promised: u64,
+    /// Pages being allocated ahead of a writer.
+    pub ahead: Option<Arc<Ahead>>,
 }
 
 /// What the backing held when it was last in step.
@@ -192,7 +194,6 @@ impl FileState {
     /// Marks the content as possibly different from the backing's.
     pub fn touch(&mut self) {
         self.dirty = true;
-        self.clean = None;
         self.dirty_since.get_or_insert_with(Instant::now);
     }
 
