@@ -93,7 +93,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub struct OpLog {
     inner: Mutex<Inner>,
-    /// A change was added or finished.
+    /// A change was finished, or failed.
     changed: Condvar,
 }
 
@@ -139,8 +139,7 @@ impl OpLog {
         }
         let op = Op { seq, change, since: Instant::now(), cancelled: false };
         inner.waiting.insert(seq, Waiting { op, needs, applying: false, not_before: None });
-        drop(inner);
-        self.changed.notify_all();
+        // Nobody is woken: the drain lets changes rest, and looks by itself.
         seq
     }
 
@@ -161,11 +160,13 @@ impl OpLog {
     pub fn next(&self, age: Duration) -> Option<Op> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
-        let seq = inner.waiting.values().find_map(|w| {
+        // In the order of their numbers they are in the order of their age.
+        let old_enough = inner.waiting.values().take_while(|w| now.duration_since(w.op.since) >= age);
+        let seq = old_enough.into_iter().find_map(|w| {
             let ready = !w.applying
                 && w.not_before.is_none_or(|at| at <= now)
                 && w.needs.iter().all(|n| !inner.waiting.contains_key(n));
-            (ready && now.duration_since(w.op.since) >= age).then_some(w.op.seq)
+            ready.then_some(w.op.seq)
         })?;
         let waiting = inner.waiting.get_mut(&seq)?;
         waiting.applying = true;

@@ -9,6 +9,7 @@ mod convert;
 mod passthrough;
 
 use crate::errno::errno;
+use crate::latency::Latency;
 use crate::policy::Policy;
 use crate::posix::{self, Caller};
 use aimss_engine::engine::{DirEntry, Found, SetAttr, Want, Whence};
@@ -53,6 +54,7 @@ pub struct Adapter {
     policy: Arc<Policy>,
     shared: Arc<Shared>,
     registered: Arc<Registered>,
+    latency: Arc<Latency>,
     /// Runs what waits for storage, so that the threads that read requests don't.
     blocking: tokio::runtime::Handle,
 }
@@ -65,7 +67,8 @@ impl Adapter {
         shared: Arc<Shared>,
         blocking: tokio::runtime::Handle,
     ) -> Adapter {
-        Adapter { engine, policy, shared, registered: Arc::default(), blocking }
+        let latency = Latency::start();
+        Adapter { engine, policy, shared, registered: Arc::default(), latency, blocking }
     }
 
     /// Runs what may wait for the backing beside the threads that read requests.
@@ -158,6 +161,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.latency.request();
         match self.engine.lookup(ino(parent), name.as_bytes()) {
             Err(aimss_engine::Error::NotFound) => {
                 let ours = self.engine.absence_is_ours(ino(parent));
@@ -174,6 +178,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.latency.request();
         match self.engine.attr_and_age(ino(number)) {
             Ok(found) => reply.attr(&self.attr_ttl(&found), &attr_out(found.ino, &found.attr)),
             Err(e) => reply.error(errno(&e)),
@@ -198,6 +203,7 @@ impl Filesystem for Adapter {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.latency.request();
         let time = |t| match t {
             TimeOrNow::Now => Timestamp::now(),
             TimeOrNow::SpecificTime(t) => time_in(t),
@@ -238,16 +244,19 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.latency.request();
         let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Directory, mode, umask)
             .and_then(|new| self.engine.make(ino(parent), name.as_bytes(), &new));
         self.reply_entry(made, reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.latency.request();
         reply_empty(self.engine.unlink(ino(parent), name.as_bytes()), reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.latency.request();
         reply_empty(self.engine.rmdir(ino(parent), name.as_bytes()), reply);
     }
 
@@ -269,6 +278,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.latency.request();
         let from = (ino(parent), name.as_bytes());
         let to = (ino(newparent), newname.as_bytes());
         let result = if flags == RenameFlags::RENAME_EXCHANGE {
@@ -286,6 +296,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.latency.request();
         let want = self.want(ino(number), req, flags.0);
         if want.truncate && req.uid() != 0 {
             let _ = posix::kill_privileges(&self.engine, ino(number));
@@ -305,6 +316,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.latency.request();
         let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::File, mode, umask)
             .and_then(|new| self.engine.make(ino(parent), name.as_bytes(), &new));
         match made {
@@ -328,6 +340,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.latency.request();
         passthrough::with_buffer(size as usize, |buffer| match self.engine.read(ino(number), offset, buffer) {
             Ok(n) => reply.data(&buffer[..n]),
             Err(e) => reply.error(errno(&e)),
@@ -346,6 +359,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.latency.request();
         if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
             let _ = posix::kill_privileges(&self.engine, ino(number));
         }
@@ -371,6 +385,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.latency.request();
         self.registered.release(&self.engine, ino(number), fh == handle(true));
         reply.ok();
     }
@@ -471,6 +486,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.latency.request();
         match self.engine.xattr(ino(number), name.as_bytes()) {
             Ok(value) => reply_sized(&value, size, reply),
             Err(e) => reply.error(errno(&e)),

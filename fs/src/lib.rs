@@ -5,6 +5,7 @@
 //! - [`errno`]: the one place where engine errors become errno values.
 //! - [`adapter`]: decodes a request, calls, replies. `fuser` types live there and in [`daemon`] alone.
 //! - [`policy`]: who may have passthrough.
+//! - [`latency`]: processors that stay awake while requests come in bursts.
 //! - [`daemon`]: mounts, serves, drains, leaves nothing behind.
 //! - [`state`]: the directory that outlives a daemon, and the lease on the backing.
 //! - [`control`]: how `aimss status` and its siblings talk to a daemon.
@@ -14,6 +15,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod errno;
+pub mod latency;
 pub mod policy;
 pub mod posix;
 pub mod state;

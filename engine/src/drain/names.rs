@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long the thread sleeps at most when nothing is due.
-const IDLE: Duration = Duration::from_millis(200);
+/// How long the thread sleeps at most when nothing is due; what a caller waits for is applied by himself or at once.
+const IDLE: Duration = Duration::from_millis(20);
 
 impl Engine {
     pub(super) fn run_names(&self) {

@@ -1,0 +1,81 @@
+//! Scratch directories for a backing (on disk), an arena and a journal (in memory). They outlive engines, so that one
+//! can die and the next find what it left.
+
+use super::NEVER;
+use aimss_engine::arena::Arena;
+use aimss_engine::backing::{Backing, LocalBacking};
+use aimss_engine::journal::Journal;
+use aimss_engine::{Engine, EngineConfig};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Room that no test fills.
+pub const AMPLE_BYTES: u64 = 1 << 30;
+
+/// See the module.
+pub struct Ground {
+    disk: TempDir,
+    memory: TempDir,
+}
+
+/// What differs between the engines of the tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub drain_delay: Duration,
+    pub budget_bytes: u64,
+    pub journal: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup { drain_delay: NEVER, budget_bytes: AMPLE_BYTES, journal: false }
+    }
+}
+
+impl Ground {
+    pub fn new() -> Ground {
+        // Objects get the modes they are made with, and their owners may make them: identities by owner need that.
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let disk = tempfile::tempdir().expect("a scratch directory");
+        let memory = tempfile::tempdir_in("/dev/shm").expect("a scratch directory in memory");
+        std::fs::set_permissions(disk.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
+        let ground = Ground { disk, memory };
+        std::fs::create_dir(ground.backing()).expect("mkdir");
+        std::fs::set_permissions(ground.backing(), PermissionsExt::from_mode(0o777)).expect("chmod");
+        std::fs::create_dir(ground.backing().join(".aimss")).expect("mkdir");
+        std::fs::set_permissions(ground.backing().join(".aimss"), PermissionsExt::from_mode(0o700)).expect("chmod");
+        std::fs::create_dir(ground.arena()).expect("mkdir");
+        ground
+    }
+
+    pub fn backing(&self) -> PathBuf {
+        self.disk.path().join("backing")
+    }
+
+    pub fn arena(&self) -> PathBuf {
+        self.memory.path().join("arena")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.memory.path().join("journal")
+    }
+
+    pub fn local(&self) -> Arc<LocalBacking> {
+        Arc::new(LocalBacking::open(&self.backing()).expect("the backing opens"))
+    }
+
+    /// An engine over `backing`, not started.
+    pub fn engine(&self, backing: Arc<dyn Backing>, setup: Setup) -> Arc<Engine> {
+        let config = EngineConfig { fsync_durable: true, drain_delay: setup.drain_delay, node: "here".into() };
+        let arena = Arena::open(&self.arena(), setup.budget_bytes, false).expect("the arena opens");
+        let journal = if setup.journal {
+            Journal::create(&self.journal()).expect("the journal opens")
+        } else {
+            Journal::none()
+        };
+        Engine::new(config, backing, arena, journal).expect("an engine")
+    }
+}

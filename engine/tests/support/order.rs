@@ -1,0 +1,141 @@
+//! A backing as a cut left it, against the partial order that the drain promises (`docs`: "what the drain keeps").
+//!
+//! 1. The entries of each directory are those it had after some prefix of the changes in it; an object that was made
+//!    and removed and nothing else may be missing. A change of two directories is in both or in neither.
+//! 2. Under a name that a rename or link gave, a file's content is not older than at its last close before.
+//! 3. What was synced is there: contents, entries, and the names that lead to them.
+//! 4. A file that the backing had, and that was only ever replaced whole, has one of its contents, exactly.
+//!
+//! Whatever else was being written is a mix of contents that the file had: each byte is a byte of one of them.
+
+use super::ground::Ground;
+use super::model::{Entries, Id, Model, ROOT, id_of};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What lies on the backing.
+#[derive(Debug, Default)]
+struct Lying {
+    directories: BTreeMap<Id, Entries>,
+    files: BTreeMap<Id, Vec<(Id, String, PathBuf)>>,
+}
+
+/// Panics where the order is broken.
+pub fn check(model: &Model, ground: &Ground) {
+    let mut lying = Lying::default();
+    walk(&mut lying, ROOT, &ground.backing());
+    let fitting = prefixes(model, &lying);
+    for (&id, places) in &lying.files {
+        for (dir, name, path) in places {
+            let least = fitting[dir].first().copied().expect("a prefix fits");
+            content(model, id, (*dir, name, path), least);
+        }
+    }
+}
+
+fn walk(lying: &mut Lying, dir: Id, path: &Path) {
+    let mut entries = Entries::new();
+    for entry in std::fs::read_dir(path).expect("a listing") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().into_string().expect("names of the tests");
+        if dir == ROOT && name == ".aimss" {
+            continue;
+        }
+        let m = std::fs::symlink_metadata(entry.path()).expect("an object");
+        let id = id_of(m.uid()).unwrap_or_else(|| panic!("{}: nobody's object", entry.path().display()));
+        entries.insert(name.clone(), id);
+        if m.is_dir() {
+            walk(lying, id, &entry.path());
+        } else if m.is_file() {
+            lying.files.entry(id).or_default().push((dir, name, entry.path()));
+        }
+    }
+    assert!(lying.directories.insert(dir, entries).is_none(), "a directory is in one place");
+}
+
+/// For each directory, the states that it can be in.
+fn prefixes(model: &Model, lying: &Lying) -> BTreeMap<Id, Vec<usize>> {
+    let nothing = Entries::new();
+    let mut fitting: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
+    for id in (0..model.objects.len()).filter(|&id| model.get(id).is_dir()) {
+        let object = model.get(id);
+        let all = 0..object.states.len();
+        let states = match lying.directories.get(&id) {
+            Some(entries) => all.filter(|&k| fits(model, &object.states[k], entries)).collect::<Vec<_>>(),
+            // Removed there, in whatever state it was.
+            None if object.removed => all.collect(),
+            None => all.filter(|&k| fits(model, &object.states[k], &nothing)).collect(),
+        };
+        assert!(
+            !states.is_empty(),
+            "rule 1: the entries of directory #{id} were never these: {:?}\nit had {:#?}",
+            lying.directories.get(&id),
+            object.states
+        );
+        let synced: Vec<usize> = states.iter().copied().filter(|&k| k >= object.states_floor).collect();
+        assert!(
+            !synced.is_empty(),
+            "rule 3: directory #{id} lacks entries that were synced: states {states:?} fit, {} was synced: {:?}",
+            object.states_floor,
+            lying.directories.get(&id),
+        );
+        fitting.insert(id, synced);
+    }
+    consistent(model, fitting)
+}
+
+fn fits(model: &Model, state: &Entries, entries: &Entries) -> bool {
+    let missing = |(name, id): (&String, &Id)| {
+        !entries.contains_key(name) && (!model.get(*id).cancellable || !model.get(*id).removed)
+    };
+    entries.iter().all(|(name, id)| state.get(name) == Some(id)) && !state.iter().any(missing)
+}
+
+/// Strikes states that no state of the other directory of a change agrees with.
+fn consistent(model: &Model, mut fitting: BTreeMap<Id, Vec<usize>>) -> BTreeMap<Id, Vec<usize>> {
+    loop {
+        let mut struck = false;
+        for (one, other) in model.crossings.iter().flat_map(|&(a, b)| [(a, b), (b, a)]) {
+            let done: Vec<bool> = fitting[&other.0].iter().map(|&k| k >= other.1).collect();
+            let states = fitting.get_mut(&one.0).expect("a directory");
+            let before = states.len();
+            states.retain(|&k| done.contains(&(k >= one.1)));
+            struck |= states.len() != before;
+            assert!(!states.is_empty(), "rule 1: a rename is half done, between #{} and #{}", one.0, other.0);
+        }
+        if !struck {
+            return fitting;
+        }
+    }
+}
+
+fn content(model: &Model, id: Id, place: (Id, &String, &Path), least: usize) {
+    let (dir, name, path) = place;
+    let object = model.get(id);
+    let named = object.named.iter().rev().find(|n| n.dir == dir && n.name == *name && n.state <= least);
+    let floor = object.floor.max(named.map_or(0, |named| named.version));
+    let allowed = &object.versions[floor..];
+    let found = std::fs::read(path).expect("a content");
+    let shown = path.display();
+    if object.only_replaced || allowed.len() == 1 {
+        let exact = allowed.iter().any(|version| **version == found);
+        assert!(
+            exact,
+            "rules 2 to 4: {shown} (#{id}) holds {} bytes that it never held from version {floor} on (fsync {}, \
+             rename {:?}, replaced whole {}): {:?}",
+            found.len(),
+            object.floor,
+            named.map(|named| named.version),
+            object.only_replaced,
+            object.versions.iter().map(|version| version.len()).collect::<Vec<_>>()
+        );
+        return;
+    }
+    let least_bytes = allowed.iter().map(|version| version.len()).min().unwrap_or(0);
+    assert!(found.len() >= least_bytes, "rule 2 or 3: {shown} (#{id}) is shorter than it ever was since");
+    for (at, byte) in found.iter().enumerate() {
+        let held = allowed.iter().any(|version| version.get(at) == Some(byte));
+        assert!(held, "rule 2 or 3: byte {at} of {shown} (#{id}) is older than version {floor}");
+    }
+}

@@ -1,0 +1,290 @@
+//! A local backing that counts and logs every call that changes something, knows what is not synced yet, and can fail:
+//! from one call on for good (the power is gone), or for a while.
+//!
+//! A call that is cut in the middle of its bytes writes some of them: that is what a torn write leaves. Each range of
+//! a copy counts as a call.
+
+use aimss_engine::backing::{
+    AttrChange, Backing, BackingId, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+/// When calls fail. Calls are numbered from 0.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    None,
+    /// From call `at` on; if that one copies bytes, so many thousandths of them are written.
+    Cut { at: u64, torn: u64 },
+    /// Calls in this span fail with `errno`.
+    Span { from: u64, until: u64, errno: i32 },
+}
+
+/// See the module.
+pub struct Watched {
+    inner: Arc<LocalBacking>,
+    watch: Mutex<Watch>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    fault: Fault,
+    calls: u64,
+    failed: u64,
+    log: Vec<String>,
+    /// Files with bytes and directories with entries that a loss of power may take.
+    unsynced: BTreeSet<(u64, u64)>,
+    violations: Vec<String>,
+}
+
+impl Watched {
+    pub fn new(inner: Arc<LocalBacking>, fault: Fault) -> Arc<Watched> {
+        let watch = Watch {
+            fault,
+            calls: 0,
+            failed: 0,
+            log: Vec::new(),
+            unsynced: BTreeSet::new(),
+            violations: Vec::new(),
+        };
+        Arc::new(Watched { inner, watch: Mutex::new(watch) })
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.watch.lock().calls
+    }
+
+    /// Calls that were made to fail.
+    pub fn failed(&self) -> u64 {
+        self.watch.lock().failed
+    }
+
+    pub fn set_fault(&self, fault: Fault) {
+        self.watch.lock().fault = fault;
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.watch.lock().log.clone()
+    }
+
+    /// What was done that must never be, such as a rename of a file whose bytes are not durable.
+    pub fn violations(&self) -> Vec<String> {
+        self.watch.lock().violations.clone()
+    }
+
+    pub fn is_unsynced(&self, dev: u64, ino: u64) -> bool {
+        self.watch.lock().unsynced.contains(&(dev, ino))
+    }
+
+    /// Whether the power is gone.
+    pub fn is_cut(&self) -> bool {
+        let watch = self.watch.lock();
+        matches!(watch.fault, Fault::Cut { at, .. } if watch.calls > at)
+    }
+
+    fn call(&self, what: &str, path: &[u8]) -> io::Result<()> {
+        self.watch.lock().call(what, path).map(|_| ())
+    }
+
+    /// The directory of `path` has entries that may be lost.
+    fn entered(&self, path: &[u8]) {
+        let cut = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        if let Ok(stat) = self.inner.stat(&path[..cut]) {
+            self.watch.lock().unsynced.insert(key(stat.id));
+        }
+    }
+
+    fn bytes_of(&self, file: &File) {
+        if let Ok(m) = file.metadata() {
+            self.watch.lock().unsynced.insert((m.dev(), m.ino()));
+        }
+    }
+
+    /// Rule 2: what is about to be named is durable.
+    fn named(&self, what: &str, path: &[u8]) {
+        if let Ok(stat) = self.inner.stat(path)
+            && stat.attr.kind == aimss_engine::Kind::File
+        {
+            let mut watch = self.watch.lock();
+            if watch.unsynced.contains(&key(stat.id)) {
+                let path = String::from_utf8_lossy(path).into_owned();
+                watch.violations.push(format!("{what} of {path}, whose content is not durable"));
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// Counts a call; says how it fails, or that it is the one that is torn.
+    fn call(&mut self, what: &str, path: &[u8]) -> io::Result<Option<u64>> {
+        let number = self.calls;
+        self.calls += 1;
+        let (verdict, torn) = match self.fault {
+            Fault::None => (None, None),
+            Fault::Cut { at, torn } => ((number >= at).then_some(libc::EIO), (number == at).then_some(torn)),
+            Fault::Span { from, until, errno } => ((from..until).contains(&number).then_some(errno), None),
+        };
+        let end = if verdict.is_some() { " FAILS" } else { "" };
+        self.log.push(format!("{number} {what} {}{end}", String::from_utf8_lossy(path)));
+        self.failed += u64::from(verdict.is_some());
+        match (verdict, torn) {
+            (Some(_), Some(torn)) if what == "copy" => Ok(Some(torn)),
+            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno)),
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+fn key(id: BackingId) -> (u64, u64) {
+    (id.dev, id.ino)
+}
+
+impl Backing for Watched {
+    fn stat(&self, path: &[u8]) -> io::Result<Stat> {
+        self.inner.stat(path)
+    }
+
+    fn list(&self, path: &[u8]) -> io::Result<Vec<Listed>> {
+        self.inner.list(path)
+    }
+
+    fn read_link(&self, path: &[u8]) -> io::Result<Vec<u8>> {
+        self.inner.read_link(path)
+    }
+
+    fn open_read(&self, path: &[u8]) -> io::Result<File> {
+        self.inner.open_read(path)
+    }
+
+    fn open_write(&self, path: &[u8], owner: Owner) -> io::Result<File> {
+        self.inner.open_write(path, owner)
+    }
+
+    fn create(&self, path: &[u8], mode: u32, owner: Owner) -> io::Result<File> {
+        self.call("create", path)?;
+        let file = self.inner.create(path, mode, owner)?;
+        self.entered(path);
+        Ok(file)
+    }
+
+    fn make(&self, path: &[u8], make: &Make<'_>, mode: u32, owner: Owner) -> io::Result<()> {
+        self.call("make", path)?;
+        self.inner.make(path, make, mode, owner)?;
+        self.entered(path);
+        Ok(())
+    }
+
+    fn unlink(&self, path: &[u8]) -> io::Result<()> {
+        self.call("unlink", path)?;
+        self.inner.unlink(path)?;
+        self.entered(path);
+        Ok(())
+    }
+
+    fn rmdir(&self, path: &[u8]) -> io::Result<()> {
+        self.call("rmdir", path)?;
+        self.inner.rmdir(path)?;
+        self.entered(path);
+        Ok(())
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> io::Result<()> {
+        let both = [from, b" -> ", to].concat();
+        self.call(if mode == RenameMode::Exchange { "exchange" } else { "rename" }, &both)?;
+        self.named("rename", from);
+        if mode == RenameMode::Exchange {
+            self.named("exchange", to);
+        }
+        self.inner.rename(from, to, mode)?;
+        self.entered(from);
+        self.entered(to);
+        Ok(())
+    }
+
+    fn link(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        self.call("link", &[from, b" -> ", to].concat())?;
+        self.named("link", from);
+        self.inner.link(from, to)?;
+        self.entered(to);
+        Ok(())
+    }
+
+    fn set_attr(&self, path: &[u8], change: &AttrChange) -> io::Result<()> {
+        self.call("set_attr", path)?;
+        self.inner.set_attr(path, change)
+    }
+
+    fn set_file_attr(&self, file: &File, change: &AttrChange) -> io::Result<()> {
+        self.call("set_file_attr", b"")?;
+        self.inner.set_file_attr(file, change)
+    }
+
+    fn xattrs(&self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.inner.xattrs(path)
+    }
+
+    fn set_xattr(&self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        self.call("set_xattr", path)?;
+        self.inner.set_xattr(path, name, value)
+    }
+
+    fn copy_in(
+        &self,
+        path: &[u8],
+        to: &File,
+        from: &[u8],
+        ranges: &[Range<u64>],
+        size: u64,
+        written: &dyn Fn(u64),
+    ) -> io::Result<()> {
+        let mut whole = Vec::new();
+        let empty = 0..0;
+        for range in if ranges.is_empty() { std::slice::from_ref(&empty) } else { ranges } {
+            let verdict = self.watch.lock().call("copy", path);
+            if matches!(verdict, Ok(None)) {
+                whole.push(range.clone());
+                continue;
+            }
+            for range in whole {
+                to.write_all_at(&from[range.start as usize..range.end as usize], range.start)?;
+            }
+            if let Ok(Some(torn)) = verdict {
+                let end = range.start + (range.end - range.start) * torn / 1000;
+                to.write_all_at(&from[range.start as usize..end as usize], range.start)?;
+            }
+            self.bytes_of(to);
+            return Err(verdict.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO)));
+        }
+        self.bytes_of(to);
+        self.inner.copy_in(path, to, from, ranges, size, written)
+    }
+
+    fn sync_file(&self, file: &File) -> io::Result<()> {
+        self.call("sync_file", b"")?;
+        let m = file.metadata()?;
+        self.watch.lock().unsynced.remove(&(m.dev(), m.ino()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &[u8]) -> io::Result<()> {
+        self.call("sync_dir", path)?;
+        let stat = self.inner.stat(path)?;
+        self.watch.lock().unsynced.remove(&key(stat.id));
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.call("sync_all", b"")?;
+        self.watch.lock().unsynced.clear();
+        Ok(())
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        self.inner.room()
+    }
+}
