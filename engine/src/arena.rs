@@ -41,7 +41,9 @@ pub struct Arena {
 pub struct Stamp {
     /// Size in bytes.
     pub size: u64,
-    /// Time of the last write, truncate, or first store into a mapped page.
+    /// Time of the last write, truncate, or first store into a page that was not mapped writable before. A store into
+    /// a page that was read through a writable shared mapping moves nothing: equal stamps alone don't mean equal
+    /// content while anybody could write.
     pub mtime: Timestamp,
 }
 
@@ -136,6 +138,24 @@ impl Arena {
         Ok(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::empty())?))
     }
 
+    /// Copies `source` beside an inode's file; returns the bytes. [`Arena::take_fetched`] or [`Arena::drop_fetched`]
+    /// follows.
+    pub fn fetch(&self, source: &File, ino: Ino) -> io::Result<u64> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let beside = rustix::fs::openat(&self.directory, fetched(ino), flags, Mode::from_raw_mode(0o600))?;
+        io::copy(&mut &*source, &mut File::from(beside))
+    }
+
+    /// Lets what was fetched be the inode's file.
+    pub fn take_fetched(&self, ino: Ino) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.directory, fetched(ino), &self.directory, name(ino))?)
+    }
+
+    /// Drops what was fetched.
+    pub fn drop_fetched(&self, ino: Ino) {
+        let _ = rustix::fs::unlinkat(&self.directory, fetched(ino), rustix::fs::AtFlags::empty());
+    }
+
     /// Gives the memory of an inode's file back (when its last user has gone).
     pub fn remove(&self, ino: Ino) {
         let _ = rustix::fs::unlinkat(&self.directory, name(ino), rustix::fs::AtFlags::empty());
@@ -160,6 +180,10 @@ impl Arena {
     pub fn free_bytes(&self) -> u64 {
         self.budget_bytes.saturating_sub(self.used_bytes())
     }
+}
+
+fn fetched(ino: Ino) -> String {
+    format!("{:x}.fetched", ino.0)
 }
 
 /// Name of an inode's file.

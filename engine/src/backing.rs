@@ -125,11 +125,10 @@ pub trait Backing: Send + Sync {
     fn xattrs(&self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
     /// Sets (or with `None` removes, if present) one extended attribute.
     fn set_xattr(&self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> io::Result<()>;
-    /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `path` is where `to`
-    /// is, for a second descriptor with direct I/O. `written` is told of bytes as they arrive.
+    /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `written` is told of bytes
+    /// as they arrive.
     fn copy_in(
         &self,
-        path: &[u8],
         to: &File,
         from: &[u8],
         ranges: &[Range<u64>],

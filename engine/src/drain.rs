@@ -96,6 +96,26 @@ impl Drain {
         self.dirty.lock().entry(ino).or_insert(Due { since: now, at: None, failures: 0, queued: false });
     }
 
+    /// A thread is through with `ino`: `settled`, or to be tried again at `again`. The inode is locked.
+    pub(crate) fn tried(&self, ino: Ino, settled: bool, again: Instant) {
+        self.full.store(false, Ordering::Relaxed);
+        let mut dirty = self.dirty.lock();
+        if settled {
+            dirty.remove(&ino);
+        } else if let Some(due) = dirty.get_mut(&ino) {
+            (due.queued, due.failures, due.at) = (false, 0, Some(again));
+        }
+    }
+
+    /// A thread failed with `ino`: again, after a pause that grows.
+    pub(crate) fn failed(&self, ino: Ino) {
+        if let Some(due) = self.dirty.lock().get_mut(&ino) {
+            due.queued = false;
+            due.failures += 1;
+            due.at = Some(Instant::now() + (RETRY_FIRST * (1 << due.failures.min(5))).min(RETRY_MAX));
+        }
+    }
+
     pub(crate) fn unmark(&self, ino: Ino) {
         self.dirty.lock().remove(&ino);
     }
@@ -104,7 +124,7 @@ impl Drain {
     pub(crate) fn unmark_if_nameless(&self, engine: &Engine, ino: Ino) {
         let nameless = engine.inode(ino).is_ok_and(|inode| {
             let state = inode.state.lock();
-            state.attr.nlink == 0 && (state.pending == 0 || state.drained.is_empty())
+            state.nameless() && (state.pending == 0 || state.drained.is_empty())
         });
         if nameless {
             self.unmark(ino);

@@ -34,10 +34,35 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug, Default)]
 pub struct Journal {
     /// Guards the end of the file; a leaf lock.
-    file: Mutex<Option<File>>,
+    file: Mutex<Option<End>>,
     path: PathBuf,
     bytes: AtomicU64,
     rewritten: AtomicU64,
+}
+
+/// The end of the journal, where records are added.
+#[derive(Debug)]
+struct End {
+    file: File,
+    /// Bytes of whole records.
+    bytes: u64,
+    /// While the journal is being rewritten: what was added meanwhile.
+    meanwhile: Option<Vec<u8>>,
+}
+
+impl End {
+    /// Adds whole records, or nothing of them: a torn one would hide all that follow.
+    fn add(&mut self, encoded: &[u8]) -> io::Result<()> {
+        if let Err(e) = self.file.write_all(encoded) {
+            self.file.set_len(self.bytes)?;
+            return Err(e);
+        }
+        self.bytes += encoded.len() as u64;
+        if let Some(meanwhile) = &mut self.meanwhile {
+            meanwhile.extend_from_slice(encoded);
+        }
+        Ok(())
+    }
 }
 
 impl Journal {
@@ -50,7 +75,8 @@ impl Journal {
     pub fn create(path: &Path) -> io::Result<Journal> {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
-        Ok(Journal { file: Mutex::new(Some(file)), path: path.into(), ..Journal::default() })
+        let end = End { file, bytes: 0, meanwhile: None };
+        Ok(Journal { file: Mutex::new(Some(end)), path: path.into(), ..Journal::default() })
     }
 
     /// Bytes it holds.
@@ -59,13 +85,10 @@ impl Journal {
     }
 
     fn append(&self, record: &Record<'_>) {
-        let mut file = self.file.lock();
-        let Some(file) = &mut *file else { return };
-        let encoded = record.encode();
-        match file.write_all(&encoded) {
-            Ok(()) => {
-                self.bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
-            }
+        let mut end = self.file.lock();
+        let Some(end) = &mut *end else { return };
+        match end.add(&record.encode()) {
+            Ok(()) => self.bytes.store(end.bytes, Ordering::Relaxed),
             // Memory for the journal ended: the change is in the daemon's memory and in the arena still.
             Err(e) => log::error!("the journal can't be written, so the daemon's death would lose changes: {e}"),
         }
@@ -115,7 +138,7 @@ impl Journal {
         if !state.drained.is_empty() {
             self.append(&Record::node(ino, state));
         }
-        self.append(&Record::Dirty { ino });
+        self.append(&Record::dirty(ino, state));
     }
 
     pub(crate) fn clean(&self, ino: Ino) {
@@ -135,25 +158,27 @@ impl Journal {
         self.bytes() > self.rewritten.load(Ordering::Relaxed) + GROWTH_BYTES_MAX
     }
 
-    /// Replaces the journal by `records`, which say all that is live. The namespace is locked, so nothing is added
-    /// meanwhile that `records` doesn't know.
+    /// From here on, what is added is also kept for the end of [`Journal::rewrite`].
+    pub(crate) fn begin_rewrite(&self) {
+        if let Some(end) = &mut *self.file.lock() {
+            end.meanwhile = Some(Vec::new());
+        }
+    }
+
+    /// Replaces the journal by `records`, gathered since [`Journal::begin_rewrite`], and what was added meanwhile.
     pub(crate) fn rewrite(&self, records: &[Record<'_>]) -> io::Result<()> {
         let mut file = self.file.lock();
-        if file.is_none() {
-            return Ok(());
-        }
+        let Some(end) = &mut *file else { return Ok(()) };
+        let mut buffer: Vec<u8> = records.iter().flat_map(Record::encode).collect();
+        buffer.extend(end.meanwhile.take().unwrap_or_default());
         let beside = self.path.with_extension("new");
         let next = Journal::create(&beside)?;
-        let mut buffer = Vec::new();
-        for record in records {
-            buffer.extend(record.encode());
-        }
         let mut replacement = next.file.into_inner().ok_or(io::ErrorKind::NotFound)?;
-        replacement.write_all(&buffer)?;
+        replacement.add(&buffer)?;
         fs::rename(&beside, &self.path)?;
-        self.bytes.store(buffer.len() as u64, Ordering::Relaxed);
-        self.rewritten.store(buffer.len() as u64, Ordering::Relaxed);
-        *file = Some(replacement);
+        self.bytes.store(replacement.bytes, Ordering::Relaxed);
+        self.rewritten.store(replacement.bytes, Ordering::Relaxed);
+        *end = replacement;
         Ok(())
     }
 }

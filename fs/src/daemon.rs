@@ -53,6 +53,16 @@ pub enum ServeError {
         /// Why.
         source: aimss_engine::Error,
     },
+    /// A daemon died elsewhere, and what it left must come first.
+    #[error(
+        "{backing} was last mounted at {mountpoint} by a daemon that died; mount it there again first, which brings back what it had"
+    )]
+    LeftElsewhere {
+        /// The backing.
+        backing: String,
+        /// Where it was mounted.
+        mountpoint: String,
+    },
     /// A daemon died here, and the backing doesn't take what it left.
     #[error(
         "what the last daemon of {mountpoint} left can't be brought to {backing} yet: {source}; nothing is lost, mount again when the backing works"
@@ -110,19 +120,20 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let lease = match Lease::take(&config.backing, &owner, config.take_over) {
         Ok(lease) => lease,
         Err(e) => {
-            if state.read_record().is_none_or(|record| !record.alive()) {
-                let _ = state.remove();
-            }
+            drop(Cleanup { state });
             return Err(e.into());
         }
     };
     let cleanup = Cleanup { state: state.clone() };
-    if let Err(sentence) = recovery::finish_what_was_left(&config, &state, &node) {
-        // Nothing of it may go: the next mount tries again.
-        std::mem::forget(cleanup);
-        std::mem::forget(lease);
-        return Err(sentence);
+    if let Some(before) = lease.before().filter(|before| before.mountpoint != config.mountpoint && before.node == node)
+        && StateDir::of(&before.mountpoint).has_journal()
+    {
+        return Err(ServeError::LeftElsewhere {
+            backing: config.backing.display().to_string(),
+            mountpoint: before.mountpoint.display().to_string(),
+        });
     }
+    recovery::finish_what_was_left(&config, &state, &node)?;
     let arena_mount = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
     let engine = build_engine(&config, &arena_mount, node, journal)?;
@@ -169,8 +180,10 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     daemon.drain_the_rest();
     engine.stop();
     let root = engine.attr(Ino::ROOT).ok();
-    drop(arena_mount);
-    drop(lease);
+    drop(engine);
+    drop(daemon);
+    arena_mount.discard();
+    lease.give_back();
     if let Some(attr) = root {
         restore_root(&config, &attr);
     }
@@ -275,13 +288,17 @@ fn unmount(mountpoint: &std::path::Path) -> std::io::Result<()> {
     if status.success() { Ok(()) } else { Err(std::io::Error::other("fusermount3 failed")) }
 }
 
-/// Removes the state directory, also when the mount fails half way.
+/// Removes the state directory, also when the mount fails half way; not while it holds what the backing lacks.
 struct Cleanup {
     state: StateDir,
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
+        let served = self.state.read_record().is_some_and(|record| record.alive() && record.pid != std::process::id());
+        if self.state.has_journal() || served {
+            return;
+        }
         if let Err(e) = self.state.remove() {
             log::warn!("the state directory {} stays: {e}", self.state.path().display());
         }

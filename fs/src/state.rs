@@ -127,6 +127,11 @@ impl StateDir {
         self.path.join("arena")
     }
 
+    /// Whether a daemon left a journal here.
+    pub fn has_journal(&self) -> bool {
+        self.arena().join("journal").exists()
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.path.join("control.sock")

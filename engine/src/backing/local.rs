@@ -131,7 +131,18 @@ impl Backing for LocalBacking {
     }
 
     fn open_write(&self, path: &[u8], owner: Owner) -> io::Result<File> {
-        owner.run(|| self.open_file(path, OFlags::RDWR))
+        match owner.run(|| self.open_file(path, OFlags::RDWR)) {
+            // A daemon that is not root, and a file that its owner made read-only after writing it.
+            Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
+                let mode = self.stat(path)?.attr.mode;
+                let change = AttrChange { mode: Some(mode | 0o600), ..AttrChange::default() };
+                self.set_attr(path, &change)?;
+                let opened = self.open_file(path, OFlags::RDWR);
+                self.set_attr(path, &AttrChange { mode: Some(mode), ..AttrChange::default() })?;
+                opened
+            }
+            other => other,
+        }
     }
 
     fn create(&self, path: &[u8], mode: u32, owner: Owner) -> io::Result<File> {
@@ -250,7 +261,6 @@ impl Backing for LocalBacking {
 
     fn copy_in(
         &self,
-        path: &[u8],
         to: &File,
         from: &[u8],
         ranges: &[Range<u64>],
@@ -258,7 +268,11 @@ impl Backing for LocalBacking {
         written: &dyn Fn(u64),
     ) -> io::Result<()> {
         let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
-        let direct = (bytes >= DIRECT_BYTES_MIN).then(|| self.open_file(path, OFlags::WRONLY | OFlags::DIRECT));
+        // A second descriptor of the same file, whatever its name is by now.
+        let again = format!("/proc/self/fd/{}", to.as_raw_fd());
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let direct =
+            (bytes >= DIRECT_BYTES_MIN).then(|| rustix::fs::open(again, flags, Mode::empty()).map(File::from));
         let result = match direct {
             Some(Ok(direct)) => uring::write_direct(&direct, from, &whole_pages(ranges), written),
             _ => Err(io::ErrorKind::Unsupported.into()),
@@ -419,7 +433,7 @@ mod tests {
         let size = content.len() as u64;
         // SAFETY: the anonymous mapping is rounded up to whole pages by the kernel.
         let whole = unsafe { std::slice::from_raw_parts(padded.as_ptr(), content.len().next_multiple_of(4096)) };
-        backing.copy_in(b"large", &file, whole, &[0..size], size, &|_| {}).expect("copy");
+        backing.copy_in(&file, whole, &[0..size], size, &|_| {}).expect("copy");
         assert_eq!(std::fs::read(dir.path().join("large")).expect("read"), content);
     }
 }

@@ -7,21 +7,22 @@
 //! 4. If nobody could write, and the state is what it was, the file is clean. Otherwise it stays dirty, and what was
 //!    written counts as one of the states it had.
 //!
-//! Checksums are taken before a chunk is written: whatever changes in between is found different the next time.
+//! No lock is held while content is copied: names may move on the backing meanwhile, so paths are built anew.
 //! The daemon never reads a mapping of the arena itself, only the kernel does, so that a file that is cut meanwhile
 //! costs an error that is retried, not a signal.
 
-use super::{RETRY_FIRST, RETRY_MAX};
+use super::RETRY_MAX;
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
 use crate::backing::{Owner, RenameMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Inode, OpenMode, Place};
+use crate::namespace::{Inode, InodeState, OpenMode, Place, Xattrs};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -40,6 +41,13 @@ struct Source {
     before: ArenaStat,
     /// Nobody could write when we began.
     quiet: bool,
+    /// Changes counted when we began; see [`crate::namespace::FileState::touched`].
+    touched: u64,
+    /// All content was replaced since the last drain.
+    replaced: bool,
+    owner: Owner,
+    /// Checksums of what the last drain wrote of a file that stays open.
+    chunks: Option<Box<[u128]>>,
 }
 
 impl Engine {
@@ -53,105 +61,117 @@ impl Engine {
 
     /// Books the result of one try.
     fn settled(&self, ino: Ino, result: Result<()>) {
-        let unsettled = self.inode(ino).is_ok_and(|inode| inode.state.lock().unsettled());
-        let mut dirty = self.drain.dirty.lock();
-        match result {
-            Ok(()) if !unsettled => {
-                dirty.remove(&ino);
-            }
-            Ok(()) => {
-                if let Some(due) = dirty.get_mut(&ino) {
-                    (due.queued, due.failures) = (false, 0);
-                    due.at = Some(Instant::now() + RETRY_MAX);
-                }
-            }
-            Err(e) => {
-                if let Some(due) = dirty.get_mut(&ino) {
-                    due.queued = false;
-                    due.failures += 1;
-                    due.at = Some(Instant::now() + (RETRY_FIRST * (1 << due.failures.min(5))).min(RETRY_MAX));
-                }
-                self.drain.note(&e);
-                drop(dirty);
-                let path = self.path_of(ino).unwrap_or_default();
-                let path = String::from_utf8_lossy(&path).escape_debug().to_string();
-                self.drain.report(format!("{path}: not on the backing yet, kept in memory and retried: {e}"));
-            }
-        }
+        let Err(e) = result else {
+            let Ok(inode) = self.inode(ino) else { return self.drain.unmark(ino) };
+            // Decided under the inode's lock: a writer that comes now finds it off the list and puts it there again.
+            let state = inode.state.lock();
+            return self.drain.tried(ino, !state.unsettled(), Instant::now() + RETRY_MAX);
+        };
+        self.drain.note(&e);
+        self.drain.failed(ino);
+        let path = self.path_of(ino).unwrap_or_default();
+        let path = String::from_utf8_lossy(&path).escape_debug().to_string();
+        self.drain.report(format!("{path}: not on the backing yet, kept in memory and retried: {e}"));
     }
 
     /// Brings content and attributes of one object to the backing, where its name is. With `durable`, to stay.
     pub(crate) fn settle(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
         let _turn = self.drain.turn(inode.ino);
-        let _shape = self.shape.read();
-        let Ok(path) = self.drained_path(inode.ino) else {
+        inode.state.lock().settling = true;
+        let result = self.settle_in_turn(inode, durable);
+        inode.state.lock().settling = false;
+        result
+    }
+
+    fn settle_in_turn(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
+        let (dirty, place, named) = {
+            let state = inode.state.lock();
+            (state.file.dirty, state.file.place, !state.drained.is_empty())
+        };
+        if !named && inode.ino != Ino::ROOT {
             // Its name is still to come; whoever brings it, brings this.
             return Ok(());
-        };
-        if inode.kind != Kind::File {
-            if inode.kind == Kind::Directory && self.oplog.concerns_directory(inode.ino) && !durable {
+        }
+        match (inode.kind, dirty, place) {
+            (Kind::File, true, Place::Arena) => return self.copy_content(inode, durable),
+            (Kind::File, true, Place::Backing) => return self.sync_in_place(inode, durable),
+            (Kind::Directory, ..) if self.oplog.concerns_directory(inode.ino) && !durable => {
                 // Its times would be changed again by what waits.
                 return Ok(());
             }
-            self.apply_attributes(inode, &path, false)?;
-            self.journal.clean(inode.ino);
-            return if durable && inode.kind == Kind::Directory { Ok(self.backing.sync_dir(&path)?) } else { Ok(()) };
+            _ => {}
         }
-        let (dirty, place) = {
-            let state = inode.state.lock();
-            (state.file.dirty, state.file.place)
-        };
-        match (dirty, place) {
-            (true, Place::Arena) => self.copy_content(inode, path, durable),
-            (true, Place::Backing) => self.sync_in_place(inode, &path, durable),
-            (true, Place::Empty) | (false, _) => {
-                self.apply_attributes(inode, &path, false)?;
-                {
-                    let mut state = inode.state.lock();
-                    if state.file.place == Place::Empty {
-                        state.file.dirty = false;
-                    }
-                    self.rebase(&mut state, &path)?;
-                }
-                self.journal.clean(inode.ino);
-                if durable { Ok(self.backing.sync_file(&self.backing.open_read(&path)?)?) } else { Ok(()) }
+        let _shape = self.shape.read_recursive();
+        let path = self.drained_path(inode.ino)?;
+        self.apply_attributes(inode, &path, false)?;
+        {
+            let stat = self.backing.stat(&path)?;
+            let mut state = inode.state.lock();
+            if state.file.place == Place::Empty {
+                state.file.dirty = false;
             }
+            state.baseline = Some(crate::engine::baseline(&stat));
+            self.journal_settled(inode.ino, &state);
+        }
+        match inode.kind {
+            Kind::File if durable => Ok(self.backing.sync_file(&self.backing.open_read(&path)?)?),
+            Kind::Directory if durable => Ok(self.backing.sync_dir(&path)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says in the journal what is settled, and what became unsettled meanwhile. The inode is locked.
+    fn journal_settled(&self, ino: Ino, state: &InodeState) {
+        self.journal.clean(ino);
+        if state.attr_dirty || state.xattrs.is_dirty() {
+            self.journal.attributes(ino, state);
+        }
+        if state.file.dirty {
+            self.journal.dirty(ino, state);
         }
     }
 
     /// A file whose content was written to the backing's own file: only durability is missing.
-    fn sync_in_place(&self, inode: &Arc<Inode>, path: &[u8], durable: bool) -> Result<()> {
-        {
+    fn sync_in_place(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
+        let touched = {
             let mut state = inode.state.lock();
             self.fold(inode.ino, &mut state);
-        }
-        self.apply_attributes(inode, path, false)?;
+            state.file.touched
+        };
+        let (path, file) = {
+            let _shape = self.shape.read_recursive();
+            let path = self.drained_path(inode.ino)?;
+            self.apply_attributes(inode, &path, false)?;
+            let file = self.backing.open_read(&path)?;
+            (path, file)
+        };
         if durable {
-            self.backing.sync_file(&self.backing.open_read(path)?)?;
+            self.backing.sync_file(&file)?;
         }
+        let _shape = self.shape.read_recursive();
+        let stat = self.backing.stat(&path)?;
         let mut state = inode.state.lock();
-        if state.file.writers() == 0 {
+        if state.file.writers() == 0 && state.file.touched == touched {
             state.file.dirty = false;
             state.file.dirty_since = None;
         }
-        self.rebase(&mut state, path)
-    }
-
-    /// Remembers what the backing holds now as in step with us.
-    fn rebase(&self, state: &mut crate::namespace::InodeState, path: &[u8]) -> Result<()> {
-        let stat = self.backing.stat(path)?;
         state.baseline = Some(crate::engine::baseline(&stat));
+        self.journal_settled(inode.ino, &state);
         Ok(())
     }
 
-    fn copy_content(&self, inode: &Arc<Inode>, path: Vec<u8>, durable: bool) -> Result<()> {
-        let (source, beside, owner, chunks) = {
+    fn copy_content(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
+        let (source, beside) = {
             let mut state = inode.state.lock();
             let content = self.arena.open_read(inode.ino)?;
             let before = content.stat()?;
             let served_by_us = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
             // While we serve the file we hold a descriptor that writes; but then every write marks it dirty again.
-            let quiet = if served_by_us { state.file.writers() == 0 } else { content.writers_gone() };
+            let quiet = if served_by_us {
+                state.file.writers() == 0 && !state.file.lingering
+            } else {
+                content.writers_gone()
+            };
             if state.file.epoch.is_none() {
                 state.file.lingering = !quiet;
             }
@@ -159,46 +179,82 @@ impl Engine {
                 state.fold(&before);
             }
             let beside = state.file.replaced && state.attr.nlink == 1 && state.drained.len() == 1;
+            let replaced = std::mem::take(&mut state.file.replaced);
             let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
-            (Source { content, before, quiet }, beside, owner, state.file.chunks.take())
+            let touched = state.file.touched;
+            let chunks = state.file.chunks.take();
+            (Source { content, before, quiet, touched, replaced, owner, chunks }, beside)
         };
-        let outside = self.changed_outside(inode, &path);
-        if outside == Some(Outside::Changed) {
-            self.keep_aside(&path)?;
-        }
-        let target_gone = outside.is_some();
-        let written = if beside || target_gone {
-            self.write_beside(inode, &path, &source, owner, durable).map(|()| None)
-        } else {
-            self.write_in_place(inode, &path, &source, owner, durable, chunks)
-        };
-        let chunks = match written {
-            Ok(chunks) => chunks,
+        let written = self.make_way_and_write(inode, &source, beside, durable);
+        let (path, chunks) = match written {
+            Ok(written) => written,
             Err(e) => {
-                // The backing may hold a part of it: our own doing, not somebody else's.
-                inode.state.lock().baseline = None;
+                self.own_what_is_there(inode, source.replaced);
                 return Err(e);
             }
         };
-        let after = source.content.stat()?;
+        self.conclude(inode, &source, &path, chunks)
+    }
+
+    /// After a failure the backing may hold a part of the content: our own doing, not somebody else's.
+    fn own_what_is_there(&self, inode: &Inode, replaced: bool) {
+        let _shape = self.shape.read_recursive();
+        let stat = self.drained_path(inode.ino).ok().and_then(|path| self.backing.stat(&path).ok());
+        let mut state = inode.state.lock();
+        state.file.replaced |= replaced;
+        if let Some(stat) = stat {
+            state.baseline = Some(crate::engine::baseline(&stat));
+        }
+    }
+
+    fn make_way_and_write(
+        &self,
+        inode: &Arc<Inode>,
+        source: &Source,
+        beside: bool,
+        durable: bool,
+    ) -> Result<(Vec<u8>, Option<Box<[u128]>>)> {
+        let outside = {
+            let _shape = self.shape.read_recursive();
+            let path = self.drained_path(inode.ino)?;
+            let outside = self.changed_outside(inode, &path);
+            if outside == Some(Outside::Changed) {
+                self.keep_aside(&path)?;
+                self.redate_parent(inode);
+            }
+            outside
+        };
+        if beside || outside.is_some() {
+            Ok((self.write_beside(inode, source, durable)?, None))
+        } else {
+            self.write_in_place(inode, source, durable)
+        }
+    }
+
+    /// The content is written: is the file clean now?
+    fn conclude(&self, inode: &Inode, source: &Source, path: &[u8], chunks: Option<Box<[u128]>>) -> Result<()> {
+        let stat = self.backing.stat(path).ok();
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
-        self.rebase(&mut state, &path)?;
-        if let Some(baseline) = state.baseline {
-            names.bind(baseline.id, inode.ino);
+        if let Some(stat) = stat {
+            if let Some(before) = state.baseline.filter(|before| before.id != stat.id) {
+                names.unbind(before.id, inode.ino);
+            }
+            state.baseline = Some(crate::engine::baseline(&stat));
+            names.bind(stat.id, inode.ino);
         }
         drop(names);
         state.file.chunks = chunks;
-        state.file.replaced = false;
-        let unchanged = source.before.stamp == after.stamp && state.file.place == Place::Arena;
-        if source.quiet && unchanged && state.file.writers() == 0 {
+        let after = source.content.stat()?;
+        let unchanged = source.before.stamp == after.stamp && state.file.touched == source.touched;
+        if source.quiet && unchanged && state.file.place == Place::Arena && state.file.writers() == 0 {
             state.file.dirty = false;
             state.file.dirty_since = None;
             state.file.lingering = false;
             state.file.chunks = None;
             state.file.clean = Some(after.stamp);
-            self.journal.clean(inode.ino);
         }
+        self.journal_settled(inode.ino, &state);
         Ok(())
     }
 
@@ -213,104 +269,140 @@ impl Engine {
         }
     }
 
-    /// Writes the content to a new file in our private directory and renames it over the old one.
-    fn write_beside(&self, inode: &Arc<Inode>, path: &[u8], source: &Source, owner: Owner, durable: bool) -> Result<()> {
+    /// Writes the content to a new file in our private directory and renames it over the old one; returns its path.
+    fn write_beside(&self, inode: &Arc<Inode>, source: &Source, durable: bool) -> Result<Vec<u8>> {
         let beside = format!(".aimss/beside-{}", inode.ino.0).into_bytes();
         match self.backing.unlink(&beside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
             _ => {}
         }
-        let file = match self.backing.create(&beside, 0o600, owner) {
+        let file = match self.backing.create(&beside, 0o600, source.owner) {
             // No private directory: an engine without a mount's set-up. In place then.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return self.write_in_place(inode, path, source, owner, durable, None).map(|_| ());
+                return Ok(self.write_in_place(inode, source, durable)?.0);
             }
             other => other?,
         };
         let size = source.before.stamp.size;
         let ranges = data_ranges(source.content.file(), size)?;
-        let done = self.copy(&beside, &file, &source.content, &ranges, size).and_then(|()| {
-            self.mark_all_attributes(inode);
-            self.apply_attributes(inode, &beside, true)?;
-            // Durable before it takes the name, whoever asks: a crash leaves the old content or the new, whole.
-            self.backing.sync_file(&file)?;
-            self.redate_parent(inode);
-            match self.backing.rename(&beside, path, RenameMode::Replace) {
-                Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Err(Error::NotSupported),
-                other => Ok(other?),
-            }
-        });
+        let done = self.copy(&file, &source.content, &ranges, size).and_then(|()| self.move_in(inode, &beside, &file));
         match done {
-            Ok(()) => Ok(()),
+            Ok(path) => Ok(path),
             Err(e) => {
                 let _ = self.backing.unlink(&beside);
-                inode.state.lock().attr_dirty = true;
+                self.mark_all_attributes(inode)?;
                 match e {
                     // The name is on another device than our private directory.
-                    Error::NotSupported => {
-                        self.write_in_place(inode, path, source, owner, durable, None).map(|_| ())
-                    }
+                    Error::NotSupported => Ok(self.write_in_place(inode, source, durable)?.0),
                     other => Err(other),
                 }
             }
         }
     }
 
-    /// The backing is about to date a directory anew; its times here are the ones that count.
+    /// Gives a file written beside its attributes and the name.
+    fn move_in(&self, inode: &Arc<Inode>, beside: &[u8], file: &File) -> Result<Vec<u8>> {
+        let _shape = self.shape.read_recursive();
+        let path = self.drained_path(inode.ino)?;
+        self.mark_all_attributes(inode)?;
+        self.apply_attributes(inode, beside, true)?;
+        // Durable before it takes the name, whoever asks: a crash leaves the old content or the new, whole.
+        self.backing.sync_file(file)?;
+        self.redate_parent(inode);
+        match self.backing.rename(beside, &path, RenameMode::Replace) {
+            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Err(Error::NotSupported),
+            other => Ok(other.map(|()| path)?),
+        }
+    }
+
+    /// The backing is about to change a directory: its times here are the ones that count, and its entries are to be
+    /// made durable by the next fsync that needs them.
     fn redate_parent(&self, inode: &Inode) {
         let parent = inode.state.lock().drained.first().map(|link| link.0);
         if let Some(parent) = parent.and_then(|parent| self.inode(parent).ok()) {
             parent.state.lock().attr_dirty = true;
             self.drain.mark(parent.ino);
+            self.drain.unsynced(parent.ino);
         }
     }
 
     /// A new file has none of the old one's attributes.
-    fn mark_all_attributes(&self, inode: &Arc<Inode>) {
-        let _ = self.load_xattrs_for_drain(inode);
+    fn mark_all_attributes(&self, inode: &Arc<Inode>) -> Result<()> {
+        self.load_xattrs_for_drain(inode)?;
         let mut state = inode.state.lock();
         state.attr_dirty = true;
-        if let crate::namespace::Xattrs::Known(known) = &mut state.xattrs {
-            known.1 = known.0.keys().cloned().collect();
+        if let Xattrs::Known(known) = &mut state.xattrs {
+            let names: Vec<_> = known.0.keys().cloned().collect();
+            known.1.extend(names);
         }
+        Ok(())
     }
 
+    /// Writes the content into the file that is there; returns its path, and the checksums of its chunks where it is
+    /// still being written.
     fn write_in_place(
         &self,
         inode: &Arc<Inode>,
-        path: &[u8],
         source: &Source,
-        owner: Owner,
         durable: bool,
-        known: Option<Box<[u128]>>,
-    ) -> Result<Option<Box<[u128]>>> {
-        let file = match self.backing.open_write(path, owner) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.backing.create(path, 0o600, owner)?,
-            other => other?,
+    ) -> Result<(Vec<u8>, Option<Box<[u128]>>)> {
+        let file = {
+            let _shape = self.shape.read_recursive();
+            let path = self.drained_path(inode.ino)?;
+            match self.backing.open_write(&path, source.owner) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.backing.create(&path, 0o600, source.owner)?,
+                other => other?,
+            }
         };
         let size = source.before.stamp.size;
-        let held = file.metadata()?.len();
-        // Where the old file holds bytes, our holes must be written as zeros.
-        let mut ranges = if held == 0 { data_ranges(source.content.file(), size)? } else { one_range(size) };
-        let mut chunks = None;
-        if !source.quiet || known.is_some() {
-            let now = checksums(source.content.file(), size)?;
-            if let Some(known) = &known {
-                ranges = changed_chunks(known, &now, size);
+        let chunks = match &source.chunks {
+            Some(known) => Some(self.write_changed(&file, source.content.file(), known, size)?),
+            None => {
+                // Before the copy: what changes in between is found different the next time.
+                let sums = if source.quiet { None } else { Some(checksums(source.content.file(), size)?) };
+                // Where the old file holds bytes, our holes must be written as zeros.
+                let empty = file.metadata()?.len() == 0;
+                let ranges = if empty { data_ranges(source.content.file(), size)? } else { one_range(size) };
+                self.copy(&file, &source.content, &ranges, size)?;
+                sums
             }
-            chunks = Some(now);
-        }
-        self.copy(path, &file, &source.content, &ranges, size)?;
-        self.apply_attributes(inode, path, true)?;
+        };
+        let path = {
+            let _shape = self.shape.read_recursive();
+            let path = self.drained_path(inode.ino)?;
+            self.apply_attributes(inode, &path, true)?;
+            path
+        };
         if durable {
             self.backing.sync_file(&file)?;
         }
-        Ok(chunks)
+        Ok((path, chunks))
     }
 
-    fn copy(&self, path: &[u8], to: &File, content: &Content, ranges: &[Range<u64>], size: u64) -> Result<()> {
+    /// Writes the chunks whose checksum changed. What is summed is what is written, whatever happens meanwhile.
+    fn write_changed(&self, to: &File, from: &File, known: &[u128], size: u64) -> Result<Box<[u128]>> {
+        let mut buffer = vec![0; CHUNK_BYTES as usize];
+        let mut sums = Vec::with_capacity(size.div_ceil(CHUNK_BYTES) as usize);
+        for (i, at) in (0..size).step_by(CHUNK_BYTES as usize).enumerate() {
+            let chunk = &mut buffer[..CHUNK_BYTES.min(size - at) as usize];
+            crate::arena::read_exact_at(from, chunk, at)?;
+            let sum = xxh3_128(chunk);
+            // The last chunk that was known may have grown.
+            if known.get(i) != Some(&sum) || i + 1 >= known.len() {
+                to.write_all_at(chunk, at)?;
+                self.drain.written.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            }
+            sums.push(sum);
+        }
+        if to.metadata()?.len() != size {
+            to.set_len(size)?;
+        }
+        Ok(sums.into())
+    }
+
+    fn copy(&self, to: &File, content: &Content, ranges: &[Range<u64>], size: u64) -> Result<()> {
         if ranges.is_empty() || size == 0 {
-            return Ok(self.backing.copy_in(path, to, &[], &[], size, &|_| {})?);
+            return Ok(self.backing.copy_in(to, &[], &[], size, &|_| {})?);
         }
         // SAFETY: the mapping is given to system calls only, which report a file that shrank as EFAULT; no code of
         // ours reads it. See the module.
@@ -318,7 +410,7 @@ impl Engine {
         let count = |bytes| {
             self.drain.written.fetch_add(bytes, Ordering::Relaxed);
         };
-        Ok(self.backing.copy_in(path, to, &mapping, ranges, size, &count)?)
+        Ok(self.backing.copy_in(to, &mapping, ranges, size, &count)?)
     }
 }
 
@@ -365,40 +457,4 @@ fn checksums(file: &File, size: u64) -> Result<Box<[u128]>> {
             Ok(xxh3_128(chunk))
         })
         .collect()
-}
-
-/// The chunks that differ; the last one of the shorter list counts as changed, it may have grown.
-fn changed_chunks(before: &[u128], now: &[u128], size: u64) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for (i, sum) in now.iter().enumerate() {
-        if before.get(i) == Some(sum) && i + 1 < before.len() {
-            continue;
-        }
-        let start = i as u64 * CHUNK_BYTES;
-        let end = (start + CHUNK_BYTES).min(size);
-        match ranges.last_mut() {
-            Some(last) if last.end == start => last.end = end,
-            _ => ranges.push(start..end),
-        }
-    }
-    ranges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_changed_chunks_are_written() {
-        let before = [1, 2, 3, 4];
-        let now = [1, 9, 3, 4];
-        let size = 4 * CHUNK_BYTES;
-        assert_eq!(changed_chunks(&before, &now, size), vec![CHUNK_BYTES..2 * CHUNK_BYTES, 3 * CHUNK_BYTES..size]);
-    }
-
-    #[test]
-    fn chunks_behind_the_old_end_are_written() {
-        let size = 3 * CHUNK_BYTES - 5;
-        assert_eq!(changed_chunks(&[1], &[1, 2, 3], size), vec![0..size]);
-    }
 }

@@ -51,12 +51,12 @@ impl Engine {
         {
             let mut names = self.names.lock();
             for link in op.change.links() {
-                if let Some(dir) = names.dirs.get_mut(&link.0)
-                    && dir.whiteouts.get(&link.1) == Some(&op.seq)
-                {
-                    dir.whiteouts.remove(&link.1);
-                    // A look at the backing that began before must not bring the name back.
-                    dir.version += 1;
+                if let Some(dir) = names.dirs.get_mut(&link.0) {
+                    // A look at the backing that began before must not bring a name back, or take one away.
+                    dir.touch(&link.1);
+                    if dir.whiteouts.get(&link.1) == Some(&op.seq) {
+                        dir.whiteouts.remove(&link.1);
+                    }
                 }
             }
             let directories = op.change.directories();
@@ -110,7 +110,7 @@ impl Engine {
                 self.settle_named(*ino)?;
                 let inode = self.inode(*ino)?;
                 {
-                    let _shape = self.shape.read();
+                    let _shape = self.shape.read_recursive();
                     let (from, to) = (self.drained_path(*ino)?, self.path_in(link)?);
                     if !(self.is_recovering() && self.backing.stat(&to).is_ok()) {
                         self.clear_the_way(&to)?;
@@ -126,10 +126,11 @@ impl Engine {
                 let _shape = self.shape.write();
                 match self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace) {
                     Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_recovering() => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => self.source_is_gone(*ino, from),
                     other => other?,
                 }
-                if let Some(inode) = replaced.and_then(|ino| self.inode(ino).ok()) {
-                    inode.state.lock().drained.retain(|link| link != to);
+                if let Some(replaced) = replaced {
+                    self.lose_drained(*replaced, to);
                 }
                 self.move_drained(*ino, from, to);
                 Ok(())
@@ -185,74 +186,65 @@ impl Engine {
 
     fn apply_make(&self, ino: Ino, link: &Link) -> Result<()> {
         let inode = self.inode(ino)?;
-        let path = {
-            let _shape = self.shape.read();
-            self.path_in(link)?
-        };
-        self.clear_the_way_for(&inode, &path)?;
+        if !inode.state.lock().drained.contains(link) {
+            self.make_on_backing(&inode, link)?;
+        }
+        // The name is there, and the change done, whatever becomes of the rest: that is tried again by itself, and
+        // whatever needs it waits for it.
+        let with_name = inode.kind != Kind::Directory && self.is_small_and_closed(&inode);
+        if with_name && let Err(e) = self.settle(&inode, false) {
+            self.drain.note(&e);
+            self.drain.report(format!("{}: not on the backing yet, kept in memory and retried: {e}", self.show(link)));
+        }
+        self.drain.mark(ino);
+        Ok(())
+    }
+
+    fn make_on_backing(&self, inode: &Inode, link: &Link) -> Result<()> {
+        let _shape = self.shape.read_recursive();
+        let path = self.path_in(link)?;
+        self.clear_the_way_for(inode, &path)?;
         let (attr, target) = {
             let state = inode.state.lock();
             (state.attr, state.target.clone())
         };
         let owner = Owner { uid: attr.uid, gid: attr.gid };
+        let made_before = self.is_recovering() && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
         match inode.kind {
-            Kind::File => {
-                let file = match self.backing.create(&path, attr.mode, owner) {
-                    // Made by the daemon that died.
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.is_recovering() => {
-                        self.backing.open_write(&path, Owner::ROOT)?
-                    }
-                    other => other?,
-                };
-                let stat = self.backing.stat(&path)?;
-                {
-                    let mut names = self.names.lock();
-                    names.bind(stat.id, ino);
-                    let mut state = inode.state.lock();
-                    state.drained.push(link.clone());
-                    state.baseline = Some(crate::engine::baseline(&stat));
-                    state.attr_dirty = true;
-                }
-                drop(file);
-                if self.is_small_and_closed(&inode) {
-                    self.settle(&inode, false)?;
-                }
-                return Ok(());
-            }
+            _ if made_before => {}
+            Kind::File => drop(self.backing.create(&path, attr.mode, owner)?),
             Kind::Directory => match self.backing.make(&path, &Make::Directory, attr.mode | 0o700, owner) {
                 // A directory that appeared outside under the same name is the same directory.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             },
-            _ if self.is_recovering() && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind) => {}
             Kind::Symlink => {
                 self.backing.make(&path, &Make::Symlink(target.as_deref().unwrap_or_default()), 0o777, owner)?;
             }
             kind => self.backing.make(&path, &Make::Node(kind, attr.rdev), attr.mode, owner)?,
         }
-        let stat = self.backing.stat(&path)?;
+        let stat = self.backing.stat(&path);
         {
             let mut names = self.names.lock();
-            names.bind(stat.id, ino);
             let mut state = inode.state.lock();
             state.drained.push(link.clone());
-            state.baseline = Some(crate::engine::baseline(&stat));
             state.attr_dirty = true;
+            if let Ok(stat) = stat {
+                names.bind(stat.id, inode.ino);
+                state.baseline = Some(crate::engine::baseline(&stat));
+            }
         }
         if inode.kind == Kind::Directory {
-            // Its own attributes follow when nothing waits in it any more, except for what keeps others out.
+            // The rest of its attributes follows when nothing waits in it any more, except for what keeps others out.
             let change = AttrChange { owner: Some((attr.uid, attr.gid)), mode: Some(attr.mode), times: None };
             self.backing.set_attr(&path, &change)?;
-            self.drain.mark(ino);
-            Ok(())
-        } else {
-            self.settle(&inode, false)
         }
+        Ok(())
     }
 
     fn is_small_and_closed(&self, inode: &Inode) -> bool {
         let state = inode.state.lock();
-        state.file.writers() == 0 && state.attr.size <= super::content::WITH_NAME_BYTES_MAX
+        inode.kind != Kind::File || state.file.writers() == 0 && state.attr.size <= super::content::WITH_NAME_BYTES_MAX
     }
 
     fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
@@ -273,11 +265,34 @@ impl Engine {
             }
             Err(e) => return Err(e.into()),
         }
+        self.lose_drained(ino, link);
+        Ok(())
+    }
+
+    /// The backing no longer has `ino` under `link`. With the last name its number there is free for others.
+    fn lose_drained(&self, ino: Ino, link: &Link) {
+        let Ok(inode) = self.inode(ino) else { return };
+        let mut names = self.names.lock();
+        let mut state = inode.state.lock();
+        state.drained.retain(|drained| drained != link);
+        if state.drained.is_empty()
+            && let Some(baseline) = state.baseline.take()
+        {
+            names.unbind(baseline.id, ino);
+        }
+    }
+
+    /// Somebody removed on the backing what is to be renamed there. What we hold of it is written anew.
+    fn source_is_gone(&self, ino: Ino, from: &Link) {
+        self.drain.conflicts.fetch_add(1, Ordering::Relaxed);
+        self.drain.report(format!("{}: renamed here, but gone on the backing", self.show(from)));
         if let Ok(inode) = self.inode(ino) {
             let mut state = inode.state.lock();
-            state.drained.retain(|other| other != link);
+            if state.file.place == crate::namespace::Place::Arena {
+                state.file.touch();
+                self.drain.mark(ino);
+            }
         }
-        Ok(())
     }
 
     /// Where the backing would have a name.

@@ -50,17 +50,21 @@ impl Engine {
                         due.at = Some(now + OPEN_FILES_EVERY);
                     }
                 }
-                Verdict::WhenNamed => {}
-                Verdict::Never => self.drain.unmark(ino),
+                Verdict::WhenNamed | Verdict::Settled => {}
             }
         }
     }
 
     fn verdict(&self, ino: Ino, urgent: bool) -> Verdict {
-        let Ok(inode) = self.inode(ino) else { return Verdict::Never };
+        let Ok(inode) = self.inode(ino) else {
+            self.drain.unmark(ino);
+            return Verdict::Settled;
+        };
         let mut state = inode.state.lock();
         if !state.unsettled() {
-            return Verdict::Never;
+            // Off the list under its lock, so that a writer who comes now puts it there again.
+            self.drain.unmark(ino);
+            return Verdict::Settled;
         }
         if state.drained.is_empty() {
             return Verdict::WhenNamed;
@@ -79,7 +83,8 @@ impl Engine {
             Some(OpenMode::Backing(_)) => Verdict::Later,
             None if state.file.lingering => {
                 self.ask_again(ino, &mut state);
-                if state.file.lingering { Verdict::Later } else { Verdict::Now }
+                // Once, and again when the mapping is gone.
+                if state.file.lingering && state.file.chunks.is_some() { Verdict::Later } else { Verdict::Now }
             }
             _ => Verdict::Now,
         }
@@ -114,6 +119,6 @@ enum Verdict {
     Later,
     /// When the change that makes its name is applied.
     WhenNamed,
-    /// It is settled.
-    Never,
+    /// It is settled, and off the list.
+    Settled,
 }

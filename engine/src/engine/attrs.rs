@@ -39,8 +39,7 @@ impl Engine {
         let inode = self.inode(ino)?;
         let stale = {
             let state = inode.state.lock();
-            let in_step = !state.unsettled() && state.pending == 0 && state.place.is_some();
-            in_step && state.file.epoch.is_none() && !state.file.lingering
+            state.in_step() && state.place.is_some()
         };
         if stale && ino != Ino::ROOT {
             self.revalidate(&inode)?;
@@ -122,7 +121,6 @@ impl Engine {
         let attr = *attr;
         state.attr_dirty = true;
         self.journal.attributes(ino, &state);
-        drop(state);
         self.drain.mark(ino);
         Ok(attr)
     }
@@ -150,7 +148,7 @@ impl Engine {
         if let Some(target) = inode.state.lock().target.clone() {
             return Ok(target);
         }
-        let _shape = self.shape.read();
+        let _shape = self.shape.read_recursive();
         let target: Box<[u8]> = self.backing.read_link(&self.drained_path(ino)?)?.into();
         inode.state.lock().target = Some(target.clone());
         Ok(target)
@@ -168,14 +166,18 @@ impl InodeState {
             }
             self.file.seen = stat.stamp;
         }
-        self.attr.atime = self.attr.atime.max(stat.atime);
+        if stat.atime != self.file.seen_atime {
+            // Read since we looked. What an application set itself stays until then.
+            self.attr.atime = stat.atime;
+            self.file.seen_atime = stat.atime;
+        }
         // Blocks allocated ahead of a writer are the daemon's, not the file's.
         self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
     }
 
     /// After a change of content that we made ourselves and dated: what the file says now is known.
     pub(crate) fn seen(&mut self, stat: &ArenaStat) {
-        self.file.seen = stat.stamp;
+        self.file.know(stat);
         self.attr.size = stat.stamp.size;
         self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
         let now = now_after(self.attr.ctime);

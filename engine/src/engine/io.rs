@@ -66,7 +66,11 @@ impl Engine {
         let in_arena = inode.state.lock().file.place == Place::Arena;
         if in_arena && !self.make_room(data.len() as u64) {
             // No room and nothing to evict: the file goes on at the backing's speed.
-            self.move_to_backing(ino)?;
+            match self.move_to_backing(ino) {
+                // It has no name there, or is in passthrough: it stays.
+                Err(Error::NotFound) => {}
+                other => other?,
+            }
         }
         let mut state = inode.state.lock();
         let Some(OpenMode::Daemon(file)) = state.file.epoch.as_ref().map(|e| e.mode.clone()) else {
@@ -75,19 +79,24 @@ impl Engine {
             return self.change_content(&inode, |file| file.write_all_at(data, offset), false);
         };
         let at = if append { state.attr.size } else { offset };
-        file.write_all_at(data, at)?;
+        if let Err(e) = file.write_all_at(data, at) {
+            // A part may have arrived.
+            let stat = stat_of_file(&file)?;
+            state.seen(&stat);
+            state.file.touch();
+            self.drain.mark(ino);
+            return Err(e.into());
+        }
         let size = state.attr.size.max(at + data.len() as u64);
         let now = super::lookup::now_after(state.attr.ctime);
         let attr = &mut state.attr;
         (attr.size, attr.mtime, attr.ctime) = (size, now, now);
         attr.blocks = size.div_ceil(512);
-        let first = !state.file.dirty;
-        state.file.touch();
-        if first {
+        if !state.file.dirty {
             self.journal.dirty(ino, &state);
-            drop(state);
             self.drain.mark(ino);
         }
+        state.file.touch();
         Ok(())
     }
 
@@ -102,7 +111,7 @@ impl Engine {
             (None, Place::Empty) => return Err(Error::Invalid),
             (None, Place::Backing) => {
                 drop(state);
-                let _shape = self.shape.read();
+                let _shape = self.shape.read_recursive();
                 Arc::new(self.backing.open_read(&self.drained_path(ino)?)?)
             }
         })
@@ -118,19 +127,23 @@ impl Engine {
         if inode.kind != Kind::File {
             return Err(Error::Invalid);
         }
-        let cold = {
-            let state = inode.state.lock();
+        let cold = |state: &crate::namespace::InodeState| {
             state.file.place == Place::Backing && state.file.epoch.is_none() && !emptied
         };
-        if cold {
-            if self.make_room(inode.state.lock().attr.size) {
-                self.promote(inode)?;
-            }
-            if inode.state.lock().file.place == Place::Backing {
-                return self.change_on_backing(inode, change);
-            }
+        let size = {
+            let state = inode.state.lock();
+            cold(&state).then_some(state.attr.size)
+        };
+        if let Some(size) = size
+            && self.make_room(size)
+        {
+            self.promote(inode)?;
         }
         let mut state = inode.state.lock();
+        if cold(&state) {
+            drop(state);
+            return self.change_on_backing(inode, change);
+        }
         self.fold(inode.ino, &mut state);
         let (file, view) = match state.file.epoch.as_ref().map(|e| e.mode.clone()) {
             Some(OpenMode::Arena(content)) => (reopen(content.file())?, None),
@@ -151,12 +164,8 @@ impl Engine {
             state.file.replaced = true;
         }
         state.seen(&stat);
-        if !state.file.dirty {
-            self.journal.dirty(inode.ino, &state);
-        }
+        self.journal.dirty(inode.ino, &state);
         state.file.touch();
-        drop(state);
-        drop(file);
         self.drain.mark(inode.ino);
         Ok(())
     }
@@ -164,14 +173,13 @@ impl Engine {
     /// A cold file too large to be fetched: changed in place.
     fn change_on_backing(&self, inode: &Inode, change: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
         let file = {
-            let _shape = self.shape.read();
+            let _shape = self.shape.read_recursive();
             self.backing.open_write(&self.drained_path(inode.ino)?, crate::backing::Owner::ROOT)?
         };
         change(&file)?;
         let mut state = inode.state.lock();
         state.seen(&stat_of_file(&file)?);
         state.file.touch();
-        drop(state);
         self.drain.mark(inode.ino);
         Ok(())
     }

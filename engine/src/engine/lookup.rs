@@ -7,10 +7,11 @@
 
 use super::{Engine, PRIVATE_DIRECTORY};
 use crate::attr::{Attr, Kind, Timestamp};
-use crate::backing::{Listed, Stat};
+use crate::backing::{BackingId, Listed, Stat};
 use crate::error::{Error, Result};
 use crate::ids::{Ino, NAME_BYTES_MAX, Name};
 use crate::namespace::{Baseline, Dir, Inode, InodeState, Link, Names, Place, join_path};
+use rustc_hash::FxHashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,10 +109,18 @@ impl Engine {
                     Ok(inode)
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    if let Some(gone) = names.dirs.get_mut(&parent).and_then(|dir| dir.remove(name)) {
-                        drop(names);
-                        self.lost_outside(gone.ino);
+                    let Some(entry) = names.dirs.get(&parent).and_then(|dir| dir.get(name)) else {
+                        return Err(Error::NotFound);
+                    };
+                    if !names.may_vanish(entry.ino) {
+                        // Gone outside, but with changes here that the drain will bring back there.
+                        return names.inode(entry.ino).cloned().ok_or(Error::NotFound);
                     }
+                    if let Some(dir) = names.dirs.get_mut(&parent) {
+                        dir.remove(name);
+                    }
+                    drop(names);
+                    self.lost_outside(entry.ino, &(parent, Name::from(name)));
                     Err(Error::NotFound)
                 }
                 Err(e) => Err(e.into()),
@@ -138,7 +147,7 @@ impl Engine {
 
     /// Asks the backing for `name` in `parent`.
     fn look(&self, parent: Ino, name: &[u8]) -> io::Result<Stat> {
-        let _shape = self.shape.read();
+        let _shape = self.shape.read_recursive();
         match self.drained_path(parent) {
             Ok(path) => self.backing.stat(&join_path(&path, name)),
             Err(_) => Err(io::ErrorKind::NotFound.into()),
@@ -149,8 +158,7 @@ impl Engine {
     #[allow(clippy::unnecessary_wraps)]
     fn still_valid(&self, inode: &Inode) -> Result<bool> {
         let state = inode.state.lock();
-        let in_step = !state.unsettled() && state.pending == 0 && state.file.epoch.is_none() && !state.file.lingering;
-        Ok(!in_step || state.baseline.is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT)
+        Ok(!state.in_step() || state.baseline.is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT)
     }
 
     /// Compares a file with the backing before it is opened; close-to-open for changes made outside.
@@ -159,7 +167,7 @@ impl Engine {
             return Ok(());
         }
         let stat = {
-            let _shape = self.shape.read();
+            let _shape = self.shape.read_recursive();
             self.drained_path(inode.ino).and_then(|path| Ok(self.backing.stat(&path)?))
         };
         let mut state = inode.state.lock();
@@ -175,7 +183,7 @@ impl Engine {
     fn compare(&self, ino: Ino, state: &mut InodeState, stat: &Stat) {
         let now = baseline(stat);
         let Some(before) = state.baseline else { return };
-        if state.unsettled() || state.pending > 0 || state.file.epoch.is_some() {
+        if !state.in_step() {
             return;
         }
         if (before.size, before.mtime) != (now.size, now.mtime) && state.file.place == Place::Arena {
@@ -184,14 +192,19 @@ impl Engine {
         state.take_over(stat, now);
     }
 
-    /// The backing no longer has what we thought in step.
-    fn lost_outside(&self, ino: Ino) {
+    /// The backing no longer has a name that we thought in step.
+    fn lost_outside(&self, ino: Ino, link: &Link) {
         if let Ok(inode) = self.inode(ino) {
             let mut state = inode.state.lock();
-            let directory = inode.kind == Kind::Directory;
-            state.attr.nlink = if directory { 0 } else { state.attr.nlink.saturating_sub(1) };
-            state.place = None;
-            state.drained.clear();
+            state.drained.retain(|drained| drained != link);
+            if state.place.as_ref() == Some(link) {
+                state.place = state.drained.first().cloned();
+            }
+            if state.drained.is_empty() && inode.kind != Kind::Directory {
+                state.attr.nlink = 0;
+            }
+            // Whatever is left of it is looked at afresh.
+            state.baseline = None;
         }
         self.drop_if_unused(ino);
     }
@@ -220,8 +233,9 @@ impl Engine {
         let mut names = self.names.lock();
         let Some(inode) = names.inode(ino).cloned() else { return };
         let state = inode.state.lock();
-        let busy = state.lookups > 0 || state.pending > 0 || state.file.epoch.is_some() || ino == Ino::ROOT;
-        let nameless = state.attr.nlink == 0;
+        let in_use = state.lookups > 0 || state.pending > 0 || state.file.epoch.is_some();
+        let busy = in_use || state.settling || ino == Ino::ROOT;
+        let nameless = state.nameless();
         let cold = inode.kind == Kind::File && state.file.place == Place::Backing && !state.unsettled();
         if busy || !(nameless || cold) {
             return;
@@ -245,43 +259,47 @@ impl Engine {
 
     /// Makes sure that all names of a directory are known, and that names changed outside show up.
     pub fn load_directory(&self, ino: Ino) -> Result<()> {
-        for _ in 0..LOOKS_MAX {
-            let (version, known_mtime) = {
-                let names = self.names.lock();
-                let dir = names.dirs.get(&ino).ok_or(Error::NotDirectory)?;
-                if dir.complete && fresh(dir) {
-                    return Ok(());
-                }
-                (dir.version, dir.validated.filter(|_| dir.complete).map(|v| v.1))
-            };
-            let listing = {
-                let _shape = self.shape.read();
-                let Ok(path) = self.drained_path(ino) else {
-                    // Not on the backing (any more): what is known is all there is.
-                    let mut names = self.names.lock();
-                    let dir = names.dirs.get_mut(&ino).ok_or(Error::NotFound)?;
-                    dir.complete = true;
-                    dir.validated = None;
-                    return Ok(());
-                };
-                let stat = self.backing.stat(&path)?;
-                let unchanged = known_mtime == Some(stat.attr.mtime);
-                (stat, if unchanged { None } else { Some(self.backing.list(&path)?) })
-            };
+        let known_mtime = {
             let mut names = self.names.lock();
-            let dir = names.dirs.get_mut(&ino).ok_or(Error::NotFound)?;
-            if dir.version != version {
-                continue;
+            let dir = names.dirs.get_mut(&ino).ok_or(Error::NotDirectory)?;
+            if dir.complete && fresh(dir) {
+                return Ok(());
             }
-            let (stat, listed) = listing;
-            dir.validated = Some((Instant::now(), stat.attr.mtime));
-            dir.complete = true;
-            let gone = listed.map(|listed| names.merge(ino, stat.id.dev, listed)).unwrap_or_default();
-            drop(names);
-            gone.into_iter().for_each(|ino| self.lost_outside(ino));
-            return Ok(());
-        }
-        Err(Error::Io(io::ErrorKind::Interrupted.into()))
+            dir.listings += 1;
+            dir.validated.filter(|_| dir.complete).map(|v| v.1)
+        };
+        let listing = self.list(ino, known_mtime);
+        let mut names = self.names.lock();
+        let dir = names.dirs.get_mut(&ino).ok_or(Error::NotFound)?;
+        dir.listings -= 1;
+        let touched = if dir.listings == 0 { std::mem::take(&mut dir.touched) } else { dir.touched.clone() };
+        let gone = match listing? {
+            // Not on the backing (any more): what is known is all there is.
+            None => {
+                dir.complete = true;
+                dir.validated = None;
+                Vec::new()
+            }
+            Some((stat, listed)) => {
+                dir.validated = Some((Instant::now(), stat.attr.mtime));
+                dir.complete = true;
+                listed.map(|listed| names.merge(ino, stat.id.dev, listed, &touched)).unwrap_or_default()
+            }
+        };
+        drop(names);
+        gone.into_iter().for_each(|(child, name)| self.lost_outside(child, &(ino, name)));
+        Ok(())
+    }
+
+    /// What the backing lists in a directory; no listing where its time of change is `known`, nothing where it doesn't
+    /// have the directory.
+    #[allow(clippy::type_complexity, reason = "used once, right above")]
+    fn list(&self, ino: Ino, known: Option<Timestamp>) -> Result<Option<(Stat, Option<Vec<Listed>>)>> {
+        let _shape = self.shape.read_recursive();
+        let Ok(path) = self.drained_path(ino) else { return Ok(None) };
+        let stat = self.backing.stat(&path)?;
+        let unchanged = known == Some(stat.attr.mtime);
+        Ok(Some((stat, if unchanged { None } else { Some(self.backing.list(&path)?) })))
     }
 
     /// Entries of a directory behind `cookie`; `visit` says false when it has no room for more.
@@ -325,8 +343,12 @@ impl Names {
     fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat) -> Arc<Inode> {
         let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
         let mut ino = self.ino_of(stat.id);
-        // The backing gave a number to another kind of object: to us that is a new inode.
-        if self.inode(ino).is_some_and(|inode| inode.kind != stat.attr.kind) {
+        // The backing gave the number of something that is gone there to something new: to us that is a new inode.
+        let another = self.inode(ino).is_some_and(|inode| {
+            let state = inode.state.lock();
+            inode.kind != stat.attr.kind || state.baseline.is_some_and(|b| b.id != stat.id) || state.nameless()
+        });
+        if another {
             ino = self.new_ino();
             self.bind(stat.id, ino);
         }
@@ -356,8 +378,7 @@ impl Names {
         if !state.drained.contains(&link) {
             state.drained.push(link);
         }
-        let quiet = !state.unsettled() && state.pending == 0 && state.file.epoch.is_none() && !state.file.lingering;
-        if quiet {
+        if state.in_step() {
             // Stale content in the arena is forgotten here and removed by the next open.
             state.take_over(stat, baseline(stat));
         }
@@ -365,44 +386,57 @@ impl Names {
         inode
     }
 
-    /// Brings a directory's entries in line with a full listing; returns inodes whose names are gone.
-    fn merge(&mut self, parent: Ino, dev: u64, listed: Vec<Listed>) -> Vec<Ino> {
-        let mut on_backing: rustc_hash::FxHashMap<&[u8], ()> = rustc_hash::FxHashMap::default();
-        for item in &listed {
-            on_backing.insert(&item.name, ());
-        }
-        let known: Vec<(Name, Ino)> = match self.dirs.get(&parent) {
-            Some(dir) => dir.names().map(|(name, entry)| (name.clone(), entry.ino)).collect(),
-            None => return Vec::new(),
-        };
+    /// Brings a directory's entries in line with a full listing, but for names that were `touched` while it was made;
+    /// returns those whose names are gone.
+    fn merge(&mut self, parent: Ino, dev: u64, listed: Vec<Listed>, touched: &FxHashSet<Name>) -> Vec<(Ino, Name)> {
+        let on_backing: FxHashSet<&[u8]> = listed.iter().map(|item| &*item.name).collect();
+        let Some(dir) = self.dirs.get(&parent) else { return Vec::new() };
+        let missing: Vec<(Ino, Name)> = dir
+            .names()
+            .filter(|(name, _)| !on_backing.contains(&***name) && !touched.contains(*name))
+            .map(|(name, entry)| (entry.ino, name.clone()))
+            .collect();
         let mut gone = Vec::new();
-        for (name, ino) in known {
-            let here_alone = self.inode(ino).is_some_and(|inode| {
-                let state = inode.state.lock();
-                state.pending > 0 || !state.drained.contains(&(parent, name.clone()))
-            });
-            if !on_backing.contains_key(&*name) && !here_alone {
+        for (ino, name) in missing {
+            if self.may_vanish(ino) {
                 if let Some(dir) = self.dirs.get_mut(&parent) {
                     dir.remove(&name);
                 }
-                gone.push(ino);
+                gone.push((ino, name));
             }
         }
         for item in &listed {
             let hidden = parent == Ino::ROOT && *item.name == *PRIVATE_DIRECTORY;
-            let unknown = self
-                .dirs
-                .get(&parent)
-                .is_some_and(|dir| dir.get(&item.name).is_none() && !dir.whiteouts.contains_key(&*item.name));
+            let unknown = self.dirs.get(&parent).is_some_and(|dir| {
+                let known = dir.get(&item.name).is_some() || dir.whiteouts.contains_key(&*item.name);
+                !known && !touched.contains(&*item.name)
+            });
             if hidden || !unknown {
                 continue;
             }
-            let ino = self.ino_of(crate::backing::BackingId { dev, ino: item.ino });
+            let id = BackingId { dev, ino: item.ino };
+            let mut ino = self.ino_of(id);
+            // A number that was given to another object before.
+            if self.inode(ino).is_some_and(|known| known.state.lock().baseline.is_some_and(|b| b.id != id)) {
+                ino = self.new_ino();
+                self.bind(id, ino);
+            }
             if let Some(dir) = self.dirs.get_mut(&parent) {
                 dir.insert(Name::from(&*item.name), ino, item.kind.unwrap_or(Kind::File));
             }
         }
         gone
+    }
+
+    /// Whether an object may go because its name went outside: nothing of it, or of what is known below it, waits here.
+    fn may_vanish(&self, ino: Ino) -> bool {
+        let in_step = |ino: &Ino| self.inode(*ino).is_none_or(|inode| inode.state.lock().in_step());
+        if !in_step(&ino) {
+            return false;
+        }
+        let mut below = self.directories_below(ino);
+        below.push(ino);
+        below.iter().filter_map(|dir| self.dirs.get(dir)).all(|dir| dir.names().all(|(_, e)| in_step(&e.ino)))
     }
 }
 

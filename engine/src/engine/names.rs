@@ -147,7 +147,7 @@ impl Engine {
         let cancelled = {
             let mut state = inode.state.lock();
             state.lose_name(&link, entry.kind);
-            let only_made = state.pending == 1 && state.attr.nlink == 0 && state.drained.is_empty();
+            let only_made = state.pending == 1 && state.nameless() && state.drained.is_empty();
             only_made && self.oplog.cancel_make(ino)
         };
         if cancelled {
@@ -286,6 +286,7 @@ impl Engine {
         if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = &change
             && let Some(dir) = names.dirs.get_mut(&link.0)
         {
+            // The last removal of a name counts: when it is on the backing, so are those before.
             dir.whiteouts.insert(link.1.clone(), seq);
         }
     }
@@ -305,7 +306,8 @@ impl Names {
     /// Enters a name and dates its directory.
     fn enter(&mut self, link: &Link, ino: Ino, kind: Kind) {
         if let Some(dir) = self.dirs.get_mut(&link.0) {
-            dir.whiteouts.remove(&link.1);
+            // A whiteout of the same name stays until the removal is on the backing: this entry may go before that.
+            dir.touch(&link.1);
             dir.insert(link.1.clone(), ino, kind);
         }
         self.date(link.0, kind, 1);
@@ -314,6 +316,7 @@ impl Names {
     /// Takes a name away and dates its directory.
     fn leave(&mut self, link: &Link, kind: Kind) {
         if let Some(dir) = self.dirs.get_mut(&link.0) {
+            dir.touch(&link.1);
             dir.remove(&link.1);
         }
         self.date(link.0, kind, -1);
@@ -326,7 +329,7 @@ impl Names {
             (state.attr.mtime, state.attr.ctime) = (now, now);
             state.attr_dirty = true;
             if kind == Kind::Directory {
-                state.attr.nlink = state.attr.nlink.saturating_add_signed(subdirectories);
+                state.attr.nlink = state.attr.nlink.saturating_add_signed(subdirectories).max(2);
             }
         }
     }
@@ -366,6 +369,9 @@ impl Names {
 
 impl crate::namespace::InodeState {
     fn lose_name(&mut self, link: &Link, kind: Kind) {
+        if kind == Kind::Directory {
+            self.place = None;
+        }
         self.attr.nlink = if kind == Kind::Directory { 0 } else { self.attr.nlink.saturating_sub(1) };
         self.attr.ctime = now_after(self.attr.ctime);
         if self.place.as_ref() == Some(link) {

@@ -21,7 +21,7 @@ use crate::attr::Kind;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
 use crate::backing::Owner;
-use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place, join_path};
+use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ use std::time::Instant;
 /// Files expected to be smaller are not allocated ahead: a handful of page allocations costs less than the call.
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Allocated before the open returns; the rest follows while the writer writes.
-const AHEAD_FIRST_BYTES: u64 = 64 << 20;
+const AHEAD_FIRST_BYTES: u64 = 16 << 20;
 
 /// How a file is to be opened.
 #[derive(Debug, Clone, Copy)]
@@ -116,24 +116,16 @@ impl Ended {
     }
 }
 
-/// How it is served, what it was promised, and what is allocated ahead.
-type Served = (Opened, u64, Option<Arc<Ahead>>);
-
-/// What is known of a file's size at its first open.
-#[derive(Clone, Copy)]
-struct Sizes {
-    now: u64,
-    /// What it will probably hold when closed.
-    expected: Expected,
-    /// Mappings outlived its last close.
-    mapped: bool,
-}
-
 /// See [`Engine::known_before`].
 struct KnownBefore {
     place: Place,
-    siblings: Expected,
-    path: Option<Vec<u8>>,
+    /// What the file will probably hold when closed.
+    expected: Expected,
+    /// Bytes that it holds and keeps.
+    kept: u64,
+    /// The growth to the expected size was promised.
+    room: bool,
+    promised: u64,
 }
 
 impl Engine {
@@ -148,31 +140,44 @@ impl Engine {
         self.revalidate(&inode)?;
         self.promote_for(&inode, want)?;
         let (mut state, opened) = loop {
-            let known = self.known_before(&inode);
+            let known = self.known_before(&inode, want);
+            let _shape = self.shape.read_recursive();
+            let path = match known.place {
+                Place::Backing => self.drained_path(ino).ok(),
+                Place::Arena | Place::Empty => None,
+            };
             let mut state = inode.state.lock();
-            // Not while the path was looked up, but since: another open or the drain changed where the file is.
+            // Not while we looked, but since: another open or the drain changed where the file is.
             if state.file.epoch.is_some() || state.file.place == known.place {
-                let opened = self.open_locked(&inode, &mut state, want, &known)?;
-                break (state, opened);
+                let opened = self.open_locked(&inode, &mut state, want, &known, path.as_deref());
+                let took = state.file.epoch.as_ref().is_some_and(|epoch| epoch.handles == 0);
+                if !took {
+                    self.promise_ended(known.promised);
+                }
+                break (state, opened?);
             }
+            self.promise_ended(known.promised);
         };
+        if want.truncate
+            && let Err(e) = self.empty_locked(&mut state, &opened.mode)
+        {
+            if state.file.handles() == 0
+                && let Some(epoch) = state.file.epoch.take()
+            {
+                self.promise_ended(epoch.promised);
+            }
+            return Err(e);
+        }
         if let Some(epoch) = &mut state.file.epoch {
             epoch.handles += 1;
             epoch.writers += u32::from(want.write);
         }
         if want.write {
-            if !state.file.dirty {
-                self.journal.dirty(ino, &state);
-            }
+            self.journal.dirty(ino, &state);
             state.file.touch();
-        }
-        if want.truncate {
-            self.empty_locked(&mut state, &opened.mode)?;
-        }
-        drop(state);
-        if want.write {
             self.drain.mark(ino);
         }
+        drop(state);
         self.open_handles.fetch_add(1, Ordering::Relaxed);
         Ok(opened)
     }
@@ -185,33 +190,61 @@ impl Engine {
         })
     }
 
-    /// What an open needs of other inodes, looked up before this one is locked.
-    fn known_before(&self, inode: &Inode) -> KnownBefore {
-        let (place, name, drained) = {
+    /// What an open needs of other inodes and of the arena, taken before this inode is locked.
+    fn known_before(&self, inode: &Inode, want: Want) -> KnownBefore {
+        let (place, name, now, before, open) = {
             let state = inode.state.lock();
-            let drained = (state.file.place == Place::Backing).then(|| state.drained.first().cloned()).flatten();
-            (state.file.place, state.place.clone(), drained)
+            let before = state.attr.size.max(state.baseline.map_or(0, |b| b.size));
+            (state.file.place, state.place.clone(), state.attr.size, before, state.file.epoch.is_some())
         };
         let siblings = name.and_then(|(parent, name)| {
             self.names.lock().dirs.get(&parent).map(|dir| dir.expected_size(&name))
         });
-        let path = drained.and_then(|(parent, name)| Some(join_path(&self.drained_path(parent).ok()?, &name)));
-        KnownBefore { place, siblings: siblings.unwrap_or(Expected::Unknown), path }
+        let expected = match siblings.unwrap_or(Expected::Unknown) {
+            Expected::Like(size) => Expected::Like(size.max(before)),
+            Expected::Perhaps(_) | Expected::Unknown if before > 0 => Expected::Like(before),
+            other => other,
+        };
+        let kept = if want.truncate || place == Place::Empty { 0 } else { now };
+        let growth = match expected {
+            Expected::Unknown => None,
+            Expected::Perhaps(size) | Expected::Like(size) => Some(size.saturating_sub(kept)),
+        };
+        let asked = want.write && want.passthrough.is_ok() && !open;
+        let room = asked && growth.is_some_and(|growth| self.promise(growth));
+        let promised = if room { growth.unwrap_or(0) } else { 0 };
+        KnownBefore { place, expected, kept, room, promised }
     }
 
-    fn open_locked(&self, inode: &Inode, state: &mut InodeState, want: Want, known: &KnownBefore) -> Result<Opened> {
+    fn open_locked(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        want: Want,
+        known: &KnownBefore,
+        path: Option<&[u8]>,
+    ) -> Result<Opened> {
         if let Some(epoch) = &state.file.epoch {
             return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
         }
-        let before = state.attr.size.max(state.baseline.map_or(0, |b| b.size));
+        let epoch = |mode, promised, ahead| Some(Epoch { mode, handles: 0, writers: 0, promised, ahead });
         let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place == Place::Backing);
         if !fresh && state.file.place == Place::Backing {
-            let opened = self.serve_backing(known.path.as_deref().ok_or(Error::NotFound)?, want)?;
-            let mode = opened.mode.clone();
-            state.file.epoch = Some(Epoch { mode, handles: 0, writers: 0, promised: 0, ahead: None });
+            let opened = self.serve_backing(path.ok_or(Error::NotFound)?, want)?;
+            if let OpenMode::Backing(file) | OpenMode::Daemon(file) = &opened.mode
+                && !state.file.dirty
+            {
+                // Its times there are not news: they may be older than what was set here and waits.
+                state.file.know(&super::attrs::stat_of_file(file)?);
+            }
+            state.file.epoch = epoch(opened.mode.clone(), 0, None);
             return Ok(opened);
         }
         let content = if fresh {
+            if state.file.place == Place::Backing && state.file.dirty {
+                // Written in place on the backing a moment ago: that is our own doing, not somebody else's.
+                state.baseline = path.and_then(|path| self.backing.stat(path).ok()).map(|stat| super::baseline(&stat));
+            }
             // A file in the arena that was left from an earlier life of this inode goes first.
             self.arena.remove(inode.ino);
             let content = self.arena.create(inode.ino)?;
@@ -222,52 +255,50 @@ impl Engine {
         } else {
             Arc::new(self.arena.open_read(inode.ino)?)
         };
-        let expected = match known.siblings {
-            Expected::Like(size) => Expected::Like(size.max(before)),
-            Expected::Perhaps(_) | Expected::Unknown if before > 0 => Expected::Like(before),
-            other => other,
-        };
-        let was_clean = !fresh && state.file.clean == Some(content.stat()?.stamp);
-        let sizes = Sizes { now: state.attr.size, expected, mapped: state.file.lingering };
-        let (opened, promised, ahead) = self.serve_arena(inode.ino, sizes, &content, want)?;
+        let (opened, ahead) = self.serve_arena(inode.ino, state.file.lingering, known, &content, want)?;
         if !state.file.lingering {
             // What allocation ahead did to the file's times is not a change.
-            state.file.seen = content.stat()?.stamp;
-            if was_clean {
-                state.file.clean = Some(state.file.seen);
-            }
+            let stat = content.stat()?;
+            state.file.know(&stat);
         }
-        state.file.epoch = Some(Epoch { mode: opened.mode.clone(), handles: 0, writers: 0, promised, ahead });
+        let promised = if opened.reason == Reason::SizeKnown { known.promised } else { 0 };
+        if promised != known.promised {
+            self.promise_ended(known.promised);
+        }
+        state.file.epoch = epoch(opened.mode.clone(), promised, ahead);
         Ok(opened)
     }
 
-    /// A file whose content is (or will be) in the arena.
-    fn serve_arena(&self, ino: Ino, sizes: Sizes, content: &Arc<Content>, want: Want) -> Result<Served> {
-        let growth = match sizes.expected {
-            Expected::Unknown => None,
-            Expected::Perhaps(size) | Expected::Like(size) => Some(size.saturating_sub(sizes.now)),
-        };
-        let verdict = want.passthrough.and_then(|()| match (want.write, growth) {
-            (false, _) => Ok((Reason::InMemory, 0)),
+    /// A file whose content is (or will be) in the arena. `mapped`: mappings outlived its last close.
+    fn serve_arena(
+        &self,
+        ino: Ino,
+        mapped: bool,
+        known: &KnownBefore,
+        content: &Arc<Content>,
+        want: Want,
+    ) -> Result<(Opened, Option<Arc<Ahead>>)> {
+        let verdict = want.passthrough.and_then(|()| match (want.write, known.expected) {
+            (false, _) => Ok(Reason::InMemory),
             // A mapping of the arena file lives on: what the kernel cached for a file that we serve would not see it.
-            (true, _) if sizes.mapped => Ok((Reason::InMemory, 0)),
-            (true, None) => Err(Reason::SizeUnknown),
-            (true, Some(growth)) if self.promise(growth) => Ok((Reason::SizeKnown, growth)),
-            (true, Some(_)) => Err(Reason::NoRoom),
+            (true, _) if mapped => Ok(Reason::InMemory),
+            (true, Expected::Unknown) => Err(Reason::SizeUnknown),
+            (true, _) if known.room => Ok(Reason::SizeKnown),
+            (true, _) => Err(Reason::NoRoom),
         });
         match verdict {
-            Ok((reason, promised)) => {
-                let ahead = match sizes.expected {
-                    Expected::Like(size) if want.write && size >= AHEAD_BYTES_MIN => {
-                        self.allocate_ahead(ino, if want.truncate { 0 } else { sizes.now }, size)
+            Ok(reason) => {
+                let ahead = match known.expected {
+                    Expected::Like(size) if reason == Reason::SizeKnown && size >= AHEAD_BYTES_MIN => {
+                        self.allocate_ahead(ino, known.kept, size)
                     }
                     _ => None,
                 };
-                Ok((Opened { mode: OpenMode::Arena(content.clone()), reason }, promised, ahead))
+                Ok((Opened { mode: OpenMode::Arena(content.clone()), reason }, ahead))
             }
             Err(reason) => {
                 let file = self.arena.open_write(ino)?;
-                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason }, 0, None))
+                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason }, None))
             }
         }
     }
@@ -291,15 +322,18 @@ impl Engine {
 
     /// Allocates the first part of a writer's pages now and the rest beside it.
     fn allocate_ahead(&self, ino: Ino, from: u64, to: u64) -> Option<Arc<Ahead>> {
-        let file = self.arena.open_write(ino).ok()?;
-        let ahead = Arc::new(Ahead::default());
+        let ahead = Arc::new(Ahead::of(self.arena.open_write(ino).ok()?));
         let first = to.min(from.saturating_add(AHEAD_FIRST_BYTES));
-        if ahead.allocate(&file, from..first).is_err() || first >= to {
+        if ahead.allocate(from..first).is_err() || first >= to {
+            ahead.call_off();
             return None;
         }
         let beside = ahead.clone();
         // The thread ends with the range or when the file is closed; a writer that is faster allocates for itself.
-        let run = move || drop(beside.allocate(&file, first..to));
+        let run = move || {
+            let _ = beside.allocate(first..to);
+            beside.call_off();
+        };
         std::thread::Builder::new().name("allocate-ahead".into()).spawn(run).ok()?;
         Some(ahead)
     }
@@ -360,16 +394,13 @@ impl Engine {
             if let Ok(stat) = content.stat() {
                 state.fold(&stat);
                 self.trim(ino, &mut state, stat.blocks);
-                if !state.file.lingering && state.file.clean == Some(stat.stamp) {
-                    state.file.dirty = false;
-                }
             }
         }
         if let OpenMode::Daemon(file) = &ended.mode
             && let Ok(stat) = super::attrs::stat_of_file(file)
         {
             // We dated every write ourselves; the file's own times say nothing new.
-            state.file.seen = stat.stamp;
+            state.file.know(&stat);
         }
         if state.file.dirty {
             // Of a sparse file, what it holds.
@@ -377,8 +408,9 @@ impl Engine {
             learned = state.place.clone().map(|link| (link, held));
             state.attr_dirty = true;
             self.journal.attributes(ino, &state);
+            self.drain.mark(ino);
         }
-        let nameless = state.attr.nlink == 0;
+        let nameless = state.nameless();
         drop(state);
         self.promise_ended(ended.promised);
         drop(ended);
@@ -402,7 +434,7 @@ impl Engine {
                 let _ = file.set_len(state.attr.size);
             }
             if let Ok(stat) = self.arena.open_read(ino).and_then(|content| content.stat()) {
-                state.file.seen = stat.stamp;
+                state.file.know(&stat);
                 state.attr.mtime = mtime;
             }
         }
@@ -430,28 +462,24 @@ impl Engine {
             }
         }
         let source = {
-            let _shape = self.shape.read();
+            let _shape = self.shape.read_recursive();
             self.backing.open_read(&self.drained_path(inode.ino)?)?
         };
-        self.arena.remove(inode.ino);
-        drop(self.arena.create(inode.ino)?);
-        let mut target = self.arena.open_write(inode.ino)?;
-        std::io::copy(&mut &source, &mut target)?;
-        drop(target);
+        // Under a name of its own, until it is whole and still wanted.
+        let copied = self.arena.fetch(&source, inode.ino)?;
         let mut state = inode.state.lock();
-        let content = self.arena.open_read(inode.ino)?;
-        let stamp = content.stat()?.stamp;
-        if state.file.place != Place::Backing || state.file.epoch.is_some() || stamp.size != state.attr.size {
-            // Opened or changed meanwhile: the copy is not needed, or not good.
-            if state.file.place == Place::Backing {
-                self.arena.remove(inode.ino);
-            }
+        let wanted = state.file.place == Place::Backing && state.file.epoch.is_none() && !state.file.dirty;
+        if !wanted || copied != state.attr.size {
+            self.arena.drop_fetched(inode.ino);
             return Ok(());
         }
+        self.arena.take_fetched(inode.ino)?;
+        let stat = self.arena.open_read(inode.ino)?.stat()?;
         state.file.place = Place::Arena;
-        state.file.seen = stamp;
-        state.file.clean = Some(stamp);
+        state.file.know(&stat);
+        state.file.clean = Some(stat.stamp);
         state.file.chunks = None;
+        state.file.used = Some(Instant::now());
         Ok(())
     }
 }

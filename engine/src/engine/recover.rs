@@ -24,7 +24,7 @@ impl Engine {
             if ino == Ino::ROOT {
                 continue;
             }
-            let inode = Arc::new(Inode::recovered(ino, node, self.arena.open_read(ino).is_ok()));
+            let inode = Arc::new(Inode::recovered(ino, node, node.in_arena && self.arena.open_read(ino).is_ok()));
             if node.attr.kind == Kind::Directory {
                 names.dirs.insert(ino, Dir::default());
             }
@@ -59,6 +59,8 @@ impl Engine {
         if !self.journal.wants_rewrite() {
             return;
         }
+        // What is appended while the live state is gathered is written behind it.
+        self.journal.begin_rewrite();
         let names = self.names.lock();
         let mut records = Vec::new();
         for (&ino, inode) in &names.inodes {
@@ -110,7 +112,7 @@ fn live(ino: Ino, state: &InodeState) -> Vec<Record<'static>> {
         }
     }
     if state.file.dirty {
-        records.push(Record::Dirty { ino });
+        records.push(Record::dirty(ino, state));
     }
     records
 }

@@ -33,7 +33,7 @@ impl Engine {
         self.reserved.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Whether `bytes` more fit into the budget, after evicting where that helps.
+    /// Whether `bytes` more fit into the budget, after evicting where that helps. Call with no lock held.
     pub(crate) fn make_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(self.reserved.load(Ordering::Relaxed));
         if wanted <= self.arena.free_bytes() {
@@ -52,7 +52,8 @@ impl Engine {
         let mut candidates: Vec<(Option<Instant>, Arc<Inode>)> = files
             .into_iter()
             .filter_map(|inode| {
-                let state = inode.state.lock();
+                // One that is locked is in use.
+                let state = inode.state.try_lock()?;
                 let clean = state.file.place == Place::Arena && !state.file.dirty && state.file.epoch.is_none();
                 let used = state.file.used;
                 drop(state);
@@ -71,7 +72,7 @@ impl Engine {
 
     /// Evicts one file, if it is clean and unused; returns the bytes given back.
     fn evict_file(&self, inode: &Inode) -> u64 {
-        let mut state = inode.state.lock();
+        let Some(mut state) = inode.state.try_lock() else { return 0 };
         let file = &state.file;
         if file.place != Place::Arena || file.dirty || file.epoch.is_some() || state.drained.is_empty() {
             return 0;
@@ -91,24 +92,28 @@ impl Engine {
     /// Moves an open file that the daemon serves from the arena to the backing, content first. Its handles go on.
     pub(super) fn move_to_backing(&self, ino: Ino) -> Result<()> {
         let inode = self.inode(ino)?;
+        if inode.state.lock().nameless() {
+            // Nothing on the backing to move to: it lives in the arena until its last close.
+            return Err(Error::NotFound);
+        }
         self.apply_names_of(ino)?;
         self.settle(&inode, false)?;
         let _turn = self.drain.turn(ino);
         let file = {
-            let _shape = self.shape.read();
+            let _shape = self.shape.read_recursive();
             Arc::new(self.backing.open_write(&self.drained_path(ino)?, crate::backing::Owner::ROOT)?)
         };
         let mut state = inode.state.lock();
         let Some(epoch) = &mut state.file.epoch else { return Ok(()) };
-        let OpenMode::Daemon(arena_file) = &epoch.mode else { return Err(Error::Invalid) };
+        let OpenMode::Daemon(arena_file) = &epoch.mode else { return Err(Error::NotFound) };
         // What was written since the content was settled: compare sizes and copy the rest under the lock.
         copy_difference(arena_file, &file)?;
         epoch.mode = OpenMode::Daemon(file.clone());
         state.file.place = Place::Backing;
         state.file.chunks = None;
-        state.file.seen = super::attrs::stat_of_file(&file)?.stamp;
-        drop(state);
+        state.file.know(&super::attrs::stat_of_file(&file)?);
         self.arena.remove(ino);
+        drop(state);
         Ok(())
     }
 }

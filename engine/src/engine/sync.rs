@@ -37,7 +37,7 @@ impl Engine {
     /// As [`Engine::sync`], whatever the mount's policy is.
     pub fn make_durable(&self, ino: Ino) -> Result<()> {
         let inode = self.inode(ino)?;
-        if inode.state.lock().attr.nlink == 0 {
+        if inode.state.lock().nameless() {
             // No name to come back under: nothing that a crash could keep.
             return Ok(());
         }
@@ -46,16 +46,22 @@ impl Engine {
             self.apply_all(self.oplog.closure_of_directory(ino))?;
         }
         self.settle(&inode, true)?;
+        if ino != Ino::ROOT && inode.state.lock().drained.is_empty() {
+            return Err(Error::Io(std::io::Error::other("its name can't be brought to the backing")));
+        }
         let mut at = ino;
         loop {
+            // In turn: who comes second must not return before the first has synced.
+            let turn = self.drain.turn(at);
             if self.drain.take_unsynced(at) {
-                let _shape = self.shape.read();
+                let _shape = self.shape.read_recursive();
                 let synced = self.drained_path(at).and_then(|path| Ok(self.backing.sync_dir(&path)?));
                 if let Err(e) = synced {
                     self.drain.unsynced(at);
                     return Err(e);
                 }
             }
+            drop(turn);
             if at == Ino::ROOT {
                 return Ok(());
             }
@@ -83,7 +89,7 @@ impl Engine {
     /// written count as drained with what they hold when their turn comes.
     pub fn drain_all(&self, mut progress: impl FnMut(Backlog)) -> Result<()> {
         let _urgent = Urgent::new(self);
-        let (mut last, mut moved) = (Backlog::default(), Instant::now());
+        let (mut last, mut moved) = ((Backlog::default(), 0), Instant::now());
         let mut told = Instant::now();
         loop {
             let backlog = self.backlog();
@@ -95,12 +101,12 @@ impl Engine {
             if backlog.operations == 0 && self.only_open_files_left() {
                 break;
             }
-            if backlog != last {
-                (last, moved) = (backlog, Instant::now());
+            if (backlog, written) != last {
+                (last, moved) = ((backlog, written), Instant::now());
             }
             let failing = self.oplog.failing() > 0 || self.drain.dirty_inodes().iter().any(|(_, due)| due.failures > 0);
             let patience = if self.drain.is_full() { STALLED_FULL } else { STALLED };
-            if failing && moved.elapsed() > patience && written == self.drain.written.load(Ordering::Relaxed) {
+            if failing && moved.elapsed() > patience {
                 return Err(Error::Io(std::io::Error::other(
                     self.drain.last_error().unwrap_or_else(|| "the backing keeps failing".into()),
                 )));
@@ -123,7 +129,7 @@ impl Engine {
             let Ok(inode) = self.inode(*ino) else { return true };
             let state = inode.state.lock();
             let open = state.file.writers() > 0 || state.file.lingering;
-            due.failures == 0 && ((open && !due.queued) || !state.unsettled() || state.attr.nlink == 0)
+            due.failures == 0 && ((open && !due.queued) || !state.unsettled() || state.nameless())
         })
     }
 

@@ -56,13 +56,12 @@ impl Engine {
         change(&mut state)?;
         state.attr.ctime = now_after(state.attr.ctime);
         self.journal.attributes(ino, &state);
-        drop(state);
         self.drain.mark(ino);
         Ok(())
     }
 
     fn load_xattrs(&self, inode: &Inode) -> Result<()> {
-        let _shape = self.shape.read();
+        let _shape = self.shape.read_recursive();
         self.load_xattrs_for_drain(inode)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::attr::{Attr, Kind};
 use crate::ids::{Ino, Name, Seq};
-use crate::namespace::{InodeState, Link, Xattrs};
+use crate::namespace::{InodeState, Link, Place, Xattrs};
 use crate::oplog::Change;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -64,10 +64,12 @@ pub enum Record<'a> {
         /// Extended attributes that the backing must be told.
         xattrs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },
-    /// The arena's content may differ from the backing's.
+    /// The content may differ from what the backing has to stay.
     Dirty {
         /// Whose.
         ino: Ino,
+        /// It is in the arena; else it was written to the backing itself.
+        in_arena: bool,
     },
     /// The backing has the arena's content.
     Clean {
@@ -88,6 +90,10 @@ impl Record<'_> {
         };
         let target = state.target.as_deref().map(<[u8]>::to_vec);
         Record::Made { ino, link: link.clone(), attr: state.attr, target, xattrs }
+    }
+
+    pub(crate) fn dirty(ino: Ino, state: &InodeState) -> Record<'static> {
+        Record::Dirty { ino, in_arena: state.file.place == Place::Arena }
     }
 
     /// Head and body.

@@ -21,8 +21,10 @@ pub struct Node {
     pub xattrs: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// The backing's attributes differ.
     pub attr_dirty: bool,
-    /// The arena's content may differ from the backing's.
+    /// The content may differ from what the backing has to stay.
     pub dirty: bool,
+    /// The content is in the arena; else it was written to the backing itself.
+    pub in_arena: bool,
 }
 
 /// All that a journal says.
@@ -51,6 +53,9 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
     }
     recovered.changes.retain(|_, change| !matches!(change, Change::Make { ino, .. } if cancelled.contains(ino)));
     recovered.nodes.retain(|ino, _| !cancelled.contains(ino));
+    // What has no name on the backing and is given none by what is left to do is gone.
+    let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
+    recovered.nodes.retain(|ino, node| !node.drained.is_empty() || named.contains(ino));
     recovered
 }
 
@@ -83,9 +88,10 @@ impl Recovered {
                     node.xattrs.extend(xattrs);
                 }
             }
-            Record::Dirty { ino } => {
+            Record::Dirty { ino, in_arena } => {
                 if let Some(node) = self.nodes.get_mut(&ino) {
                     node.dirty = true;
+                    node.in_arena = in_arena;
                 }
             }
             Record::Clean { ino } => {
@@ -135,6 +141,14 @@ impl Recovered {
 
 impl Node {
     fn new(attr: Attr) -> Node {
-        Node { attr, drained: Vec::new(), target: None, xattrs: BTreeMap::new(), attr_dirty: false, dirty: false }
+        Node {
+            attr,
+            drained: Vec::new(),
+            target: None,
+            xattrs: BTreeMap::new(),
+            attr_dirty: false,
+            dirty: false,
+            in_arena: false,
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::attr::{Kind, Timestamp};
 use crate::ids::{Ino, Name, Seq};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -42,6 +42,11 @@ pub struct Dir {
     pub validated: Option<(Instant, Timestamp)>,
     /// Grows with each change, so that a look at the backing can tell whether it was overtaken.
     pub version: u64,
+    /// Listings of the backing under way, and the names that changed here or there since the first of them began: what
+    /// a listing says of those is not to be believed.
+    pub listings: u32,
+    /// See `listings`.
+    pub touched: FxHashSet<Name>,
     /// The version that a reader was last shown.
     pub shown_version: Option<u64>,
     /// What files made here came to hold, by the shape of their names, the latest last.
@@ -54,6 +59,14 @@ impl Dir {
     /// A directory that exists here alone: nothing to be asked of the backing.
     pub fn new_complete() -> Dir {
         Dir { complete: true, ..Dir::default() }
+    }
+
+    /// Remembers that `name` changed, for listings under way.
+    pub fn touch(&mut self, name: &Name) {
+        self.version += 1;
+        if self.listings > 0 {
+            self.touched.insert(name.clone());
+        }
     }
 
     /// What `name` stands for.

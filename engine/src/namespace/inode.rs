@@ -1,6 +1,6 @@
 //! One inode: its attributes, where its content is, who has it open, and what the backing has of it.
 
-use crate::arena::{Ahead, Content, Stamp};
+use crate::arena::{Ahead, ArenaStat, Content, Stamp};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::BackingId;
 use crate::ids::{Ino, Name};
@@ -42,6 +42,8 @@ pub struct InodeState {
     pub xattrs: Xattrs,
     /// The backing's attributes differ from ours.
     pub attr_dirty: bool,
+    /// The drain is at work on it: what the backing shows is neither the old nor the new.
+    pub settling: bool,
     /// Changes in the operation log that name this inode, as object or as directory.
     pub pending: u32,
     /// References the kernel holds (lookups less forgets).
@@ -65,6 +67,10 @@ pub struct FileState {
     pub lingering: bool,
     /// State of the content when it was last folded into the attributes.
     pub seen: Stamp,
+    /// Access time of the file that holds the content when it was last folded.
+    pub seen_atime: Timestamp,
+    /// Grows whenever the content may have changed, so that a drain can tell whether it was overtaken.
+    pub touched: u64,
     /// State of the content when the backing had exactly this.
     pub clean: Option<Stamp>,
     /// Checksums of chunks as last drained while still open; see `drain::content`.
@@ -167,6 +173,7 @@ impl InodeState {
             target: None,
             xattrs: Xattrs::Unknown,
             attr_dirty: false,
+            settling: false,
             pending: 0,
             lookups: 0,
             file: FileState {
@@ -176,12 +183,26 @@ impl InodeState {
                 epoch: None,
                 lingering: false,
                 seen: Stamp::default(),
+                seen_atime: Timestamp::default(),
+                touched: 0,
                 clean: None,
                 chunks: None,
                 dirty_since: None,
                 used: None,
             },
         }
+    }
+
+    /// Whether the backing has all of it and nobody is about to change that: only then does what the backing shows
+    /// count for more than what is known here.
+    pub fn in_step(&self) -> bool {
+        let file = &self.file;
+        !self.unsettled() && !self.settling && self.pending == 0 && file.epoch.is_none() && !file.lingering
+    }
+
+    /// Whether no name is left. A directory's link count is the backing's business; its name is ours.
+    pub fn nameless(&self) -> bool {
+        if self.attr.kind == Kind::Directory { self.place.is_none() } else { self.attr.nlink == 0 }
     }
 
     /// Whether anything of it still has to reach the backing.
@@ -194,7 +215,14 @@ impl FileState {
     /// Marks the content as possibly different from the backing's.
     pub fn touch(&mut self) {
         self.dirty = true;
+        self.clean = None;
+        self.touched += 1;
         self.dirty_since.get_or_insert_with(Instant::now);
+    }
+
+    /// The state of the file that holds the content is known from here on; nothing in it is news.
+    pub fn know(&mut self, stat: &ArenaStat) {
+        (self.seen, self.seen_atime) = (stat.stamp, stat.atime);
     }
 
     /// Handles that are open.

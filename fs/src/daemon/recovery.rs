@@ -17,6 +17,7 @@ pub(super) fn finish_what_was_left(config: &MountConfig, state: &StateDir, node:
     let recovered = replay(&bytes);
     let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io)?;
     if recovered.is_empty() {
+        arena.discard();
         return Ok(());
     }
     log::info!(
@@ -24,19 +25,12 @@ pub(super) fn finish_what_was_left(config: &MountConfig, state: &StateDir, node:
         recovered.changes.len(),
         recovered.nodes.values().filter(|node| node.dirty).count()
     );
-    let engine = match build_engine(config, &arena, node.into(), Journal::none()) {
-        Ok(engine) => engine,
-        Err(e) => {
-            arena.keep();
-            return Err(e);
-        }
-    };
+    let engine = build_engine(config, &arena, node.into(), Journal::none())?;
     engine.recover(&recovered);
     engine.start();
     let drained = engine.drain_all(|_| {});
     engine.stop();
     if let Err(source) = drained {
-        arena.keep();
         return Err(ServeError::Recovery {
             mountpoint: config.mountpoint.display().to_string(),
             backing: config.backing.display().to_string(),
@@ -46,5 +40,6 @@ pub(super) fn finish_what_was_left(config: &MountConfig, state: &StateDir, node:
     if let Err(e) = engine.clear_leftovers() {
         log::warn!("leftovers of the last daemon stay in the backing's .aimss: {e}");
     }
+    arena.discard();
     Ok(())
 }

@@ -14,14 +14,12 @@ const JOURNAL: &str = "journal";
 /// Memory left to the rest of the machine, in percent.
 const LEFT_PERCENT: u64 = 10;
 
-/// A directory for the arena, unmounted and removed when dropped.
+/// A directory for the arena. It stays, for the next daemon, unless [`ArenaMount::discard`] is called.
 #[derive(Debug)]
 pub struct ArenaMount {
     path: PathBuf,
     /// It is a tmpfs of ours.
     pub own_filesystem: bool,
-    /// Left in place when dropped, for the next daemon.
-    kept: bool,
 }
 
 impl ArenaMount {
@@ -39,9 +37,12 @@ impl ArenaMount {
         self.path.join(JOURNAL)
     }
 
-    /// Leaves everything where it is.
-    pub fn keep(mut self) {
-        self.kept = true;
+    /// Everything in it is on the backing, or given up: unmounts and removes it.
+    pub fn discard(self) {
+        if self.own_filesystem {
+            let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
+        }
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -58,7 +59,7 @@ pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     if path.join(JOURNAL).exists() {
-        return Ok(ArenaMount { path: path.into(), own_filesystem: is_mount_point(path)?, kept: false });
+        return Ok(ArenaMount { path: path.into(), own_filesystem: is_mount_point(path)? });
     }
     // Left by a daemon that died before it kept anything there.
     while is_mount_point(path)? && rustix::mount::unmount(path, UnmountFlags::DETACH).is_ok() {}
@@ -67,7 +68,7 @@ pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
         let options = std::ffi::CString::new(format!("{huge}mode=0700,size={limit},nr_inodes=0"))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         match rustix::mount::mount("aimss-arena", path, "tmpfs", flags, &*options) {
-            Ok(()) => return Ok(ArenaMount { path: path.into(), own_filesystem: true, kept: false }),
+            Ok(()) => return Ok(ArenaMount { path: path.into(), own_filesystem: true }),
             // A kernel without huge pages in tmpfs.
             Err(rustix::io::Errno::INVAL) => {}
             Err(e) => {
@@ -76,19 +77,7 @@ pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
             }
         }
     }
-    Ok(ArenaMount { path: path.into(), own_filesystem: false, kept: false })
-}
-
-impl Drop for ArenaMount {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        if self.own_filesystem {
-            let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
-        }
-        let _ = fs::remove_dir_all(&self.path);
-    }
+    Ok(ArenaMount { path: path.into(), own_filesystem: false })
 }
 
 /// The machine's memory.

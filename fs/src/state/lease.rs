@@ -21,10 +21,12 @@ pub struct Owner {
     pub mountpoint: PathBuf,
 }
 
-/// The lease, given back when dropped.
+/// The lease. Dropped, it says again what it said before, so that nobody forgets what a dead owner left;
+/// [`Lease::give_back`] removes it.
 #[derive(Debug)]
 pub struct Lease {
     directory: PathBuf,
+    before: Option<Owner>,
     _file: File,
 }
 
@@ -84,17 +86,33 @@ impl Lease {
         if !locked {
             return Err(LeaseError::Held { backing: shown, mountpoint, pid, node });
         }
-        if before.is_some_and(|before| before.node != owner.node) && !take_over {
+        if before.as_ref().is_some_and(|before| before.node != owner.node) && !take_over {
             return Err(LeaseError::OtherNode { backing: shown, mountpoint, pid, node });
         }
         let text = serde_json::to_string(owner).map_err(|e| io(e.into()))?;
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes())).map_err(io)?;
-        Ok(Lease { directory, _file: file })
+        Ok(Lease { directory, before, _file: file })
+    }
+
+    /// The owner who left it without giving it back.
+    pub fn before(&self) -> Option<&Owner> {
+        self.before.as_ref()
+    }
+}
+
+impl Lease {
+    /// Nothing is left to be brought to the backing: the lease goes.
+    pub fn give_back(mut self) {
+        self.before = None;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Some(text) = self.before.as_ref().and_then(|before| serde_json::to_string(before).ok()) {
+            let _ = fs::write(self.directory.join("lease"), text);
+            return;
+        }
         let _ = fs::remove_file(self.directory.join("lease"));
         // Stays where something else is kept in it.
         let _ = fs::remove_dir(&self.directory);

@@ -1,0 +1,97 @@
+//! Changes made on the backing without the engine: seen at the next open, and never overwritten unseen.
+
+mod support;
+
+use aimss_engine::engine::{Reason, Want};
+use aimss_engine::{Engine, Error, Ino};
+use std::sync::Arc;
+use std::time::Duration;
+use support::ground::{Ground, Setup};
+use support::model::ROOT;
+use support::watched::{Fault, Watched};
+use support::world::World;
+use support::{NEVER, compare};
+
+/// Longer than what the backing said is taken for granted.
+const STALE: Duration = Duration::from_millis(1100);
+
+fn content(engine: &Arc<Engine>, name: &str) -> Vec<u8> {
+    let found = engine.lookup(Ino::ROOT, name.as_bytes()).expect("a file");
+    engine.open(found.ino, Want { write: false, truncate: false, passthrough: Err(Reason::Excluded) }).expect("open");
+    let size = engine.attr(found.ino).expect("attributes").size;
+    let content = compare::read_all(engine, found.ino, size);
+    if let Some(ended) = engine.release(found.ino, false).last {
+        engine.closed(found.ino, ended);
+    }
+    content
+}
+
+#[test]
+fn a_file_changed_outside_is_seen_at_the_next_open() {
+    let ground = Ground::new();
+    let engine = ground.engine(ground.local(), Setup::default());
+    let path = ground.backing().join("file");
+    std::fs::write(&path, b"first").expect("write");
+    assert_eq!(content(&engine, "file"), b"first");
+    std::thread::sleep(STALE);
+    std::fs::write(&path, b"second, and longer").expect("write");
+    assert_eq!(content(&engine, "file"), b"second, and longer");
+}
+
+#[test]
+fn a_file_that_was_written_here_and_then_changed_outside_is_seen() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let mut world = World::new(&ground, &watched, Setup { drain_delay: NEVER, ..Setup::default() }, 1);
+    world.engine.start();
+    world.file(ROOT, "file", b"ours");
+    world.drain();
+    std::fs::write(ground.backing().join("file"), b"theirs, written later").expect("write");
+    std::thread::sleep(STALE);
+    assert_eq!(content(&world.engine, "file"), b"theirs, written later");
+}
+
+#[test]
+fn a_file_made_and_one_removed_outside_show() {
+    let ground = Ground::new();
+    let engine = ground.engine(ground.local(), Setup::default());
+    std::fs::write(ground.backing().join("gone"), b"x").expect("write");
+    assert_eq!(content(&engine, "gone"), b"x");
+    assert!(matches!(engine.lookup(Ino::ROOT, b"new"), Err(Error::NotFound)));
+    std::fs::remove_file(ground.backing().join("gone")).expect("remove");
+    std::fs::write(ground.backing().join("new"), b"new").expect("write");
+    std::thread::sleep(STALE);
+    assert!(matches!(engine.lookup(Ino::ROOT, b"gone"), Err(Error::NotFound)));
+    assert_eq!(content(&engine, "new"), b"new");
+    let mut names = Vec::new();
+    engine.load_directory(Ino::ROOT).expect("a listing");
+    engine
+        .read_directory(Ino::ROOT, 0, |entry| {
+            names.push(entry.name.to_vec());
+            true
+        })
+        .expect("a listing");
+    assert_eq!(names, vec![b"new".to_vec()]);
+}
+
+#[test]
+fn dirty_here_and_changed_outside_keeps_both() {
+    for truncate in [false, true] {
+        let ground = Ground::new();
+        let watched = Watched::new(ground.local(), Fault::None);
+        let mut world = World::new(&ground, &watched, Setup { drain_delay: NEVER, ..Setup::default() }, 1);
+        world.engine.start();
+        let file = world.file(ROOT, "file", b"first");
+        world.drain();
+        let handle = world.open(file, true, truncate, false);
+        world.write(handle, 0, b"ours");
+        world.close(handle);
+        std::fs::write(ground.backing().join("file"), b"theirs, of another length").expect("write");
+        world.engine.drain_all(|_| {}).expect("a drain");
+        let ours: &[u8] = if truncate { b"ours" } else { b"ourst" };
+        assert_eq!(std::fs::read(ground.backing().join("file")).expect("read"), ours);
+        let theirs = std::fs::read(ground.backing().join("file.aimss-conflict-here")).expect("the other version");
+        assert_eq!(theirs, b"theirs, of another length");
+        assert_eq!(world.engine.status().conflicts, 1, "status tells");
+    }
+}

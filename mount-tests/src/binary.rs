@@ -1,0 +1,76 @@
+//! Finds the `aimss` binary under test, and builds it when it isn't there or is older than its sources.
+//!
+//! `cargo test --workspace` has built it beside the tests already. `cargo test -p aimss-mount-tests` has not, or
+//! has left an old one, so the times of the sources are compared and cargo is called once with the profile of the
+//! running test. Which test comes first doesn't matter: cargo takes a lock of its own.
+
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// The packages whose code is in the binary.
+const SOURCES: [&str; 4] = ["engine", "fs", "gpu", "tools"];
+
+/// The binary's path: `AIMSS_BIN`, or the one built beside the running test.
+pub fn path() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| match std::env::var_os("AIMSS_BIN") {
+        Some(named) => PathBuf::from(named),
+        None => beside_the_test().expect("the aimss binary is there or can be built"),
+    })
+}
+
+/// A command that runs it.
+pub fn aimss() -> Command {
+    Command::new(path())
+}
+
+/// The workspace's top directory.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is inside the workspace").to_owned()
+}
+
+fn beside_the_test() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    // TARGET/PROFILE/deps/TEST-HASH
+    let profile_dir = test.ancestors().nth(2).context("the test lies in no target directory")?;
+    let binary = profile_dir.join("aimss");
+    let changed = SOURCES.iter().map(|package| newest(&workspace().join(package))).max().flatten();
+    if std::fs::metadata(&binary).and_then(|found| found.modified()).ok() < changed {
+        build(profile_dir)?;
+    }
+    Ok(binary)
+}
+
+fn build(profile_dir: &Path) -> Result<()> {
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let target = profile_dir.parent().context("the profile lies in no target directory")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "aimss", "--profile", profile, "--target-dir"])
+        .arg(target)
+        .current_dir(workspace())
+        .status()
+        .context("cargo can't be run")?;
+    if !status.success() {
+        bail!("cargo build --package aimss: {status}");
+    }
+    Ok(())
+}
+
+/// When the newest source file below `dir` changed; tests are no part of the binary.
+fn newest(dir: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    entries
+        .filter_map(|entry| match entry.file_type().ok()? {
+            kind if kind.is_dir() && entry.file_name() == "tests" => None,
+            kind if kind.is_dir() => newest(&entry.path()),
+            _ => entry.metadata().ok()?.modified().ok(),
+        })
+        .max()
+}

@@ -1,0 +1,278 @@
+//! A real mount of its own for one test, which leaves nothing behind.
+//!
+//! 1. Everything lies in one temporary directory: `backing`, `mnt`, `log`. Other users can reach it, because tests
+//!    switch users.
+//! 2. [`Mount::finish`] is the good end: the mount's tree and the backing after `aimss umount` must be equal, the
+//!    state directory gone, the log without a panic.
+//! 3. Dropped in any other way, also by a panic, the mount is given up in steps, each for when the one before did
+//!    not help: `aimss umount --lazy`, the connection's abort and umount2(2), the daemon's end, the arena's unmount.
+//!    Only what has this mount point's path is touched.
+
+use crate::tree::Tree;
+use crate::{binary, skip};
+use anyhow::{Context as _, Result, ensure};
+use rustix::mount::{UnmountFlags, unmount};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a program of another thread of this test, between fork and exec, may hold a copy of a descriptor.
+const FORK_WAIT: Duration = Duration::from_secs(5);
+/// How long a lazy unmount may take before harder means: nothing is left to drain that matters.
+const LAZY_WAIT: Duration = Duration::from_secs(30);
+
+/// Who serves the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The kernel, where the file is in memory.
+    Passthrough,
+    /// The daemon, each call.
+    Daemon,
+}
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Who serves the files.
+    pub mode: Mode,
+    /// `--memory`. The default is small enough for the smallest CI machine, with tests side by side.
+    pub memory: &'static str,
+    /// `--drain-delay`. A long one keeps changes in memory until something asks for them.
+    pub drain_delay: &'static str,
+}
+
+impl Setup {
+    /// As users mount, but for the memory.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, memory: "1G", drain_delay: "1s" }
+    }
+}
+
+/// A mount, alive until [`finish`](Mount::finish) or drop.
+#[derive(Debug)]
+pub struct Mount {
+    setup: Setup,
+    place: TempDir,
+}
+
+impl Mount {
+    /// Mounts an empty backing. `None` if this machine can't, which has then been said.
+    pub fn start(setup: &Setup) -> Option<Self> {
+        Self::start_over(setup, |_| Ok(()))
+    }
+
+    /// Mounts a backing that `fill` has put files into.
+    pub fn start_over(setup: &Setup, fill: impl FnOnce(&Path) -> Result<()>) -> Option<Self> {
+        if let Some(reason) = why_not() {
+            skip(&reason);
+            return None;
+        }
+        let mount = Self { setup: setup.clone(), place: place().expect("the disk takes a directory") };
+        fill(&mount.backing()).expect("the backing can be filled");
+        mount.mount_again().expect("the mount is made");
+        Some(mount)
+    }
+
+    /// The directory on the disk.
+    pub fn backing(&self) -> PathBuf {
+        self.place.path().join("backing")
+    }
+
+    /// The mount point.
+    pub fn point(&self) -> PathBuf {
+        self.place.path().join("mnt")
+    }
+
+    /// A directory of this test beside them, on the backing's disk.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// A path on the mount.
+    pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.point().join(name)
+    }
+
+    /// The same path on the backing.
+    pub fn behind(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.backing().join(name)
+    }
+
+    /// Runs `aimss mount` with the same settings.
+    pub fn mount_again(&self) -> Result<()> {
+        let mut command = binary::aimss();
+        command.arg("mount").arg(self.backing()).arg(self.point()).arg("--allow-other");
+        command.args(["--memory", self.setup.memory, "--drain-delay", self.setup.drain_delay]);
+        command.arg("--log").arg(self.beside("log"));
+        if self.setup.mode == Mode::Daemon {
+            command.args(["--no-passthrough", "**"]);
+        }
+        well(&command.stdin(Stdio::null()).output()?)
+    }
+
+    /// Runs `aimss SUBCOMMAND... MOUNTPOINT`, whatever comes of it.
+    pub fn aimss(&self, subcommand: &[&str]) -> Output {
+        let mut command = binary::aimss();
+        command.args(subcommand).arg(self.point()).stdin(Stdio::null());
+        command.output().expect("the binary can be run")
+    }
+
+    /// Waits until everything is on the backing.
+    pub fn drain(&self) -> Result<()> {
+        well(&self.aimss(&["drain"]))
+    }
+
+    /// `aimss umount`. A process of this test that is about to be another program is waited for.
+    pub fn umount(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let output = self.aimss(&["umount"]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            if !said.contains("is in use") || start.elapsed() > FORK_WAIT {
+                return well(&output);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What `aimss status --json` says of this mount.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let output = self.aimss(&["status", "--json"]);
+        well(&output)?;
+        let mut all: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(all["mounts"][0].take())
+    }
+
+    /// Kills the daemon as a crash would, and returns when it is gone.
+    pub fn kill_daemon(&self) -> Result<()> {
+        let pid = self.daemon().context("the mount has a daemon")?;
+        kill(pid);
+        Ok(())
+    }
+
+    /// Unmounts, and fails unless the backing then shows the tree that the mount showed, and nothing is left.
+    pub fn finish(self) {
+        self.drain().expect("the backing takes everything");
+        let shown = Tree::read(&self.point()).expect("the mount can be read");
+        self.umount().expect("the mount can be unmounted");
+        let kept = Tree::read(&self.backing()).expect("the backing can be read");
+        shown.assert_same(&kept, "the mount", "the backing after umount");
+        assert!(self.state_dirs().is_empty(), "umount left {:?}", self.state_dirs());
+        let log = fs::read(self.beside("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        assert!(!log.contains("panicked"), "the daemon's log:\n{log}");
+    }
+
+    fn daemon(&self) -> Option<i32> {
+        let record = fs::read(self.state_dirs().first()?.join("mount.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+        let pid = record["pid"].as_i64()?.try_into().ok()?;
+        // The number of a daemon that is long dead may be another process's by now.
+        (started(pid) == record["started"].as_u64()).then_some(pid)
+    }
+
+    /// The state directories whose record names our mount point: none or one.
+    fn state_dirs(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir("/run/aimss") else { return Vec::new() };
+        let ours = |dir: &PathBuf| {
+            let record = fs::read(dir.join("mount.json")).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+            record["mountpoint"].as_str().map(Path::new) == Some(&self.point())
+        };
+        entries.flatten().map(|entry| entry.path()).filter(ours).collect()
+    }
+
+    fn give_up(&self) {
+        let mut lazy = binary::aimss();
+        lazy.args(["umount", "--lazy"]).arg(self.point()).stdin(Stdio::null()).stderr(Stdio::null());
+        if let Ok(mut lazy) = lazy.spawn() {
+            let start = Instant::now();
+            while matches!(lazy.try_wait(), Ok(None)) && start.elapsed() < LAZY_WAIT {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = lazy.kill();
+            let _ = lazy.wait();
+        }
+        while let Some(connection) = connection(&self.point()) {
+            // Requests that wait for a dead or stuck daemon get an error.
+            let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+            if unmount(self.point(), UnmountFlags::DETACH).is_err() {
+                break;
+            }
+        }
+        if let Some(pid) = self.daemon() {
+            kill(pid);
+        }
+        for dir in self.state_dirs() {
+            let _ = unmount(dir.join("arena"), UnmountFlags::DETACH);
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if connection(&self.point()).is_some() || !self.state_dirs().is_empty() {
+            if std::thread::panicking() {
+                let log = fs::read(self.beside("log")).unwrap_or_default();
+                eprintln!("the daemon's log:\n{}", String::from_utf8_lossy(&log));
+            }
+            self.give_up();
+        }
+    }
+}
+
+/// Fails with what a command said, unless it succeeded.
+pub fn well(output: &Output) -> Result<()> {
+    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// Why nothing can be mounted here.
+fn why_not() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("tests on mounts need root, for passthrough, owners and devices".into());
+    }
+    let opened = File::options().read(true).write(true).open("/dev/fuse");
+    opened.err().map(|error| format!("/dev/fuse can't be opened: {error}"))
+}
+
+/// A directory that other users can reach, with the two that a mount needs.
+pub fn place() -> Result<TempDir> {
+    let disk = std::env::var_os("CARGO_TARGET_TMPDIR").unwrap_or_else(|| "/var/tmp".into());
+    // The mount is known by its real path.
+    let place = tempfile::Builder::new().prefix("aimss-test-").tempdir_in(fs::canonicalize(disk)?)?;
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755))?;
+    for name in ["backing", "mnt"] {
+        fs::create_dir(place.path().join(name))?;
+    }
+    Ok(place)
+}
+
+/// The number of the FUSE connection mounted at `point`, from the mount table: a dead one can't be asked.
+fn connection(point: &Path) -> Option<u32> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = table.lines().rev().find(|line| line.split(' ').nth(4).map(Path::new) == Some(point))?;
+    let fuse = line.split_once(" - ").is_some_and(|(_, tail)| tail.starts_with("fuse"));
+    line.split(' ').nth(2)?.split_once(':').filter(|_| fuse)?.1.parse().ok()
+}
+
+/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, the 20th after the name.
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn kill(pid: i32) {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    // Dead is not gone: its memory and descriptors are freed first. A zombie holds neither.
+    let gone = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
+    };
+    crate::wait_until("the daemon's end", Duration::from_secs(20), gone);
+}

@@ -1,0 +1,43 @@
+//! Little memory: of the program, and of the mount. Nothing fails for lack of it.
+
+use aimss_mount_tests::bytes::pattern;
+use aimss_mount_tests::cgroup::Group;
+use aimss_mount_tests::{Mount, both_modes, skip};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+both_modes! {
+    fn a_program_limited_to_128_mib_writes_512(mount: &Mount) {
+        let group = match Group::new(&format!("{:?}", std::thread::current().id()), 128 << 20) {
+            Ok(group) => group,
+            Err(error) => return Ok(skip(&format!("{error:#}"))),
+        };
+        let output = Command::new("sh")
+            .args(["-c", "echo $$ >\"$1\" && exec dd if=/dev/zero of=\"$2\" bs=1M count=512", "sh"])
+            .arg(group.entrance())
+            .arg(mount.at("file"))
+            .output()?;
+        assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        assert_eq!(fs::metadata(mount.at("file"))?.size(), 512 << 20);
+    }
+
+    with { memory: "64M" }
+    fn more_than_the_budget_is_written_read_and_drained(mount: &Mount) {
+        const FILES: u64 = 10;
+        const BYTES: usize = 30 << 20;
+        for number in 0..FILES {
+            fs::write(mount.at(format!("file{number}")), pattern(number, BYTES))?;
+        }
+        for number in 0..FILES {
+            assert!(fs::read(mount.at(format!("file{number}")))? == pattern(number, BYTES), "file{number}");
+        }
+        mount.drain()?;
+        for number in 0..FILES {
+            assert!(fs::read(mount.behind(format!("file{number}")))? == pattern(number, BYTES), "file{number}");
+        }
+        let status = mount.status()?;
+        let (used, budget) = (status["memory"]["used"].as_u64(), status["memory"]["budget"].as_u64());
+        assert!(used <= budget, "{used:?} of {budget:?}");
+    }
+}
