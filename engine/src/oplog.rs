@@ -83,7 +83,7 @@ pub struct Op {
 #[derive(Debug)]
 struct Waiting {
     op: Op,
-    needs: SmallVec<[Seq; 4]>,
+    needs: SmallVec<[Seq; 2]>,
     applying: bool,
     /// After a failure: not before this time.
     not_before: Option<Instant>,
@@ -99,7 +99,8 @@ pub struct OpLog {
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: BTreeMap<Seq, Waiting>,
+    /// Boxed: the tree's half-empty nodes would waste more than the pointers cost.
+    waiting: BTreeMap<Seq, Box<Waiting>>,
     last_of_object: FxHashMap<Ino, Seq>,
     last_in_directory: FxHashMap<Ino, Seq>,
     next: u64,
@@ -120,7 +121,7 @@ impl OpLog {
         let mut inner = self.inner.lock();
         inner.next += 1;
         let seq = Seq(inner.next);
-        let mut needs: SmallVec<[Seq; 4]> = SmallVec::new();
+        let mut needs: SmallVec<[Seq; 2]> = SmallVec::new();
         let directories = change.directories();
         let objects = change.objects();
         for dir in directories.iter().chain(&objects).chain(below) {
@@ -138,7 +139,7 @@ impl OpLog {
             inner.last_of_object.insert(object, seq);
         }
         let op = Op { seq, change, since: Instant::now(), cancelled: false };
-        inner.waiting.insert(seq, Waiting { op, needs, applying: false, not_before: None });
+        inner.waiting.insert(seq, Box::new(Waiting { op, needs, applying: false, not_before: None }));
         // Nobody is woken: the drain lets changes rest, and looks by itself.
         seq
     }

@@ -63,14 +63,14 @@ macro_rules! both_modes {
     ($(
         $(#[doc = $doc:literal])*
         $(with { $($field:ident: $value:expr),* $(,)? })?
-        fn $name:ident($mount:ident: &Mount) $body:block
+        fn $name:ident($mount:ident: $given:ty) $body:block
     )*) => { $(
         $(#[doc = $doc])*
         mod $name {
             #[allow(unused_imports, reason = "not every function needs all of them")]
             use super::*;
 
-            fn body($mount: &$crate::Mount) -> anyhow::Result<()> {
+            fn body($mount: $given) -> anyhow::Result<()> {
                 $body
                 Ok(())
             }

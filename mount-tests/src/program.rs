@@ -24,7 +24,11 @@ pub fn run(mount: &Mount, script: &str, arguments: &[&str]) -> Result<()> {
     match output.status.code() {
         Some(0) => print!("{said}"),
         Some(SKIPPED) => skip(said.trim_end().rsplit("skipped: ").next().unwrap_or("without a reason")),
-        _ => bail!("{script} {arguments:?}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr)),
+        _ => bail!(
+            "{script} {arguments:?}: {}\n{said}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ),
     }
     Ok(())
 }

@@ -75,14 +75,16 @@ impl Tree {
         Ok(Self(tree))
     }
 
-    /// How many entries it has, without its root.
-    pub fn len(&self) -> usize {
-        self.0.len() - 1
+    /// Without its root, whose time of modification changes when a mount makes `.aimss` there.
+    #[must_use]
+    pub fn below_the_root(mut self) -> Self {
+        self.0.remove(Path::new(""));
+        self
     }
 
-    /// Whether there is nothing below its root.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How many entries there are below its root.
+    pub fn count(&self) -> usize {
+        self.0.keys().filter(|name| !name.as_os_str().is_empty()).count()
     }
 
     /// Fails with each difference, unless there is none.

@@ -16,8 +16,7 @@ const NOBODY: u32 = 65_534;
 /// An ACL as the kernel takes it: version 2, then tag, permissions and id of each entry. Here: the owner and one
 /// user may do all, others nothing.
 fn acl_for(user: u32) -> Vec<u8> {
-    let entries: [(u16, u16, u32); 5] =
-        [(1, 7, !0), (2, 7, user), (4, 0, !0), (0x10, 7, !0), (0x20, 0, !0)];
+    let entries: [(u16, u16, u32); 5] = [(1, 7, !0), (2, 7, user), (4, 0, !0), (0x10, 7, !0), (0x20, 0, !0)];
     let mut bytes = 2_u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
         bytes.extend(tag.to_le_bytes());

@@ -14,12 +14,12 @@ both_modes! {
         fs::hard_link(mount.at("dir/b"), mount.at("c"))?;
         File::options().append(true).open(mount.at("c"))?.write_all(b" and second")?;
         mount.drain()?;
-        for at in [Mount::at, Mount::behind] {
-            let ino = fs::metadata(at(mount, "a".as_ref()))?.ino();
+        for tree in [mount.point(), mount.backing()] {
+            let ino = fs::metadata(tree.join("a"))?.ino();
             for name in ["a", "dir/b", "c"] {
-                let found = fs::metadata(at(mount, name.as_ref()))?;
+                let found = fs::metadata(tree.join(name))?;
                 assert_eq!((found.ino(), found.nlink()), (ino, 3), "{name}");
-                assert_eq!(fs::read(at(mount, name.as_ref()))?, b"first and second", "{name}");
+                assert_eq!(fs::read(tree.join(name))?, b"first and second", "{name}");
             }
         }
         fs::remove_file(mount.at("a"))?;

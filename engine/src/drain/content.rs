@@ -110,7 +110,7 @@ impl Engine {
             if state.file.place == Place::Empty {
                 state.file.dirty = false;
             }
-            state.baseline = Some(crate::engine::baseline(&stat));
+            state.set_baseline(Some(crate::engine::baseline(&stat)));
             self.journal_settled(inode.ino, &state);
         }
         match inode.kind {
@@ -153,9 +153,8 @@ impl Engine {
         let mut state = inode.state.lock();
         if state.file.writers() == 0 && state.file.touched == touched {
             state.file.dirty = false;
-            state.file.dirty_since = None;
         }
-        state.baseline = Some(crate::engine::baseline(&stat));
+        state.set_baseline(Some(crate::engine::baseline(&stat)));
         self.journal_settled(inode.ino, &state);
         Ok(())
     }
@@ -203,7 +202,7 @@ impl Engine {
         let mut state = inode.state.lock();
         state.file.replaced |= replaced;
         if let Some(stat) = stat {
-            state.baseline = Some(crate::engine::baseline(&stat));
+            state.set_baseline(Some(crate::engine::baseline(&stat)));
         }
     }
 
@@ -237,10 +236,10 @@ impl Engine {
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
         if let Some(stat) = stat {
-            if let Some(before) = state.baseline.filter(|before| before.id != stat.id) {
+            if let Some(before) = state.baseline().filter(|before| before.id != stat.id) {
                 names.unbind(before.id, inode.ino);
             }
-            state.baseline = Some(crate::engine::baseline(&stat));
+            state.set_baseline(Some(crate::engine::baseline(&stat)));
             names.bind(stat.id, inode.ino);
         }
         drop(names);
@@ -249,7 +248,6 @@ impl Engine {
         let unchanged = source.before.stamp == after.stamp && state.file.touched == source.touched;
         if source.quiet && unchanged && state.file.place == Place::Arena && state.file.writers() == 0 {
             state.file.dirty = false;
-            state.file.dirty_since = None;
             state.file.lingering = false;
             state.file.chunks = None;
             state.file.clean = Some(after.stamp);
@@ -260,7 +258,7 @@ impl Engine {
 
     /// Whether the backing's file is another than the one we last saw there.
     fn changed_outside(&self, inode: &Inode, path: &[u8]) -> Option<Outside> {
-        let before = inode.state.lock().baseline?;
+        let before = inode.state.lock().baseline()?;
         match self.backing.stat(path) {
             Ok(now) if now.id == before.id && (now.attr.size, now.attr.mtime) == (before.size, before.mtime) => None,
             Ok(_) => Some(Outside::Changed),

@@ -231,7 +231,7 @@ impl Engine {
             state.attr_dirty = true;
             if let Ok(stat) = stat {
                 names.bind(stat.id, inode.ino);
-                state.baseline = Some(crate::engine::baseline(&stat));
+                state.set_baseline(Some(crate::engine::baseline(&stat)));
             }
         }
         if inode.kind == Kind::Directory {
@@ -276,7 +276,7 @@ impl Engine {
         let mut state = inode.state.lock();
         state.drained.retain(|drained| drained != link);
         if state.drained.is_empty()
-            && let Some(baseline) = state.baseline.take()
+            && let Some(baseline) = state.set_baseline(None)
         {
             names.unbind(baseline.id, ino);
         }

@@ -158,7 +158,7 @@ impl Engine {
     #[allow(clippy::unnecessary_wraps)]
     fn still_valid(&self, inode: &Inode) -> Result<bool> {
         let state = inode.state.lock();
-        Ok(!state.in_step() || state.baseline.is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT)
+        Ok(!state.in_step() || state.baseline().is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT)
     }
 
     /// Compares a file with the backing before it is opened; close-to-open for changes made outside.
@@ -172,7 +172,7 @@ impl Engine {
         };
         let mut state = inode.state.lock();
         match stat {
-            Ok(stat) if Some(stat.id) == state.baseline.map(|b| b.id) => self.compare(inode.ino, &mut state, &stat),
+            Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) => self.compare(inode.ino, &mut state, &stat),
             // Gone or replaced outside: whoever holds the inode keeps what we have; the next lookup finds the new one.
             _ => {}
         }
@@ -182,7 +182,7 @@ impl Engine {
     /// Takes over what changed outside in an object that is in step and not open.
     fn compare(&self, ino: Ino, state: &mut InodeState, stat: &Stat) {
         let now = baseline(stat);
-        let Some(before) = state.baseline else { return };
+        let Some(before) = state.baseline() else { return };
         if !state.in_step() {
             return;
         }
@@ -204,7 +204,7 @@ impl Engine {
                 state.attr.nlink = 0;
             }
             // Whatever is left of it is looked at afresh.
-            state.baseline = None;
+            state.set_baseline(None);
         }
         self.drop_if_unused(ino);
     }
@@ -241,7 +241,7 @@ impl Engine {
             return;
         }
         let in_arena = state.file.place == Place::Arena;
-        let number = state.baseline.filter(|_| nameless).map(|b| b.id);
+        let number = state.baseline().filter(|_| nameless).map(|b| b.id);
         drop(state);
         names.inodes.remove(&ino);
         names.dirs.remove(&ino);
@@ -346,7 +346,7 @@ impl Names {
         // The backing gave the number of something that is gone there to something new: to us that is a new inode.
         let another = self.inode(ino).is_some_and(|inode| {
             let state = inode.state.lock();
-            inode.kind != stat.attr.kind || state.baseline.is_some_and(|b| b.id != stat.id) || state.nameless()
+            inode.kind != stat.attr.kind || state.baseline().is_some_and(|b| b.id != stat.id) || state.nameless()
         });
         if another {
             ino = self.new_ino();
@@ -417,7 +417,7 @@ impl Names {
             let id = BackingId { dev, ino: item.ino };
             let mut ino = self.ino_of(id);
             // A number that was given to another object before.
-            if self.inode(ino).is_some_and(|known| known.state.lock().baseline.is_some_and(|b| b.id != id)) {
+            if self.inode(ino).is_some_and(|known| known.state.lock().baseline().is_some_and(|b| b.id != id)) {
                 ino = self.new_ino();
                 self.bind(id, ino);
             }
@@ -443,7 +443,7 @@ impl Names {
 impl InodeState {
     /// Takes over what somebody changed on the backing, in an object that is in step and not open.
     fn take_over(&mut self, stat: &Stat, now: Baseline) {
-        let before = self.baseline.replace(now);
+        let before = self.set_baseline(Some(now));
         if before.is_some_and(|b| (b.id, b.ctime) == (now.id, now.ctime)) {
             return;
         }

@@ -194,7 +194,7 @@ impl Engine {
     fn known_before(&self, inode: &Inode, want: Want) -> KnownBefore {
         let (place, name, now, before, open) = {
             let state = inode.state.lock();
-            let before = state.attr.size.max(state.baseline.map_or(0, |b| b.size));
+            let before = state.attr.size.max(state.baseline().map_or(0, |b| b.size));
             (state.file.place, state.place.clone(), state.attr.size, before, state.file.epoch.is_some())
         };
         let siblings = name.and_then(|(parent, name)| {
@@ -227,7 +227,7 @@ impl Engine {
         if let Some(epoch) = &state.file.epoch {
             return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
         }
-        let epoch = |mode, promised, ahead| Some(Epoch { mode, handles: 0, writers: 0, promised, ahead });
+        let epoch = |mode, promised, ahead| Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead }));
         let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place == Place::Backing);
         if !fresh && state.file.place == Place::Backing {
             let opened = self.serve_backing(path.ok_or(Error::NotFound)?, want)?;
@@ -243,7 +243,7 @@ impl Engine {
         let content = if fresh {
             if state.file.place == Place::Backing && state.file.dirty {
                 // Written in place on the backing a moment ago: that is our own doing, not somebody else's.
-                state.baseline = path.and_then(|path| self.backing.stat(path).ok()).map(|stat| super::baseline(&stat));
+                state.set_baseline(path.and_then(|path| self.backing.stat(path).ok()).map(|stat| super::baseline(&stat)));
             }
             // A file in the arena that was left from an earlier life of this inode goes first.
             self.arena.remove(inode.ino);

@@ -149,7 +149,7 @@ impl Engine {
             .iter()
             .map(|inode| {
                 let state = inode.state.lock();
-                if state.file.dirty { state.attr.size.saturating_sub(state.baseline.map_or(0, |b| b.size)) } else { 0 }
+                if state.file.dirty { state.attr.size.saturating_sub(state.baseline().map_or(0, |b| b.size)) } else { 0 }
             })
             .sum()
     }

@@ -35,7 +35,7 @@ pub struct InodeState {
     /// The names under which the backing has it. Empty: it doesn't.
     pub drained: SmallVec<[Link; 1]>,
     /// What the backing held when it was last in step with us.
-    pub baseline: Option<Baseline>,
+    baseline: Option<Box<Baseline>>,
     /// Target of a symbolic link, once known.
     pub target: Option<Box<[u8]>>,
     /// Extended attributes.
@@ -62,7 +62,7 @@ pub struct FileState {
     /// All content was replaced since the last drain: the drain writes it beside and renames.
     pub replaced: bool,
     /// Open handles, those that may write, and how they are served. `None`: closed.
-    pub epoch: Option<Epoch>,
+    pub epoch: Option<Box<Epoch>>,
     /// Closed, but when last asked somebody could still write: a mapping outlived its descriptor.
     pub lingering: bool,
     /// State of the content when it was last folded into the attributes.
@@ -75,8 +75,6 @@ pub struct FileState {
     pub clean: Option<Stamp>,
     /// Checksums of chunks as last drained while still open; see `drain::content`.
     pub chunks: Option<Box<[u128]>>,
-    /// When the content became dirty, and when it is to be drained again while it stays open.
-    pub dirty_since: Option<Instant>,
     /// Last close, for eviction.
     pub used: Option<Instant>,
 }
@@ -157,7 +155,7 @@ impl Inode {
     pub fn found(ino: Ino, attr: Attr, link: Link, baseline: Baseline) -> Inode {
         let mut state = InodeState::new(attr, Some(link.clone()));
         state.drained.push(link);
-        state.baseline = Some(baseline);
+        state.set_baseline(Some(baseline));
         state.file.place = Place::Backing;
         Inode { ino, kind: attr.kind, state: Mutex::new(state) }
     }
@@ -187,10 +185,19 @@ impl InodeState {
                 touched: 0,
                 clean: None,
                 chunks: None,
-                dirty_since: None,
                 used: None,
             },
         }
+    }
+
+    /// What the backing held when it was last in step with us.
+    pub fn baseline(&self) -> Option<Baseline> {
+        self.baseline.as_deref().copied()
+    }
+
+    /// Remembers what the backing holds; returns what was remembered before.
+    pub fn set_baseline(&mut self, baseline: Option<Baseline>) -> Option<Baseline> {
+        std::mem::replace(&mut self.baseline, baseline.map(Box::new)).map(|before| *before)
     }
 
     /// Whether the backing has all of it and nobody is about to change that: only then does what the backing shows
@@ -217,7 +224,6 @@ impl FileState {
         self.dirty = true;
         self.clean = None;
         self.touched += 1;
-        self.dirty_since.get_or_insert_with(Instant::now);
     }
 
     /// The state of the file that holds the content is known from here on; nothing in it is news.
