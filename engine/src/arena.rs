@@ -32,6 +32,8 @@ pub struct Arena {
     path: PathBuf,
     budget_bytes: u64,
     peak_bytes: AtomicU64,
+    /// See [`Arena::measure`].
+    measured_bytes: AtomicU64,
     /// Whether the directory is a file system of its own, so that its blocks are all ours.
     own_filesystem: bool,
 }
@@ -106,8 +108,8 @@ impl Arena {
         lease::ignore_breaks();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
-        let peak_bytes = AtomicU64::new(0);
-        Ok(Arena { directory, path: path.into(), budget_bytes, peak_bytes, own_filesystem })
+        let (peak_bytes, measured_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Arena { directory, path: path.into(), budget_bytes, peak_bytes, measured_bytes, own_filesystem })
     }
 
     /// The directory's path.
@@ -163,12 +165,23 @@ impl Arena {
 
     /// Bytes held now.
     pub fn used_bytes(&self) -> u64 {
-        if !self.own_filesystem {
-            return 0;
-        }
-        let used = rustix::fs::statvfs(&self.path).map_or(0, |s| (s.f_blocks - s.f_bfree) * s.f_frsize);
+        let used = if self.own_filesystem {
+            rustix::fs::statvfs(&self.path).map_or(0, |s| (s.f_blocks - s.f_bfree) * s.f_frsize)
+        } else {
+            self.measured_bytes.load(Ordering::Relaxed)
+        };
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         used
+    }
+
+    /// Counts the blocks of all files, where the file system's own count includes others'. Call a few times a second.
+    pub fn measure(&self) {
+        if self.own_filesystem {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        let used = entries.flatten().filter_map(|e| Some(e.metadata().ok()?.blocks() * 512)).sum();
+        self.measured_bytes.store(used, Ordering::Relaxed);
     }
 
     /// The most that [`Arena::used_bytes`] has seen.

@@ -133,10 +133,19 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
             mountpoint: before.mountpoint.display().to_string(),
         });
     }
+    if let Some(record) = state.read_record().filter(|record| record.backing != config.backing && state.has_journal()) {
+        return Err(ServeError::LeftElsewhere {
+            backing: record.backing.display().to_string(),
+            mountpoint: config.mountpoint.display().to_string(),
+        });
+    }
     recovery::finish_what_was_left(&config, &state, &node)?;
     let arena_mount = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
     let engine = build_engine(&config, &arena_mount, node, journal)?;
+    if let Err(e) = engine.clear_leftovers() {
+        log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
+    }
     restore_times(&config, &root_times);
     engine.start();
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);

@@ -63,7 +63,7 @@ both_modes! {
         assert!(!nobody_reads(&mount.at("file"))?);
         setxattr(mount.at("file"), ACCESS, &acl_for(NOBODY), XattrFlags::empty())?;
         assert!(nobody_reads(&mount.at("file"))?);
-        assert_eq!(fs::metadata(mount.at("file"))?.mode() & 0o777, 0o670);
+        assert_eq!(fs::metadata(mount.at("file"))?.mode() & 0o777, 0o770);
         mount.drain()?;
         assert_eq!(xattrs(&mount.behind("file"))?[ACCESS.as_bytes()], acl_for(NOBODY));
         // The mask is what chmod changes for the group.

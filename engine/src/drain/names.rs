@@ -123,6 +123,10 @@ impl Engine {
             Change::Unlink { ino, link } => self.apply_unlink(*ino, link),
             Change::Rename { ino, from, to, replaced } => {
                 self.settle_named(*ino)?;
+                if replaced.is_none() && !self.is_recovering() {
+                    let _shape = self.shape.read_recursive();
+                    self.clear_the_way(&self.path_in(to)?)?;
+                }
                 let _shape = self.shape.write();
                 match self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace) {
                     Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_recovering() => {}
@@ -322,11 +326,15 @@ impl Engine {
     /// Renames the outside version of a file: ours takes the name, nothing is lost.
     pub(super) fn keep_aside(&self, path: &[u8]) -> Result<()> {
         for number in 0..10_000_u32 {
-            let mut aside = path.to_vec();
-            aside.extend_from_slice(format!(".aimss-conflict-{}", self.config.node).as_bytes());
+            let mut suffix = format!(".aimss-conflict-{}", self.config.node);
             if number > 0 {
-                aside.extend_from_slice(format!("-{number}").as_bytes());
+                suffix.push_str(&format!("-{number}"));
             }
+            // A long name gives up its end.
+            let name_at = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+            let room = crate::ids::NAME_BYTES_MAX.saturating_sub(suffix.len());
+            let mut aside = path[..path.len().min(name_at + room)].to_vec();
+            aside.extend_from_slice(suffix.as_bytes());
             match self.backing.stat(&aside) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     self.backing.rename(path, &aside, RenameMode::Replace)?;

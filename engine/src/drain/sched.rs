@@ -91,6 +91,7 @@ impl Engine {
     }
 
     fn keep_in_budget(&self) {
+        self.arena.measure();
         let high = self.arena.budget_bytes() / 100 * HIGH_WATER_PERCENT;
         let used = self.arena.used_bytes();
         if used > high {

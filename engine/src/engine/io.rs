@@ -80,6 +80,12 @@ impl Engine {
         };
         let at = if append { state.attr.size } else { offset };
         if let Err(e) = file.write_all_at(data, at) {
+            if e.raw_os_error() == Some(libc::ENOSPC) && state.file.place == Place::Arena {
+                // The arena is fuller than we thought; the backing may have room.
+                drop(state);
+                self.move_to_backing(ino)?;
+                return self.write(ino, offset, data, append);
+            }
             // A part may have arrived.
             let stat = stat_of_file(&file)?;
             state.seen(&stat);

@@ -166,6 +166,9 @@ impl Engine {
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), no_replace: bool) -> Result<()> {
         let moving = self.find(from.0, from.1)?;
         check_name(to.1)?;
+        if to.0 == Ino::ROOT && to.1 == super::PRIVATE_DIRECTORY {
+            return Err(Error::Exists);
+        }
         let target = match self.find(to.0, to.1) {
             Ok(target) => Some(target),
             Err(Error::NotFound) => None,

@@ -278,9 +278,13 @@ impl Engine {
         content: &Arc<Content>,
         want: Want,
     ) -> Result<(Opened, Option<Arc<Ahead>>)> {
-        let verdict = want.passthrough.and_then(|()| match (want.write, known.expected) {
+        // A mapping of the arena file lives on: what the kernel cached for a file that we serve would not see it.
+        let passthrough = match want.passthrough {
+            Err(Reason::SmallCgroup) if mapped => Ok(()),
+            other => other,
+        };
+        let verdict = passthrough.and_then(|()| match (want.write, known.expected) {
             (false, _) => Ok(Reason::InMemory),
-            // A mapping of the arena file lives on: what the kernel cached for a file that we serve would not see it.
             (true, _) if mapped => Ok(Reason::InMemory),
             (true, Expected::Unknown) => Err(Reason::SizeUnknown),
             (true, _) if known.room => Ok(Reason::SizeKnown),

@@ -233,15 +233,7 @@ impl Backing for Watched {
         self.inner.set_xattr(path, name, value)
     }
 
-    fn copy_in(
-        &self,
-        path: &[u8],
-        to: &File,
-        from: &[u8],
-        ranges: &[Range<u64>],
-        size: u64,
-        written: &dyn Fn(u64),
-    ) -> io::Result<()> {
+    fn copy_in(&self, path: &[u8], to: &File, from: &[u8], ranges: &[Range<u64>], size: u64) -> io::Result<()> {
         let mut whole = Vec::new();
         let empty = 0..0;
         for range in if ranges.is_empty() { std::slice::from_ref(&empty) } else { ranges } {
@@ -261,7 +253,7 @@ impl Backing for Watched {
             return Err(verdict.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO)));
         }
         self.bytes_of(to);
-        self.inner.copy_in(path, to, from, ranges, size, written)
+        self.inner.copy_in(path, to, from, ranges, size)
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {

@@ -79,7 +79,7 @@ impl World {
             mix: Mix::default(),
             handles: Vec::new(),
             references: BTreeMap::new(),
-            drains_beside: setup.drain_delay.is_zero(),
+            drains_beside: setup.drain_delay < super::NEVER,
             trace: Vec::new(),
         }
     }

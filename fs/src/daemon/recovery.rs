@@ -37,9 +37,6 @@ pub(super) fn finish_what_was_left(config: &MountConfig, state: &StateDir, node:
             source,
         });
     }
-    if let Err(e) = engine.clear_leftovers() {
-        log::warn!("leftovers of the last daemon stay in the backing's .aimss: {e}");
-    }
     arena.discard();
     Ok(())
 }
