@@ -125,7 +125,12 @@ impl Arena {
     /// Makes the (empty) file of an inode and opens it for reading.
     pub fn create(&self, ino: Ino) -> io::Result<Content> {
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(Content(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::from_raw_mode(0o600))?)))
+        Ok(Content(File::from(rustix::fs::openat(
+            &self.directory,
+            name(ino),
+            flags,
+            Mode::from_raw_mode(0o600),
+        )?)))
     }
 
     /// Opens the file of an inode for reading.

@@ -80,7 +80,9 @@ impl From<SystemTime> for Timestamp {
                 let before = before.duration();
                 match before.subsec_nanos() {
                     0 => Timestamp { seconds: -(before.as_secs() as i64), nanoseconds: 0 },
-                    n => Timestamp { seconds: -(before.as_secs() as i64) - 1, nanoseconds: 1_000_000_000 - n },
+                    n => {
+                        Timestamp { seconds: -(before.as_secs() as i64) - 1, nanoseconds: 1_000_000_000 - n }
+                    }
                 }
             }
         }

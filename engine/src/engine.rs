@@ -19,13 +19,13 @@ mod xattrs;
 
 pub use attrs::SetAttr;
 pub use io::Whence;
+pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};
 pub use names::New;
 pub use open::{Ended, Opened, Reason, Released, Want};
 pub use room::PROMOTE_BYTES_MAX;
 pub use status::{BusyFile, Status};
 pub use sync::Backlog;
-pub(crate) use lookup::baseline;
 
 use crate::arena::Arena;
 use crate::backing::Backing;
@@ -83,7 +83,12 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// An engine over `backing`. Call [`Engine::start`] for the drain to run by itself.
-    pub fn new(config: EngineConfig, backing: Arc<dyn Backing>, arena: Arena, journal: Journal) -> Result<Arc<Engine>> {
+    pub fn new(
+        config: EngineConfig,
+        backing: Arc<dyn Backing>,
+        arena: Arena,
+        journal: Journal,
+    ) -> Result<Arc<Engine>> {
         let engine = Engine {
             config,
             backing,

@@ -90,7 +90,9 @@ impl Journal {
         match end.add(&record.encode()) {
             Ok(()) => self.bytes.store(end.bytes, Ordering::Relaxed),
             // Memory for the journal ended: the change is in the daemon's memory and in the arena still.
-            Err(e) => log::error!("the journal can't be written, so the daemon's death would lose changes: {e}"),
+            Err(e) => {
+                log::error!("the journal can't be written, so the daemon's death would lose changes: {e}");
+            }
         }
     }
 

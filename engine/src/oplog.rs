@@ -37,7 +37,9 @@ impl Change {
     /// The objects whose names change.
     pub fn objects(&self) -> SmallVec<[Ino; 2]> {
         match self {
-            Change::Make { ino, .. } | Change::Link { ino, .. } | Change::Unlink { ino, .. } => [*ino].into_iter().collect(),
+            Change::Make { ino, .. } | Change::Link { ino, .. } | Change::Unlink { ino, .. } => {
+                [*ino].into_iter().collect()
+            }
             Change::Rename { ino, replaced, .. } => std::iter::once(*ino).chain(*replaced).collect(),
             Change::Exchange { ino, other, .. } => [*ino, *other].into_iter().collect(),
         }
@@ -52,7 +54,9 @@ impl Change {
             Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } if from.0 == to.0 => {
                 [from.0].into_iter().collect()
             }
-            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } => [from.0, to.0].into_iter().collect(),
+            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } => {
+                [from.0, to.0].into_iter().collect()
+            }
         }
     }
 
@@ -62,7 +66,9 @@ impl Change {
             Change::Make { link, .. } | Change::Link { link, .. } | Change::Unlink { link, .. } => {
                 [link].into_iter().collect()
             }
-            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } => [from, to].into_iter().collect(),
+            Change::Rename { from, to, .. } | Change::Exchange { from, to, .. } => {
+                [from, to].into_iter().collect()
+            }
         }
     }
 }

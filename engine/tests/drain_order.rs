@@ -30,7 +30,8 @@ fn cut(seed: u64) {
     let beside = random.one_in(3);
     let ground = Ground::new();
     let watched = Watched::new(ground.local(), Fault::None);
-    let setup = Setup { drain_delay: if beside { Duration::from_millis(1) } else { NEVER }, ..Setup::default() };
+    let setup =
+        Setup { drain_delay: if beside { Duration::from_millis(1) } else { NEVER }, ..Setup::default() };
     let mut world = World::new(&ground, &watched, setup, seed);
     world.mix.syncs = random.one_in(2);
     world.mix.hard_links = random.one_in(2);

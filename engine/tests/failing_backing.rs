@@ -56,7 +56,9 @@ fn small_drain(fault: Fault) -> bool {
     world.set_xattr(large, "user.one", Some(b"value"));
     world.remove(ROOT, "gone", false);
     watched.set_fault(match fault {
-        Fault::Span { from, until, errno } => Fault::Span { from: from + before, until: until + before, errno },
+        Fault::Span { from, until, errno } => {
+            Fault::Span { from: from + before, until: until + before, errno }
+        }
         other => other,
     });
     world.drain_again();

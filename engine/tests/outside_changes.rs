@@ -17,7 +17,9 @@ const STALE: Duration = Duration::from_millis(1100);
 
 fn content(engine: &Arc<Engine>, name: &str) -> Vec<u8> {
     let found = engine.lookup(Ino::ROOT, name.as_bytes()).expect("a file");
-    engine.open(found.ino, Want { write: false, truncate: false, passthrough: Err(Reason::Excluded) }).expect("open");
+    engine
+        .open(found.ino, Want { write: false, truncate: false, passthrough: Err(Reason::Excluded) })
+        .expect("open");
     let size = engine.attr(found.ino).expect("attributes").size;
     let content = compare::read_all(engine, found.ino, size);
     if let Some(ended) = engine.release(found.ino, false).last {
@@ -90,7 +92,8 @@ fn dirty_here_and_changed_outside_keeps_both() {
         world.engine.drain_all(|_| {}).expect("a drain");
         let ours: &[u8] = if truncate { b"ours" } else { b"ourst" };
         assert_eq!(std::fs::read(ground.backing().join("file")).expect("read"), ours);
-        let theirs = std::fs::read(ground.backing().join("file.aimss-conflict-here")).expect("the other version");
+        let theirs =
+            std::fs::read(ground.backing().join("file.aimss-conflict-here")).expect("the other version");
         assert_eq!(theirs, b"theirs, of another length");
         assert_eq!(world.engine.status().conflicts, 1, "status tells");
     }

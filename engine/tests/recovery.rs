@@ -108,6 +108,11 @@ fn next_daemon(world: &World, ground: &Ground) {
     engine.stop();
     assert!(drained.is_ok(), "the drain of what was left: {drained:?}");
     engine.clear_leftovers().expect("leftovers are cleared");
-    assert_eq!(engine.status().conflicts, 0, "nobody else changed anything: {:?}", engine.status().last_error);
+    assert_eq!(
+        engine.status().conflicts,
+        0,
+        "nobody else changed anything: {:?}",
+        engine.status().last_error
+    );
     compare::tree(world, ground, &BTreeMap::new());
 }

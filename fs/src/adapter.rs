@@ -16,9 +16,10 @@ use aimss_engine::engine::{DirEntry, Found, SetAttr, Want, Whence};
 use aimss_engine::{Engine, Ino, Kind, Result, Timestamp};
 use convert::{attr_out, kind_out, time_in};
 use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use passthrough::Registered;
 use std::ffi::OsStr;
@@ -77,7 +78,12 @@ impl Adapter {
         drop(self.blocking.spawn_blocking(move || run(&engine)));
     }
 
-    fn passthrough(&self, ino: Ino, pid: u32, write: bool) -> std::result::Result<(), aimss_engine::engine::Reason> {
+    fn passthrough(
+        &self,
+        ino: Ino,
+        pid: u32,
+        write: bool,
+    ) -> std::result::Result<(), aimss_engine::engine::Reason> {
         self.policy.passthrough(pid, write, || self.engine.path_of(ino))
     }
 
@@ -137,7 +143,10 @@ impl Filesystem for Adapter {
             (InitFlags::FUSE_POSIX_ACL, "POSIX ACLs are not enforced"),
             (InitFlags::FUSE_CACHE_SYMLINKS, ""),
             (InitFlags::FUSE_ASYNC_DIO, ""),
-            (InitFlags::FUSE_HANDLE_KILLPRIV_V2, "every write asks for capabilities, which makes small ones slow"),
+            (
+                InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+                "every write asks for capabilities, which makes small ones slow",
+            ),
             (InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP, "files that the daemon serves can't be mapped shared"),
             (InitFlags::FUSE_EXPLICIT_INVAL_DATA, ""),
         ];
@@ -236,10 +245,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let made = posix::prepare(&self.engine, ino(parent), caller(req), kind, mode, umask).and_then(|mut new| {
-            new.rdev = rdev;
-            self.engine.make(ino(parent), name.as_bytes(), &new)
-        });
+        let made =
+            posix::prepare(&self.engine, ino(parent), caller(req), kind, mode, umask).and_then(|mut new| {
+                new.rdev = rdev;
+                self.engine.make(ino(parent), name.as_bytes(), &new)
+            });
         self.reply_entry(made, reply);
     }
 
@@ -261,10 +271,12 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Symlink, 0o777, 0).and_then(|mut new| {
-            new.target = Some(target.as_os_str().as_bytes());
-            self.engine.make(ino(parent), name.as_bytes(), &new)
-        });
+        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Symlink, 0o777, 0).and_then(
+            |mut new| {
+                new.target = Some(target.as_os_str().as_bytes());
+                self.engine.make(ino(parent), name.as_bytes(), &new)
+            },
+        );
         self.reply_entry(made, reply);
     }
 
@@ -341,9 +353,11 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.latency.request();
-        passthrough::with_buffer(size as usize, |buffer| match self.engine.read(ino(number), offset, buffer) {
-            Ok(n) => reply.data(&buffer[..n]),
-            Err(e) => reply.error(errno(&e)),
+        passthrough::with_buffer(size as usize, |buffer| {
+            match self.engine.read(ino(number), offset, buffer) {
+                Ok(n) => reply.data(&buffer[..n]),
+                Err(e) => reply.error(errno(&e)),
+            }
         });
     }
 
@@ -408,14 +422,27 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
         let dir = ino(number);
-        if self.dots(dir, offset, |at, cookie, name| reply.add(INodeNo(at.0), cookie, fuser::FileType::Directory, name))
-        {
+        if self.dots(dir, offset, |at, cookie, name| {
+            reply.add(INodeNo(at.0), cookie, fuser::FileType::Directory, name)
+        }) {
             return reply.ok();
         }
         let result = self.engine.read_directory(dir, offset, |entry: &DirEntry| {
-            !reply.add(INodeNo(entry.ino.0), entry.cookie, kind_out(entry.kind), OsStr::from_bytes(&entry.name))
+            !reply.add(
+                INodeNo(entry.ino.0),
+                entry.cookie,
+                kind_out(entry.kind),
+                OsStr::from_bytes(&entry.name),
+            )
         });
         match result {
             Ok(()) => reply.ok(),
@@ -423,7 +450,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let dir = ino(number);
         let none = attr_out(Ino(0), &convert::NOTHING);
         let full = self.dots(dir, offset, |at, cookie, name| {
@@ -540,7 +574,15 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOTTY);
     }
 
-    fn lseek(&self, _req: &Request, number: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         let whence = match whence {
             libc::SEEK_DATA => Whence::Data,
             libc::SEEK_HOLE => Whence::Hole,

@@ -125,7 +125,8 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         }
     };
     let cleanup = Cleanup { state: state.clone() };
-    if let Some(before) = lease.before().filter(|before| before.mountpoint != config.mountpoint && before.node == node)
+    if let Some(before) =
+        lease.before().filter(|before| before.mountpoint != config.mountpoint && before.node == node)
         && StateDir::of(&before.mountpoint).has_journal()
     {
         return Err(ServeError::LeftElsewhere {
@@ -133,14 +134,17 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
             mountpoint: before.mountpoint.display().to_string(),
         });
     }
-    if let Some(record) = state.read_record().filter(|record| record.backing != config.backing && state.has_journal()) {
+    if let Some(record) =
+        state.read_record().filter(|record| record.backing != config.backing && state.has_journal())
+    {
         return Err(ServeError::LeftElsewhere {
             backing: record.backing.display().to_string(),
             mountpoint: config.mountpoint.display().to_string(),
         });
     }
     recovery::finish_what_was_left(&config, &state, &node)?;
-    let arena_mount = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
+    let arena_mount =
+        state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
     let engine = build_engine(&config, &arena_mount, node, journal)?;
     if let Err(e) = engine.clear_leftovers() {
@@ -170,8 +174,9 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     };
     runtime.spawn(server::serve(listener, daemon.clone()));
     let adapter = Adapter::new(engine.clone(), policy, shared, runtime.handle().clone());
-    let session = Session::new(adapter, &config.mountpoint, &session_config(&config))
-        .map_err(|source| ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source })?;
+    let session = Session::new(adapter, &config.mountpoint, &session_config(&config)).map_err(|source| {
+        ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source }
+    })?;
     let pid = std::process::id();
     let record = MountRecord {
         mountpoint: config.mountpoint.clone(),
@@ -208,7 +213,8 @@ fn build_engine(
     journal: Journal,
 ) -> Result<Arc<Engine>, ServeError> {
     let fail = |source| ServeError::Engine { backing: config.backing.display().to_string(), source };
-    let backing: Arc<dyn Backing> = Arc::new(LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?);
+    let backing: Arc<dyn Backing> =
+        Arc::new(LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?);
     let memory = arena
         .files()
         .and_then(|files| Arena::open(&files, config.memory_bytes, arena.own_filesystem))
@@ -266,15 +272,18 @@ fn restore_times(config: &MountConfig, before: &std::fs::Metadata) {
 }
 
 fn restore_root(config: &MountConfig, attr: &aimss_engine::Attr) {
-    let times =
-        rustix::fs::Timestamps { last_access: attr.atime.timespec(), last_modification: attr.mtime.timespec() };
+    let times = rustix::fs::Timestamps {
+        last_access: attr.atime.timespec(),
+        last_modification: attr.mtime.timespec(),
+    };
     let _ = std::fs::File::open(&config.backing).map(|dir| rustix::fs::futimens(&dir, &times));
 }
 
 /// SIGTERM and SIGINT unmount: files that are open stay usable until they are closed, then the daemon ends.
 async fn unmount_on_signal(mountpoint: PathBuf) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     // A terminal that goes away takes no mount along.
@@ -304,7 +313,8 @@ struct Cleanup {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        let served = self.state.read_record().is_some_and(|record| record.alive() && record.pid != std::process::id());
+        let served =
+            self.state.read_record().is_some_and(|record| record.alive() && record.pid != std::process::id());
         if self.state.has_journal() || served {
             return;
         }
@@ -394,7 +404,9 @@ impl Daemon {
             let ino = self.resolve(path).map_err(|e| format!("{}: {e}", path.display()))?;
             inos.push(ino);
         }
-        self.engine.drain_some(&inos).map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"))
+        self.engine
+            .drain_some(&inos)
+            .map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"))
     }
 
     fn resolve(&self, path: &std::path::Path) -> aimss_engine::Result<Ino> {

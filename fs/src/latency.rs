@@ -54,7 +54,7 @@ impl Latency {
     /// A request came.
     pub fn request(&self) {
         let count = self.requests.fetch_add(1, Ordering::Relaxed);
-        if count % LOOK_EVERY == 0
+        if count.is_multiple_of(LOOK_EVERY)
             && let Some(mut awake) = self.awake.try_lock()
             && !*awake
         {

@@ -39,15 +39,16 @@ impl Policy {
                 excluded.add(Glob::new(&format!("**/{glob}"))?);
             }
         }
-        Ok(Policy {
-            excluded: excluded.build()?,
-            available: available.into(),
-            processes: Mutex::default(),
-        })
+        Ok(Policy { excluded: excluded.build()?, available: available.into(), processes: Mutex::default() })
     }
 
     /// Whether an open by `pid` may be passthrough. `path` is asked for only where globs were given.
-    pub fn passthrough(&self, pid: u32, write: bool, path: impl FnOnce() -> Option<Vec<u8>>) -> Result<(), Reason> {
+    pub fn passthrough(
+        &self,
+        pid: u32,
+        write: bool,
+        path: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Result<(), Reason> {
         if !self.is_available() {
             return Err(Reason::NotAvailable);
         }
@@ -93,10 +94,14 @@ pub fn memory_limit(pid: u32) -> Option<u64> {
     let mut smallest: Option<u64> = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
         let (roots, file): (&[&str], &str) = match controllers {
             "" => (&["/sys/fs/cgroup", "/sys/fs/cgroup/unified"], "memory.max"),
-            list if list.split(',').any(|c| c == "memory") => (&["/sys/fs/cgroup/memory"], "memory.limit_in_bytes"),
+            list if list.split(',').any(|c| c == "memory") => {
+                (&["/sys/fs/cgroup/memory"], "memory.limit_in_bytes")
+            }
             _ => continue,
         };
         for root in roots {

@@ -64,9 +64,15 @@ pub fn prepare<'a>(
 }
 
 /// What a change of attributes takes along: a new owner and a write take suid and sgid, a new mode changes the ACL.
-pub fn set_attr(engine: &Engine, ino: Ino, caller: Caller, mut change: SetAttr) -> Result<aimss_engine::Attr> {
+pub fn set_attr(
+    engine: &Engine,
+    ino: Ino,
+    caller: Caller,
+    mut change: SetAttr,
+) -> Result<aimss_engine::Attr> {
     let before = engine.attr(ino)?;
-    let empty = change.mode.is_none() && change.uid.is_none() && change.gid.is_none() && change.size.is_none();
+    let empty =
+        change.mode.is_none() && change.uid.is_none() && change.gid.is_none() && change.size.is_none();
     let killing = empty && change.atime.is_none() && change.mtime.is_none();
     let owner = change.uid.is_some() || change.gid.is_some();
     let written = (killing || change.size.is_some()) && caller.uid != 0;
@@ -109,7 +115,14 @@ fn drop_capability(engine: &Engine, ino: Ino) -> Result<()> {
 }
 
 /// setxattr(2), with what ACLs do to the mode.
-pub fn set_xattr(engine: &Engine, ino: Ino, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<()> {
+pub fn set_xattr(
+    engine: &Engine,
+    ino: Ino,
+    name: &[u8],
+    value: &[u8],
+    create: bool,
+    replace: bool,
+) -> Result<()> {
     if name == acl::ACCESS {
         let access = acl::Acl::decode(value).ok_or(aimss_engine::Error::Invalid)?;
         let attr = engine.attr(ino)?;

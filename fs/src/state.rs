@@ -63,7 +63,9 @@ pub enum StateError {
         found: String,
     },
     /// It belongs to somebody else.
-    #[error("the state directory {path} is not yours alone; remove it or set XDG_RUNTIME_DIR to a private directory")]
+    #[error(
+        "the state directory {path} is not yours alone; remove it or set XDG_RUNTIME_DIR to a private directory"
+    )]
     NotPrivate {
         /// Where.
         path: PathBuf,
@@ -112,7 +114,9 @@ impl StateDir {
         match fs::read_to_string(&version) {
             Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= VERSION) => Ok(()),
             Ok(found) => Err(StateError::Newer { path: self.path.clone(), found: found.trim().into() }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::write(version, VERSION.to_string()).map_err(io),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::write(version, VERSION.to_string()).map_err(io)
+            }
             Err(e) => Err(io(e)),
         }
     }
@@ -159,7 +163,11 @@ impl StateDir {
     /// All state directories of this user.
     pub fn all() -> Vec<StateDir> {
         let Ok(entries) = fs::read_dir(root()) else { return Vec::new() };
-        entries.flatten().map(|entry| StateDir { path: entry.path() }).filter(|dir| dir.path.is_dir()).collect()
+        entries
+            .flatten()
+            .map(|entry| StateDir { path: entry.path() })
+            .filter(|dir| dir.path.is_dir())
+            .collect()
     }
 }
 

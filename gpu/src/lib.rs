@@ -15,7 +15,9 @@ pub struct Unavailable {
 
 /// The devices that can hold spilled extents, or why there are none.
 pub fn probe() -> Result<Vec<Box<dyn Device>>, Unavailable> {
-    Err(Unavailable { reason: "the GPU tier is not built yet; spilled data goes from the arena to the backing".into() })
+    Err(Unavailable {
+        reason: "the GPU tier is not built yet; spilled data goes from the arena to the backing".into(),
+    })
 }
 
 #[cfg(test)]

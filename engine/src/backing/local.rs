@@ -51,7 +51,10 @@ impl LocalBacking {
         let mut start: Option<OwnedFd> = None;
         let mut rest = path;
         while rest.len() > PIECE_BYTES_MAX {
-            let cut = rest[..PIECE_BYTES_MAX].iter().rposition(|&b| b == b'/').ok_or(io::ErrorKind::InvalidFilename)?;
+            let cut = rest[..PIECE_BYTES_MAX]
+                .iter()
+                .rposition(|&b| b == b'/')
+                .ok_or(io::ErrorKind::InvalidFilename)?;
             let at = start.as_ref().map_or(dir.as_fd(), AsFd::as_fd);
             let piece = OsStr::from_bytes(&rest[..cut]);
             let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -66,7 +69,8 @@ impl LocalBacking {
         if let Some(open) = self.parents.lock().get(path) {
             return Ok(open.clone());
         }
-        let open = Arc::new(Self::open_at(&self.root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?);
+        let open =
+            Arc::new(Self::open_at(&self.root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?);
         let mut parents = self.parents.lock();
         if parents.len() >= OPEN_PARENTS_MAX {
             parents.clear();
@@ -159,14 +163,15 @@ impl Backing for LocalBacking {
         let (parent, name) = self.parent(path)?;
         let mode = Mode::from_raw_mode(mode & 0o777);
         owner.run(|| {
-            Ok(match make {
+            let _: () = match make {
                 Make::Directory => rustix::fs::mkdirat(&*parent, name, mode)?,
                 Make::Symlink(target) => rustix::fs::symlinkat(OsStr::from_bytes(target), &*parent, name)?,
                 Make::Node(kind, rdev) => {
                     let kind = rustix::fs::FileType::from_raw_mode(kind.mode_bits());
                     rustix::fs::mknodat(&*parent, name, kind, mode, u64::from(*rdev))?;
                 }
-            })
+            };
+            Ok(())
         })
     }
 
@@ -271,8 +276,8 @@ impl Backing for LocalBacking {
         // A second descriptor of the same file, whatever its name is by now.
         let again = format!("/proc/self/fd/{}", to.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-        let direct =
-            (bytes >= DIRECT_BYTES_MIN).then(|| rustix::fs::open(again, flags, Mode::empty()).map(File::from));
+        let direct = (bytes >= DIRECT_BYTES_MIN)
+            .then(|| rustix::fs::open(again, flags, Mode::empty()).map(File::from));
         let result = match direct {
             Some(Ok(direct)) => uring::write_direct(&direct, from, &whole_pages(ranges), written),
             _ => Err(io::ErrorKind::Unsupported.into()),
@@ -341,7 +346,8 @@ fn whole_pages(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 
 /// chmod that follows no symbolic link: `fchmodat2` where the kernel has it, else through `/proc`.
 fn change_mode(parent: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<()> {
-    let object = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let object =
+        rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let path = format!("/proc/self/fd/{}", object.as_raw_fd());
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777))?)
 }
@@ -432,7 +438,8 @@ mod tests {
         // The mapping's last page is whole, as an arena file's is.
         let size = content.len() as u64;
         // SAFETY: the anonymous mapping is rounded up to whole pages by the kernel.
-        let whole = unsafe { std::slice::from_raw_parts(padded.as_ptr(), content.len().next_multiple_of(4096)) };
+        let whole =
+            unsafe { std::slice::from_raw_parts(padded.as_ptr(), content.len().next_multiple_of(4096)) };
         backing.copy_in(&file, whole, &[0..size], size, &|_| {}).expect("copy");
         assert_eq!(std::fs::read(dir.path().join("large")).expect("read"), content);
     }

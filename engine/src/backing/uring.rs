@@ -18,11 +18,16 @@ pub(super) const ALIGN_BYTES: u64 = 4096;
 
 /// Writes `ranges` of `from` to the same offsets of `to`, which was opened with O_DIRECT. Range starts are multiples
 /// of [`ALIGN_BYTES`]; ends too, which may reach past the end of the file's content into its last page.
-pub(super) fn write_direct(to: &File, from: &[u8], ranges: &[Range<u64>], written: &dyn Fn(u64)) -> io::Result<()> {
+pub(super) fn write_direct(
+    to: &File,
+    from: &[u8],
+    ranges: &[Range<u64>],
+    written: &dyn Fn(u64),
+) -> io::Result<()> {
     let mut ring = IoUring::new(DEPTH)?;
-    let mut blocks = ranges
-        .iter()
-        .flat_map(|r| (r.start..r.end).step_by(BLOCK_BYTES as usize).map(|at| at..r.end.min(at + BLOCK_BYTES)));
+    let mut blocks = ranges.iter().flat_map(|r| {
+        (r.start..r.end).step_by(BLOCK_BYTES as usize).map(|at| at..r.end.min(at + BLOCK_BYTES))
+    });
     let mut in_flight = 0_u32;
     let mut failure = None;
     loop {
@@ -68,7 +73,7 @@ fn submit(ring: &mut IoUring, to: &File, from: &[u8], block: Range<u64>) -> io::
 
 /// A block in 64 bits: its first page and its length in pages.
 fn pack(block: &Range<u64>) -> u64 {
-    (block.start / ALIGN_BYTES) << 16 | (block.end - block.start) / ALIGN_BYTES
+    ((block.start / ALIGN_BYTES) << 16) | ((block.end - block.start) / ALIGN_BYTES)
 }
 
 fn unpack(packed: u64) -> Range<u64> {

@@ -35,6 +35,9 @@ pub(super) const WITH_NAME_BYTES_MAX: u64 = 256 << 10;
 /// Unit of change detection in files that are drained while open. Smaller finds less to write, larger costs less memory.
 const CHUNK_BYTES: u64 = 256 << 10;
 
+/// One checksum a chunk.
+type Checksums = Box<[u128]>;
+
 /// How a drain found the content.
 struct Source {
     content: Content,
@@ -164,7 +167,8 @@ impl Engine {
             let mut state = inode.state.lock();
             let content = self.arena.open_read(inode.ino)?;
             let before = content.stat()?;
-            let served_by_us = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
+            let served_by_us =
+                matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
             // While we serve the file we hold a descriptor that writes; but then every write marks it dirty again.
             let quiet = if served_by_us {
                 state.file.writers() == 0 && !state.file.lingering
@@ -212,7 +216,7 @@ impl Engine {
         source: &Source,
         beside: bool,
         durable: bool,
-    ) -> Result<(Vec<u8>, Option<Box<[u128]>>)> {
+    ) -> Result<(Vec<u8>, Option<Checksums>)> {
         let outside = {
             let _shape = self.shape.read_recursive();
             let path = self.drained_path(inode.ino)?;
@@ -231,7 +235,13 @@ impl Engine {
     }
 
     /// The content is written: is the file clean now?
-    fn conclude(&self, inode: &Inode, source: &Source, path: &[u8], chunks: Option<Box<[u128]>>) -> Result<()> {
+    fn conclude(
+        &self,
+        inode: &Inode,
+        source: &Source,
+        path: &[u8],
+        chunks: Option<Box<[u128]>>,
+    ) -> Result<()> {
         let stat = self.backing.stat(path).ok();
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
@@ -260,7 +270,11 @@ impl Engine {
     fn changed_outside(&self, inode: &Inode, path: &[u8]) -> Option<Outside> {
         let before = inode.state.lock().baseline()?;
         match self.backing.stat(path) {
-            Ok(now) if now.id == before.id && (now.attr.size, now.attr.mtime) == (before.size, before.mtime) => None,
+            Ok(now)
+                if now.id == before.id && (now.attr.size, now.attr.mtime) == (before.size, before.mtime) =>
+            {
+                None
+            }
             Ok(_) => Some(Outside::Changed),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Some(Outside::Gone),
             Err(_) => None,
@@ -282,8 +296,10 @@ impl Engine {
             other => other?,
         };
         let size = source.before.stamp.size;
-        let ranges = data_ranges(source.content.file(), size)?;
-        let done = self.copy(&file, &source.content, &ranges, size).and_then(|()| self.move_in(inode, &beside, &file));
+        let ranges = data_ranges(source.content.file(), size);
+        let done = self
+            .copy(&file, &source.content, &ranges, size)
+            .and_then(|()| self.move_in(inode, &beside, &file));
         match done {
             Ok(path) => Ok(path),
             Err(e) => {
@@ -343,27 +359,28 @@ impl Engine {
         inode: &Arc<Inode>,
         source: &Source,
         durable: bool,
-    ) -> Result<(Vec<u8>, Option<Box<[u128]>>)> {
+    ) -> Result<(Vec<u8>, Option<Checksums>)> {
         let file = {
             let _shape = self.shape.read_recursive();
             let path = self.drained_path(inode.ino)?;
             match self.backing.open_write(&path, source.owner) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => self.backing.create(&path, 0o600, source.owner)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.backing.create(&path, 0o600, source.owner)?
+                }
                 other => other?,
             }
         };
         let size = source.before.stamp.size;
-        let chunks = match &source.chunks {
-            Some(known) => Some(self.write_changed(&file, source.content.file(), known, size)?),
-            None => {
-                // Before the copy: what changes in between is found different the next time.
-                let sums = if source.quiet { None } else { Some(checksums(source.content.file(), size)?) };
-                // Where the old file holds bytes, our holes must be written as zeros.
-                let empty = file.metadata()?.len() == 0;
-                let ranges = if empty { data_ranges(source.content.file(), size)? } else { one_range(size) };
-                self.copy(&file, &source.content, &ranges, size)?;
-                sums
-            }
+        let chunks = if let Some(known) = &source.chunks {
+            Some(self.write_changed(&file, source.content.file(), known, size)?)
+        } else {
+            // Before the copy: what changes in between is found different the next time.
+            let sums = if source.quiet { None } else { Some(checksums(source.content.file(), size)?) };
+            // Where the old file holds bytes, our holes must be written as zeros.
+            let empty = file.metadata()?.len() == 0;
+            let ranges = if empty { data_ranges(source.content.file(), size) } else { one_range(size) };
+            self.copy(&file, &source.content, &ranges, size)?;
+            sums
         };
         let path = {
             let _shape = self.shape.read_recursive();
@@ -404,7 +421,9 @@ impl Engine {
         }
         // SAFETY: the mapping is given to system calls only, which report a file that shrank as EFAULT; no code of
         // ours reads it. See the module.
-        let mapping = unsafe { memmap2::MmapOptions::new().len(size.next_multiple_of(4096) as usize).map(content.file())? };
+        let mapping = unsafe {
+            memmap2::MmapOptions::new().len(size.next_multiple_of(4096) as usize).map(content.file())?
+        };
         let count = |bytes| {
             self.drain.written.fetch_add(bytes, Ordering::Relaxed);
         };
@@ -424,7 +443,7 @@ fn one_range(size: u64) -> Vec<Range<u64>> {
 }
 
 /// The parts of a file that are not holes, rounded by the file system to its pages.
-fn data_ranges(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
+fn data_ranges(file: &File, size: u64) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     let mut at = 0;
     while at < size {
@@ -432,7 +451,7 @@ fn data_ranges(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
             Ok(start) => start,
             Err(rustix::io::Errno::NXIO) => break,
             // No seeking for data here: all of it.
-            Err(_) => return Ok(one_range(size)),
+            Err(_) => return one_range(size),
         };
         let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start)).unwrap_or(size).min(size);
         match ranges.last_mut() {
@@ -442,7 +461,7 @@ fn data_ranges(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
         }
         at = end.max(at + 1);
     }
-    Ok(ranges)
+    ranges
 }
 
 fn checksums(file: &File, size: u64) -> Result<Box<[u128]>> {

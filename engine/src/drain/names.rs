@@ -38,9 +38,11 @@ impl Engine {
             }
             Err(e) => {
                 let path = op.change.links().first().map(|link| self.show(link)).unwrap_or_default();
-                self.drain.report(format!("{path}: the backing refused a change of names, which is retried: {e}"));
+                self.drain
+                    .report(format!("{path}: the backing refused a change of names, which is retried: {e}"));
                 self.drain.note(&e);
-                self.oplog.failed(op.seq, if op.since.elapsed() > RETRY_MAX { RETRY_MAX } else { RETRY_FIRST });
+                self.oplog
+                    .failed(op.seq, if op.since.elapsed() > RETRY_MAX { RETRY_MAX } else { RETRY_FIRST });
                 Err(e)
             }
         }
@@ -174,7 +176,8 @@ impl Engine {
                 files.extend(dir.names().filter(|(_, e)| e.kind == Kind::File).map(|(_, e)| e.ino));
             }
         }
-        let dirty: rustc_hash::FxHashSet<Ino> = self.drain.dirty_inodes().into_iter().map(|(ino, _)| ino).collect();
+        let dirty: rustc_hash::FxHashSet<Ino> =
+            self.drain.dirty_inodes().into_iter().map(|(ino, _)| ino).collect();
         let mut unsynced = false;
         for file in files {
             let Ok(file) = self.inode(file) else { continue };
@@ -195,10 +198,13 @@ impl Engine {
         }
         // The name is there, and the change done, whatever becomes of the rest: that is tried again by itself, and
         // whatever needs it waits for it.
-        let with_name = inode.kind != Kind::Directory && self.is_small_and_closed(&inode);
+        let with_name = inode.kind != Kind::Directory && is_small_and_closed(&inode);
         if with_name && let Err(e) = self.settle(&inode, false) {
             self.drain.note(&e);
-            self.drain.report(format!("{}: not on the backing yet, kept in memory and retried: {e}", self.show(link)));
+            self.drain.report(format!(
+                "{}: not on the backing yet, kept in memory and retried: {e}",
+                self.show(link)
+            ));
         }
         self.drain.mark(ino);
         Ok(())
@@ -213,7 +219,8 @@ impl Engine {
             (state.attr, state.target.clone())
         };
         let owner = Owner { uid: attr.uid, gid: attr.gid };
-        let made_before = self.is_recovering() && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
+        let made_before =
+            self.is_recovering() && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
         match inode.kind {
             _ if made_before => {}
             Kind::File => drop(self.backing.create(&path, attr.mode, owner)?),
@@ -223,7 +230,12 @@ impl Engine {
                 other => other?,
             },
             Kind::Symlink => {
-                self.backing.make(&path, &Make::Symlink(target.as_deref().unwrap_or_default()), 0o777, owner)?;
+                self.backing.make(
+                    &path,
+                    &Make::Symlink(target.as_deref().unwrap_or_default()),
+                    0o777,
+                    owner,
+                )?;
             }
             kind => self.backing.make(&path, &Make::Node(kind, attr.rdev), attr.mode, owner)?,
         }
@@ -244,11 +256,6 @@ impl Engine {
             self.backing.set_attr(&path, &change)?;
         }
         Ok(())
-    }
-
-    fn is_small_and_closed(&self, inode: &Inode) -> bool {
-        let state = inode.state.lock();
-        inode.kind != Kind::File || state.file.writers() == 0 && state.attr.size <= super::content::WITH_NAME_BYTES_MAX
     }
 
     fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
@@ -315,7 +322,9 @@ impl Engine {
 
     fn clear_the_way_for(&self, inode: &Inode, path: &[u8]) -> Result<()> {
         match self.backing.stat(path) {
-            Ok(stat) if self.is_recovering() && stat.attr.kind == inode.kind && inode.kind == Kind::File => Ok(()),
+            Ok(stat) if self.is_recovering() && stat.attr.kind == inode.kind && inode.kind == Kind::File => {
+                Ok(())
+            }
             Ok(stat) if stat.attr.kind == Kind::Directory && inode.kind == Kind::Directory => Ok(()),
             Ok(_) => self.keep_aside(path),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -326,10 +335,8 @@ impl Engine {
     /// Renames the outside version of a file: ours takes the name, nothing is lost.
     pub(super) fn keep_aside(&self, path: &[u8]) -> Result<()> {
         for number in 0..10_000_u32 {
-            let mut suffix = format!(".aimss-conflict-{}", self.config.node);
-            if number > 0 {
-                suffix.push_str(&format!("-{number}"));
-            }
+            let count = if number > 0 { format!("-{number}") } else { String::new() };
+            let suffix = format!(".aimss-conflict-{}{count}", self.config.node);
             // A long name gives up its end.
             let name_at = path.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
             let room = crate::ids::NAME_BYTES_MAX.saturating_sub(suffix.len());
@@ -380,7 +387,7 @@ impl Engine {
         &self,
         backing: &dyn Backing,
         attr: &crate::attr::Attr,
-        xattrs: &[(Box<[u8]>, Option<Box<[u8]>>)],
+        xattrs: &[XattrChange],
         path: &[u8],
         dirty: bool,
     ) -> Result<()> {
@@ -412,9 +419,19 @@ impl Engine {
     }
 }
 
+/// An extended attribute and what it is set to, or that it is removed.
+type XattrChange = (Box<[u8]>, Option<Box<[u8]>>);
+
+/// Whether an object's content, if it has any, is written by the thread that makes its name.
+fn is_small_and_closed(inode: &Inode) -> bool {
+    let state = inode.state.lock();
+    inode.kind != Kind::File
+        || state.file.writers() == 0 && state.attr.size <= super::content::WITH_NAME_BYTES_MAX
+}
+
 impl crate::namespace::Xattrs {
     /// The attributes that the backing must be told, with their values; they count as told from here on.
-    fn take_dirty(&mut self) -> Vec<(Box<[u8]>, Option<Box<[u8]>>)> {
+    fn take_dirty(&mut self) -> Vec<XattrChange> {
         let crate::namespace::Xattrs::Known(known) = self else { return Vec::new() };
         let dirty = std::mem::take(&mut known.1);
         dirty.into_iter().map(|name| (name.clone(), known.0.get(&name).cloned())).collect()

@@ -84,7 +84,11 @@ impl Engine {
             None if state.file.lingering => {
                 self.ask_again(ino, &mut state);
                 // Once, and again when the mapping is gone.
-                if state.file.lingering && state.file.chunks.is_some() { Verdict::Later } else { Verdict::Now }
+                if state.file.lingering && state.file.chunks.is_some() {
+                    Verdict::Later
+                } else {
+                    Verdict::Now
+                }
             }
             _ => Verdict::Now,
         }

@@ -3,8 +3,8 @@
 //! Files in passthrough are written behind our back: their size and times are taken from the file that the kernel
 //! writes to, whenever somebody asks. What an application sets itself (utimensat) stays until that file changes again.
 
-use super::{Engine, Found};
 use super::lookup::now_after;
+use super::{Engine, Found};
 use crate::arena::{ArenaStat, Stamp};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ impl Engine {
             state.in_step() && state.place.is_some()
         };
         if stale && ino != Ino::ROOT {
-            self.revalidate(&inode)?;
+            self.revalidate(&inode);
         }
         let mut state = inode.state.lock();
         self.fold(ino, &mut state);

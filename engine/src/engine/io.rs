@@ -192,11 +192,13 @@ impl Engine {
 
     /// fallocate(2) with Linux's mode bits.
     pub fn fallocate(&self, ino: Ino, offset: u64, length: u64, mode: i32) -> Result<()> {
-        const SUPPORTED: i32 = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
+        const SUPPORTED: i32 =
+            libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
         if mode & !SUPPORTED != 0 {
             return Err(Error::NotSupported);
         }
-        let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(Error::TooLarge)?;
+        let end =
+            offset.checked_add(length).filter(|&end| i64::try_from(end).is_ok()).ok_or(Error::TooLarge)?;
         let inode = self.inode(ino)?;
         let size = self.attr(ino)?.size;
         let keep = mode & libc::FALLOC_FL_KEEP_SIZE != 0;

@@ -86,7 +86,7 @@ impl Engine {
                 Known::Yes(ino) => {
                     let known = self.names.lock().inode(ino).cloned();
                     match known {
-                        Some(inode) if self.still_valid(&inode)? => return Ok(inode),
+                        Some(inode) if still_valid(&inode) => return Ok(inode),
                         _ => self.dir_version(parent)?,
                     }
                 }
@@ -154,17 +154,10 @@ impl Engine {
         }
     }
 
-    /// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
-    #[allow(clippy::unnecessary_wraps)]
-    fn still_valid(&self, inode: &Inode) -> Result<bool> {
-        let state = inode.state.lock();
-        Ok(!state.in_step() || state.baseline().is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT)
-    }
-
     /// Compares a file with the backing before it is opened; close-to-open for changes made outside.
-    pub(super) fn revalidate(&self, inode: &Inode) -> Result<()> {
-        if self.still_valid(inode)? {
-            return Ok(());
+    pub(super) fn revalidate(&self, inode: &Inode) {
+        if still_valid(inode) {
+            return;
         }
         let stat = {
             let _shape = self.shape.read_recursive();
@@ -172,11 +165,12 @@ impl Engine {
         };
         let mut state = inode.state.lock();
         match stat {
-            Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) => self.compare(inode.ino, &mut state, &stat),
+            Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) => {
+                self.compare(inode.ino, &mut state, &stat);
+            }
             // Gone or replaced outside: whoever holds the inode keeps what we have; the next lookup finds the new one.
             _ => {}
         }
-        Ok(())
     }
 
     /// Takes over what changed outside in an object that is in step and not open.
@@ -283,11 +277,13 @@ impl Engine {
             Some((stat, listed)) => {
                 dir.validated = Some((Instant::now(), stat.attr.mtime));
                 dir.complete = true;
-                listed.map(|listed| names.merge(ino, stat.id.dev, listed, &touched)).unwrap_or_default()
+                listed.map(|listed| names.merge(ino, stat.id.dev, &listed, &touched)).unwrap_or_default()
             }
         };
         drop(names);
-        gone.into_iter().for_each(|(child, name)| self.lost_outside(child, &(ino, name)));
+        for (child, name) in gone {
+            self.lost_outside(child, &(ino, name));
+        }
         Ok(())
     }
 
@@ -303,11 +299,17 @@ impl Engine {
     }
 
     /// Entries of a directory behind `cookie`; `visit` says false when it has no room for more.
-    pub fn read_directory(&self, ino: Ino, cookie: u64, mut visit: impl FnMut(&DirEntry) -> bool) -> Result<()> {
+    pub fn read_directory(
+        &self,
+        ino: Ino,
+        cookie: u64,
+        mut visit: impl FnMut(&DirEntry) -> bool,
+    ) -> Result<()> {
         let names = self.names.lock();
         let dir = names.dirs.get(&ino).ok_or(Error::NotDirectory)?;
         for (name, entry) in dir.after(cookie) {
-            let entry = DirEntry { name: name.clone(), ino: entry.ino, kind: entry.kind, cookie: entry.cookie };
+            let entry =
+                DirEntry { name: name.clone(), ino: entry.ino, kind: entry.kind, cookie: entry.cookie };
             if !visit(&entry) {
                 break;
             }
@@ -346,23 +348,24 @@ impl Names {
         // The backing gave the number of something that is gone there to something new: to us that is a new inode.
         let another = self.inode(ino).is_some_and(|inode| {
             let state = inode.state.lock();
-            inode.kind != stat.attr.kind || state.baseline().is_some_and(|b| b.id != stat.id) || state.nameless()
+            inode.kind != stat.attr.kind
+                || state.baseline().is_some_and(|b| b.id != stat.id)
+                || state.nameless()
         });
         if another {
             ino = self.new_ino();
             self.bind(stat.id, ino);
         }
         let link: Link = (parent, Name::from(name));
-        let inode = match self.inode(ino) {
-            Some(inode) => inode.clone(),
-            None => {
-                let inode = Arc::new(Inode::found(ino, stat.attr, link.clone(), baseline(stat)));
-                self.inodes.insert(ino, inode.clone());
-                if stat.attr.kind == Kind::Directory {
-                    self.dirs.insert(ino, Dir::default());
-                }
-                inode
+        let inode = if let Some(inode) = self.inode(ino) {
+            inode.clone()
+        } else {
+            let inode = Arc::new(Inode::found(ino, stat.attr, link.clone(), baseline(stat)));
+            self.inodes.insert(ino, inode.clone());
+            if stat.attr.kind == Kind::Directory {
+                self.dirs.insert(ino, Dir::default());
             }
+            inode
         };
         if let Some(dir) = self.dirs.get_mut(&parent) {
             match entry {
@@ -388,7 +391,13 @@ impl Names {
 
     /// Brings a directory's entries in line with a full listing, but for names that were `touched` while it was made;
     /// returns those whose names are gone.
-    fn merge(&mut self, parent: Ino, dev: u64, listed: Vec<Listed>, touched: &FxHashSet<Name>) -> Vec<(Ino, Name)> {
+    fn merge(
+        &mut self,
+        parent: Ino,
+        dev: u64,
+        listed: &[Listed],
+        touched: &FxHashSet<Name>,
+    ) -> Vec<(Ino, Name)> {
         let on_backing: FxHashSet<&[u8]> = listed.iter().map(|item| &*item.name).collect();
         let Some(dir) = self.dirs.get(&parent) else { return Vec::new() };
         let missing: Vec<(Ino, Name)> = dir
@@ -405,7 +414,7 @@ impl Names {
                 gone.push((ino, name));
             }
         }
-        for item in &listed {
+        for item in listed {
             let hidden = parent == Ino::ROOT && *item.name == *PRIVATE_DIRECTORY;
             let unknown = self.dirs.get(&parent).is_some_and(|dir| {
                 let known = dir.get(&item.name).is_some() || dir.whiteouts.contains_key(&*item.name);
@@ -417,7 +426,8 @@ impl Names {
             let id = BackingId { dev, ino: item.ino };
             let mut ino = self.ino_of(id);
             // A number that was given to another object before.
-            if self.inode(ino).is_some_and(|known| known.state.lock().baseline().is_some_and(|b| b.id != id)) {
+            if self.inode(ino).is_some_and(|known| known.state.lock().baseline().is_some_and(|b| b.id != id))
+            {
                 ino = self.new_ino();
                 self.bind(id, ino);
             }
@@ -456,6 +466,12 @@ impl InodeState {
         self.target = None;
         self.xattrs = crate::namespace::Xattrs::Unknown;
     }
+}
+
+/// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
+fn still_valid(inode: &Inode) -> bool {
+    let state = inode.state.lock();
+    !state.in_step() || state.baseline().is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT
 }
 
 /// Whether a directory needs no comparison with the backing now.

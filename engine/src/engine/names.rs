@@ -74,7 +74,7 @@ impl Engine {
             names.dirs.insert(ino, Dir::new_complete());
         }
         names.enter(&link, ino, new.kind);
-        self.record(&mut names, Change::Make { ino, link }, &[]);
+        self.record(&mut names, &Change::Make { ino, link }, &[]);
         drop(names);
         self.drain.mark(ino);
         Ok(Found { ino, attr, ours: true })
@@ -107,7 +107,7 @@ impl Engine {
             state.place.get_or_insert_with(|| link.clone());
         }
         names.enter(&link, ino, inode.kind);
-        self.record(&mut names, Change::Link { ino, link }, &[]);
+        self.record(&mut names, &Change::Link { ino, link }, &[]);
         drop(names);
         let mut state = inode.state.lock();
         Ok(self.found(&inode, &mut state))
@@ -154,7 +154,7 @@ impl Engine {
             self.drain.count_cancelled(if entry.kind == Kind::Directory { 1 } else { 2 });
             self.journal.cancelled(ino);
         } else {
-            self.record(&mut names, Change::Unlink { ino, link }, &[]);
+            self.record(&mut names, &Change::Unlink { ino, link }, &[]);
         }
         drop(names);
         self.drain.unmark_if_nameless(self, ino);
@@ -219,9 +219,10 @@ impl Engine {
             }
             state.attr.ctime = now_after(state.attr.ctime);
         }
-        let below = if moving.kind == Kind::Directory { names.directories_below(moving.ino) } else { Vec::new() };
+        let below =
+            if moving.kind == Kind::Directory { names.directories_below(moving.ino) } else { Vec::new() };
         let replaced = replaced.map(|entry| entry.ino);
-        self.record(&mut names, Change::Rename { ino: moving.ino, from, to, replaced }, &below);
+        self.record(&mut names, &Change::Rename { ino: moving.ino, from, to, replaced }, &below);
         drop(names);
         if let Some(ino) = replaced {
             self.drain.unmark_if_nameless(self, ino);
@@ -260,7 +261,7 @@ impl Engine {
                 below.extend(names.directories_below(inode.ino));
             }
         }
-        self.record(&mut names, Change::Exchange { ino: one.ino, from, other: other.ino, to }, &below);
+        self.record(&mut names, &Change::Exchange { ino: one.ino, from, other: other.ino, to }, &below);
         Ok(())
     }
 
@@ -277,16 +278,16 @@ impl Engine {
     }
 
     /// Enters a change into journal and operation log; the namespace is locked, so their order is its order.
-    fn record(&self, names: &mut Names, change: Change, below: &[Ino]) {
+    fn record(&self, names: &mut Names, change: &Change, below: &[Ino]) {
         for ino in change.objects().into_iter().chain(change.directories()) {
             if let Some(inode) = names.inode(ino) {
                 inode.state.lock().pending += 1;
             }
         }
-        self.journal.context(names, &change);
+        self.journal.context(names, change);
         let seq = self.oplog.push(change.clone(), below);
-        self.journal.changed(seq, &change);
-        if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = &change
+        self.journal.changed(seq, change);
+        if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = change
             && let Some(dir) = names.dirs.get_mut(&link.0)
         {
             // The last removal of a name counts: when it is on the backing, so are those before.

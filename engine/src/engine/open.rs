@@ -18,9 +18,9 @@ use super::lookup::now_after;
 use super::room::PROMOTE_BYTES_MAX;
 use crate::arena::{Ahead, Content};
 use crate::attr::Kind;
+use crate::backing::Owner;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::backing::Owner;
 use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place};
 use std::fs::File;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl Engine {
             Kind::Directory => return Err(Error::IsDirectory),
             _ => return Err(Error::Invalid),
         }
-        self.revalidate(&inode)?;
+        self.revalidate(&inode);
         self.promote_for(&inode, want)?;
         let (mut state, opened) = loop {
             let known = self.known_before(&inode, want);
@@ -159,7 +159,7 @@ impl Engine {
             self.promise_ended(known.promised);
         };
         if want.truncate
-            && let Err(e) = self.empty_locked(&mut state, &opened.mode)
+            && let Err(e) = empty(&mut state, &opened.mode)
         {
             if state.file.handles() == 0
                 && let Some(epoch) = state.file.epoch.take()
@@ -227,7 +227,8 @@ impl Engine {
         if let Some(epoch) = &state.file.epoch {
             return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
         }
-        let epoch = |mode, promised, ahead| Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead }));
+        let epoch =
+            |mode, promised, ahead| Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead }));
         let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place == Place::Backing);
         if !fresh && state.file.place == Place::Backing {
             let opened = self.serve_backing(path.ok_or(Error::NotFound)?, want)?;
@@ -243,7 +244,9 @@ impl Engine {
         let content = if fresh {
             if state.file.place == Place::Backing && state.file.dirty {
                 // Written in place on the backing a moment ago: that is our own doing, not somebody else's.
-                state.set_baseline(path.and_then(|path| self.backing.stat(path).ok()).map(|stat| super::baseline(&stat)));
+                state.set_baseline(
+                    path.and_then(|path| self.backing.stat(path).ok()).map(|stat| super::baseline(&stat)),
+                );
             }
             // A file in the arena that was left from an earlier life of this inode goes first.
             self.arena.remove(inode.ino);
@@ -283,13 +286,16 @@ impl Engine {
             Err(Reason::SmallCgroup) if mapped => Ok(()),
             other => other,
         };
-        let verdict = passthrough.and_then(|()| match (want.write, known.expected) {
-            (false, _) => Ok(Reason::InMemory),
-            (true, _) if mapped => Ok(Reason::InMemory),
-            (true, Expected::Unknown) => Err(Reason::SizeUnknown),
-            (true, _) if known.room => Ok(Reason::SizeKnown),
-            (true, _) => Err(Reason::NoRoom),
-        });
+        let verdict = match passthrough {
+            Err(reason) => Err(reason),
+            Ok(()) => match (want.write, known.expected) {
+                (false, _) => Ok(Reason::InMemory),
+                (true, _) if mapped => Ok(Reason::InMemory),
+                (true, Expected::Unknown) => Err(Reason::SizeUnknown),
+                (true, _) if known.room => Ok(Reason::SizeKnown),
+                (true, _) => Err(Reason::NoRoom),
+            },
+        };
         match verdict {
             Ok(reason) => {
                 let ahead = match known.expected {
@@ -340,30 +346,6 @@ impl Engine {
         };
         std::thread::Builder::new().name("allocate-ahead".into()).spawn(run).ok()?;
         Some(ahead)
-    }
-
-    fn empty_locked(&self, state: &mut InodeState, mode: &OpenMode) -> Result<()> {
-        let stat = match mode {
-            OpenMode::Arena(content) => {
-                if content.stat()?.stamp.size > 0 {
-                    reopen(content.file())?.set_len(0)?;
-                }
-                content.stat()?
-            }
-            OpenMode::Backing(file) => {
-                reopen(file)?.set_len(0)?;
-                super::attrs::stat_of_file(file)?
-            }
-            OpenMode::Daemon(file) => {
-                file.set_len(0)?;
-                super::attrs::stat_of_file(file)?
-            }
-        };
-        state.file.replaced = state.file.place == Place::Arena && !state.drained.is_empty();
-        state.seen(&stat);
-        let now = now_after(state.attr.ctime);
-        (state.attr.mtime, state.attr.ctime) = (now, now);
-        Ok(())
     }
 
     /// One handle of `ino` is closed.
@@ -486,6 +468,31 @@ impl Engine {
         state.file.used = Some(Instant::now());
         Ok(())
     }
+}
+
+/// Cuts the content of an open file to nothing.
+fn empty(state: &mut InodeState, mode: &OpenMode) -> Result<()> {
+    let stat = match mode {
+        OpenMode::Arena(content) => {
+            if content.stat()?.stamp.size > 0 {
+                reopen(content.file())?.set_len(0)?;
+            }
+            content.stat()?
+        }
+        OpenMode::Backing(file) => {
+            reopen(file)?.set_len(0)?;
+            super::attrs::stat_of_file(file)?
+        }
+        OpenMode::Daemon(file) => {
+            file.set_len(0)?;
+            super::attrs::stat_of_file(file)?
+        }
+    };
+    state.file.replaced = state.file.place == Place::Arena && !state.drained.is_empty();
+    state.seen(&stat);
+    let now = now_after(state.attr.ctime);
+    (state.attr.mtime, state.attr.ctime) = (now, now);
+    Ok(())
 }
 
 /// A second descriptor of an open file, for writing; also of one that has no name any more.

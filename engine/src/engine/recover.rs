@@ -24,7 +24,8 @@ impl Engine {
             if ino == Ino::ROOT {
                 continue;
             }
-            let inode = Arc::new(Inode::recovered(ino, node, node.in_arena && self.arena.open_read(ino).is_ok()));
+            let inode =
+                Arc::new(Inode::recovered(ino, node, node.in_arena && self.arena.open_read(ino).is_ok()));
             if node.attr.kind == Kind::Directory {
                 names.dirs.insert(ino, Dir::default());
             }
@@ -104,7 +105,9 @@ fn live(ino: Ino, state: &InodeState) -> Vec<Record<'static>> {
         if state.unsettled() {
             let xattrs = match &state.xattrs {
                 Xattrs::Known(k) => {
-                    k.1.iter().map(|name| (name.to_vec(), k.0.get(name).map(|value| value.to_vec()))).collect()
+                    k.1.iter()
+                        .map(|name| (name.to_vec(), k.0.get(name).map(|value| value.to_vec())))
+                        .collect()
                 }
                 Xattrs::Unknown | Xattrs::None => Vec::new(),
             };

@@ -54,7 +54,8 @@ impl Engine {
             .filter_map(|inode| {
                 // One that is locked is in use.
                 let state = inode.state.try_lock()?;
-                let clean = state.file.place == Place::Arena && !state.file.dirty && state.file.epoch.is_none();
+                let clean =
+                    state.file.place == Place::Arena && !state.file.dirty && state.file.epoch.is_none();
                 let used = state.file.used;
                 drop(state);
                 clean.then_some((used, inode))

@@ -106,14 +106,20 @@ impl Engine {
         for inode in inodes.iter().filter(|inode| inode.kind == Kind::File) {
             let mut state = inode.state.lock();
             let handles = u64::from(state.file.handles());
-            let content = (state.file.place == Place::Arena).then(|| self.arena.open_read(inode.ino).ok()).flatten();
+            let content =
+                (state.file.place == Place::Arena).then(|| self.arena.open_read(inode.ino).ok()).flatten();
             self.ask_again(inode.ino, &mut state);
             let mapped = state.file.lingering;
             let daemon = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
             drop(state);
             if handles > 0 || mapped {
                 let arena = content.filter(|_| !daemon).and_then(|content| Some(content.stat().ok()?.id));
-                busy.push(BusyFile { path: self.path_of(inode.ino).unwrap_or_default(), handles, mapped, arena });
+                busy.push(BusyFile {
+                    path: self.path_of(inode.ino).unwrap_or_default(),
+                    handles,
+                    mapped,
+                    arena,
+                });
             }
         }
         busy
@@ -125,7 +131,8 @@ impl Engine {
         inos.extend(self.oplog.snapshot().iter().flat_map(|op| op.change.objects()));
         inos.sort_unstable();
         inos.dedup();
-        let mut paths: Vec<_> = inos.into_iter().filter(|ino| *ino != Ino::ROOT).filter_map(|ino| self.path_of(ino)).collect();
+        let mut paths: Vec<_> =
+            inos.into_iter().filter(|ino| *ino != Ino::ROOT).filter_map(|ino| self.path_of(ino)).collect();
         paths.sort();
         paths
     }
@@ -149,7 +156,11 @@ impl Engine {
             .iter()
             .map(|inode| {
                 let state = inode.state.lock();
-                if state.file.dirty { state.attr.size.saturating_sub(state.baseline().map_or(0, |b| b.size)) } else { 0 }
+                if state.file.dirty {
+                    state.attr.size.saturating_sub(state.baseline().map_or(0, |b| b.size))
+                } else {
+                    0
+                }
             })
             .sum()
     }

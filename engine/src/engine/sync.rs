@@ -104,7 +104,8 @@ impl Engine {
             if (backlog, written) != last {
                 (last, moved) = ((backlog, written), Instant::now());
             }
-            let failing = self.oplog.failing() > 0 || self.drain.dirty_inodes().iter().any(|(_, due)| due.failures > 0);
+            let failing =
+                self.oplog.failing() > 0 || self.drain.dirty_inodes().iter().any(|(_, due)| due.failures > 0);
             let patience = if self.drain.is_full() { STALLED_FULL } else { STALLED };
             if failing && moved.elapsed() > patience {
                 return Err(Error::Io(std::io::Error::other(

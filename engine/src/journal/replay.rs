@@ -51,7 +51,9 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
         recovered.enter(record, &mut cancelled);
         bytes = rest;
     }
-    recovered.changes.retain(|_, change| !matches!(change, Change::Make { ino, .. } if cancelled.contains(ino)));
+    recovered
+        .changes
+        .retain(|_, change| !matches!(change, Change::Make { ino, .. } if cancelled.contains(ino)));
     recovered.nodes.retain(|ino, _| !cancelled.contains(ino));
     // What has no name on the backing and is given none by what is left to do is gone.
     let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
@@ -67,7 +69,12 @@ impl Recovered {
                 node.drained = drained;
             }
             Record::Made { ino, attr, target, xattrs, .. } => {
-                let node = Node { target, xattrs: xattrs.into_iter().collect(), attr_dirty: true, ..Node::new(attr) };
+                let node = Node {
+                    target,
+                    xattrs: xattrs.into_iter().collect(),
+                    attr_dirty: true,
+                    ..Node::new(attr)
+                };
                 self.nodes.insert(ino, node);
             }
             Record::Changed { seq, change } => {

@@ -132,13 +132,16 @@ pub struct Baseline {
     pub checked: Instant,
 }
 
+/// Names and values.
+pub type XattrMap = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
 /// Extended attributes of an inode.
 #[derive(Debug)]
 pub enum Xattrs {
     /// Not read from the backing yet.
     Unknown,
     /// All of them, and the names that differ on the backing.
-    Known(Box<(BTreeMap<Box<[u8]>, Box<[u8]>>, BTreeSet<Box<[u8]>>)>),
+    Known(Box<(XattrMap, BTreeSet<Box<[u8]>>)>),
     /// There are none, and the backing has none.
     None,
 }

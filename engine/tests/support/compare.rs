@@ -149,7 +149,11 @@ fn object(world: &World, id: Id, path: &Path, m: &std::fs::Metadata, times: &BTr
     };
     assert_eq!(kind, object.kind, "type of {shown}");
     if id != ROOT {
-        assert_eq!((m.mode() & 0o7777, m.uid(), m.gid()), (object.mode, uid_of(id), object.gid), "owner of {shown}");
+        assert_eq!(
+            (m.mode() & 0o7777, m.uid(), m.gid()),
+            (object.mode, uid_of(id), object.gid),
+            "owner of {shown}"
+        );
     }
     let mtime = Timestamp { seconds: m.mtime(), nanoseconds: m.mtime_nsec() as u32 };
     for expected in times.get(&id).copied().into_iter().chain(object.mtime) {

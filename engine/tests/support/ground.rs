@@ -46,7 +46,8 @@ impl Ground {
         std::fs::create_dir(ground.backing()).expect("mkdir");
         std::fs::set_permissions(ground.backing(), PermissionsExt::from_mode(0o777)).expect("chmod");
         std::fs::create_dir(ground.backing().join(".aimss")).expect("mkdir");
-        std::fs::set_permissions(ground.backing().join(".aimss"), PermissionsExt::from_mode(0o700)).expect("chmod");
+        std::fs::set_permissions(ground.backing().join(".aimss"), PermissionsExt::from_mode(0o700))
+            .expect("chmod");
         std::fs::create_dir(ground.arena()).expect("mkdir");
         ground
     }
@@ -69,7 +70,8 @@ impl Ground {
 
     /// An engine over `backing`, not started.
     pub fn engine(&self, backing: Arc<dyn Backing>, setup: Setup) -> Arc<Engine> {
-        let config = EngineConfig { fsync_durable: true, drain_delay: setup.drain_delay, node: "here".into() };
+        let config =
+            EngineConfig { fsync_durable: true, drain_delay: setup.drain_delay, node: "here".into() };
         let arena = Arena::open(&self.arena(), setup.budget_bytes, false).expect("the arena opens");
         let journal = if setup.journal {
             Journal::create(&self.journal()).expect("the journal opens")

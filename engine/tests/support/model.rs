@@ -360,7 +360,8 @@ impl Model {
         for object in &mut self.objects {
             object.floor = object.versions.len() - 1;
             object.states_floor = object.states.len() - 1;
-            object.only_replaced = object.kind == Kind::File && object.links.len() == 1 && object.writers == 0;
+            object.only_replaced =
+                object.kind == Kind::File && object.links.len() == 1 && object.writers == 0;
         }
     }
 }

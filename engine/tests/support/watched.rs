@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
@@ -20,9 +22,16 @@ use std::sync::Arc;
 pub enum Fault {
     None,
     /// From call `at` on; if that one copies bytes, so many thousandths of them are written.
-    Cut { at: u64, torn: u64 },
+    Cut {
+        at: u64,
+        torn: u64,
+    },
     /// Calls in this span fail with `errno`.
-    Span { from: u64, until: u64, errno: i32 },
+    Span {
+        from: u64,
+        until: u64,
+        errno: i32,
+    },
 }
 
 /// See the module.
@@ -233,7 +242,17 @@ impl Backing for Watched {
         self.inner.set_xattr(path, name, value)
     }
 
-    fn copy_in(&self, path: &[u8], to: &File, from: &[u8], ranges: &[Range<u64>], size: u64) -> io::Result<()> {
+    fn copy_in(
+        &self,
+        to: &File,
+        from: &[u8],
+        ranges: &[Range<u64>],
+        size: u64,
+        written: &dyn Fn(u64),
+    ) -> io::Result<()> {
+        // Only for the log.
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", to.as_raw_fd())).unwrap_or_default();
+        let path = path.as_os_str().as_bytes();
         let mut whole = Vec::new();
         let empty = 0..0;
         for range in if ranges.is_empty() { std::slice::from_ref(&empty) } else { ranges } {
@@ -253,7 +272,7 @@ impl Backing for Watched {
             return Err(verdict.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO)));
         }
         self.bytes_of(to);
-        self.inner.copy_in(path, to, from, ranges, size)
+        self.inner.copy_in(to, from, ranges, size, written)
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {

@@ -128,7 +128,12 @@ impl World {
         }
     }
 
-    fn agree<T: std::fmt::Debug>(&self, what: &str, engine: &Result<T, Error>, model: Result<(), &'static str>) -> bool {
+    fn agree<T: std::fmt::Debug>(
+        &self,
+        what: &str,
+        engine: &Result<T, Error>,
+        model: Result<(), &'static str>,
+    ) -> bool {
         match (engine, model) {
             (Ok(_), Ok(())) => true,
             (Err(e), Err(expected)) if format!("{e:?}").starts_with(expected) => false,
@@ -139,7 +144,8 @@ impl World {
     pub fn make(&mut self, dir: Id, name: &str, kind: Kind, mode: u32) -> Outcome<Id> {
         let parent = self.ino(dir);
         let id = self.model.objects.len();
-        let gid = if super::is_root() { self.random.below(5) as u32 } else { rustix::process::getegid().as_raw() };
+        let gid =
+            if super::is_root() { self.random.below(5) as u32 } else { rustix::process::getegid().as_raw() };
         let target = (kind == Kind::Symlink).then(|| format!("target-of-{id}"));
         self.note(format!("make {kind:?} {name} in {} as #{id}", self.show(dir)));
         let new = New {
@@ -275,7 +281,13 @@ impl World {
 
     pub fn exchange(&mut self, from: (Id, &str), to: (Id, &str)) {
         let (a, b) = (self.ino(from.0), self.ino(to.0));
-        self.note(format!("exchange {} in {} with {} in {}", from.1, self.show(from.0), to.1, self.show(to.0)));
+        self.note(format!(
+            "exchange {} in {} with {} in {}",
+            from.1,
+            self.show(from.0),
+            to.1,
+            self.show(to.0)
+        ));
         let exchanged = self.engine.exchange((a, from.1.as_bytes()), (b, to.1.as_bytes()));
         let expected = self.model.exchange(from, to);
         self.agree("exchange", &exchanged, expected);
@@ -285,7 +297,8 @@ impl World {
     pub fn sync(&mut self, id: Id, ground: &Ground, watched: &Watched) -> bool {
         let ino = self.ino(id);
         self.note(format!("fsync {}", self.show(id)));
-        let open: Vec<Id> = self.handles.iter().filter(|handle| handle.write).map(|handle| handle.id).collect();
+        let open: Vec<Id> =
+            self.handles.iter().filter(|handle| handle.write).map(|handle| handle.id).collect();
         for open in open {
             self.model.get_mut(open).only_replaced = false;
         }
@@ -304,7 +317,8 @@ impl World {
         let Some(mut path) = self.model.path(id) else { return };
         loop {
             let at = ground.backing().join(path.join("/"));
-            let m = std::fs::symlink_metadata(&at).unwrap_or_else(|e| panic!("after fsync of {}: {e}", self.show(id)));
+            let m = std::fs::symlink_metadata(&at)
+                .unwrap_or_else(|e| panic!("after fsync of {}: {e}", self.show(id)));
             assert!(
                 !watched.is_unsynced(m.dev(), m.ino()),
                 "after fsync of {} {} is not durable",
@@ -347,7 +361,12 @@ impl World {
     pub fn drain(&mut self) {
         self.note("drain".into());
         self.engine.drain_all(|_| {}).expect("a drain");
-        assert_eq!(self.engine.status().conflicts, 0, "nobody changed the backing: {:?}", self.engine.status().last_error);
+        assert_eq!(
+            self.engine.status().conflicts,
+            0,
+            "nobody changed the backing: {:?}",
+            self.engine.status().last_error
+        );
     }
 
     /// A drain that is tried again while the backing fails.
@@ -373,7 +392,8 @@ impl World {
         let passthrough = self.mix.passthrough && self.random.one_in(2);
         match (self.random.below(100), file) {
             (0..20, _) => {
-                if let Ok(id) = self.make(dir, name, Kind::File, 0o640 + self.random.clone().below(8) as u32) {
+                if let Ok(id) = self.make(dir, name, Kind::File, 0o640 + self.random.clone().below(8) as u32)
+                {
                     let handle = self.open(id, true, false, passthrough);
                     self.random_write(handle);
                     self.perhaps_close(handle);
@@ -408,13 +428,17 @@ impl World {
             (73..82, _) => self.remove(dir, name, false),
             (82..86, _) => self.remove(dir, name, true),
             (86..89, _) if object != ROOT => self.random_attributes(object),
-            (89..92, _) if matches!(self.model.get(object).kind, Kind::File | Kind::Directory) && object != ROOT => {
+            (89..92, _)
+                if matches!(self.model.get(object).kind, Kind::File | Kind::Directory) && object != ROOT =>
+            {
                 let name = if self.random.one_in(2) { "user.one" } else { "user.two" };
                 let value = self.random.bytes(5);
                 let value = (!self.random.one_in(3)).then_some(value);
                 self.set_xattr(object, name, value.as_deref());
             }
-            (92..94, _) if self.mix.syncs && matches!(self.model.get(object).kind, Kind::File | Kind::Directory) => {
+            (92..94, _)
+                if self.mix.syncs && matches!(self.model.get(object).kind, Kind::File | Kind::Directory) =>
+            {
                 return self.sync(object, ground, watched);
             }
             (94..95, _) => self.forget_all(),

@@ -81,6 +81,9 @@ mod tests {
         // The kernel sent -1 s and 999,999,999 ns: one nanosecond before 1970.
         let as_fuser_gives_it = UNIX_EPOCH - Duration::new(1, 999_999_999);
         assert_eq!(time_in(as_fuser_gives_it), Timestamp { seconds: -1, nanoseconds: 999_999_999 });
-        assert_eq!(time_out(Timestamp { seconds: -1, nanoseconds: 999_999_999 }), UNIX_EPOCH - Duration::from_nanos(1));
+        assert_eq!(
+            time_out(Timestamp { seconds: -1, nanoseconds: 999_999_999 }),
+            UNIX_EPOCH - Duration::from_nanos(1)
+        );
     }
 }

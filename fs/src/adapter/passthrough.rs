@@ -102,7 +102,8 @@ pub(super) struct OpenContext {
 
 impl Adapter {
     pub(super) fn open_context(&self) -> OpenContext {
-        let (registered, policy, shared) = (self.registered.clone(), self.policy.clone(), self.shared.clone());
+        let (registered, policy, shared) =
+            (self.registered.clone(), self.policy.clone(), self.shared.clone());
         OpenContext { registered, policy, shared }
     }
 }
@@ -150,7 +151,14 @@ impl OpenContext {
         }
     }
 
-    pub(super) fn create(&self, engine: &Engine, found: &Found, ttl: Duration, want: Want, reply: ReplyCreate) {
+    pub(super) fn create(
+        &self,
+        engine: &Engine,
+        found: &Found,
+        ttl: Duration,
+        want: Want,
+        reply: ReplyCreate,
+    ) {
         let attr = super::convert::attr_out(found.ino, &found.attr);
         match self.try_open(engine, found.ino, want, |fd| reply.open_backing(fd)) {
             Ok(Some(id)) => {

@@ -55,7 +55,13 @@ pub fn mounts() -> Vec<Known> {
             let record = dir.read_record()?;
             let alive = record.alive();
             let state_dir = dir.path().to_path_buf();
-            Some(Known { mountpoint: record.mountpoint, backing: record.backing, pid: record.pid, alive, state_dir })
+            Some(Known {
+                mountpoint: record.mountpoint,
+                backing: record.backing,
+                pid: record.pid,
+                alive,
+                state_dir,
+            })
         })
         .collect();
     known.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
@@ -85,7 +91,11 @@ pub fn connect(mountpoint: &Path) -> Result<Client, ControlError> {
 
 impl Client {
     /// Asks, and waits for the answer; `on_progress` is called for what comes before it.
-    pub fn call(&mut self, request: &Request, on_progress: &mut dyn FnMut(Progress)) -> Result<Reply, ControlError> {
+    pub fn call(
+        &mut self,
+        request: &Request,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Reply, ControlError> {
         self.exchange(request, on_progress)
             .map_err(|source| ControlError::Io { mountpoint: self.mountpoint.clone(), source })
     }

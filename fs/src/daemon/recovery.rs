@@ -6,8 +6,13 @@ use crate::state::{self, StateDir};
 use aimss_engine::journal::{Journal, replay};
 
 /// Drains what is left, if anything; afterwards the arena is gone. On an error all of it stays.
-pub(super) fn finish_what_was_left(config: &MountConfig, state: &StateDir, node: &str) -> Result<(), ServeError> {
-    let io = |source| ServeError::Io { what: "the arena that the last daemon left can't be read".into(), source };
+pub(super) fn finish_what_was_left(
+    config: &MountConfig,
+    state: &StateDir,
+    node: &str,
+) -> Result<(), ServeError> {
+    let io =
+        |source| ServeError::Io { what: "the arena that the last daemon left can't be read".into(), source };
     let journal = state.arena().join("journal");
     let bytes = match std::fs::read(&journal) {
         Ok(bytes) => bytes,

@@ -34,7 +34,9 @@ pub struct Lease {
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     /// A living mount has it.
-    #[error("{backing} is already mounted by aimss at {mountpoint} (process {pid} on {node}); unmount it there first")]
+    #[error(
+        "{backing} is already mounted by aimss at {mountpoint} (process {pid} on {node}); unmount it there first"
+    )]
     Held {
         /// The backing.
         backing: String,
@@ -81,7 +83,8 @@ impl Lease {
         file.read_to_string(&mut text).map_err(io)?;
         let before: Option<Owner> = serde_json::from_str(&text).ok();
         let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let named = before.clone().unwrap_or_else(|| Owner { node: "?".into(), pid: 0, mountpoint: "?".into() });
+        let named =
+            before.clone().unwrap_or_else(|| Owner { node: "?".into(), pid: 0, mountpoint: "?".into() });
         let (pid, node, mountpoint) = (named.pid, named.node, named.mountpoint.display().to_string());
         if !locked {
             return Err(LeaseError::Held { backing: shown, mountpoint, pid, node });
@@ -90,7 +93,10 @@ impl Lease {
             return Err(LeaseError::OtherNode { backing: shown, mountpoint, pid, node });
         }
         let text = serde_json::to_string(owner).map_err(|e| io(e.into()))?;
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes())).map_err(io)?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(io)?;
         Ok(Lease { directory, before, _file: file })
     }
 
@@ -126,7 +132,10 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
             if fs::symlink_metadata(directory)?.is_dir() {
                 Ok(())
             } else {
-                Err(io::Error::other(format!("{} is in the way: aimss keeps its lease there", directory.display())))
+                Err(io::Error::other(format!(
+                    "{} is in the way: aimss keeps its lease there",
+                    directory.display()
+                )))
             }
         }
         other => other,
