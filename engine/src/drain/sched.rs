@@ -28,7 +28,7 @@ impl Engine {
     fn queue_due(&self, queue: &Sender<Ino>) {
         let now = Instant::now();
         let delay = self.delay();
-        let urgent = delay.is_zero() && !self.config.drain_delay.is_zero();
+        let urgent = self.drain.urgent.load(Ordering::Relaxed) > 0;
         let mut candidates: Vec<Ino> = Vec::new();
         for (ino, due) in self.drain.dirty_inodes() {
             let rested = now.duration_since(due.since) >= delay;

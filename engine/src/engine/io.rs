@@ -145,10 +145,18 @@ impl Engine {
         {
             self.promote(inode)?;
         }
+        let written_there = emptied && {
+            let state = inode.state.lock();
+            state.file.place == Place::Backing && state.file.dirty
+        };
+        let ours = if written_there { self.look_at_own(inode.ino) } else { None };
         let mut state = inode.state.lock();
         if cold(&state) {
             drop(state);
             return self.change_on_backing(inode, change);
+        }
+        if ours.is_some() {
+            state.set_baseline(ours);
         }
         self.fold(inode.ino, &mut state);
         let (file, view) = match state.file.epoch.as_ref().map(|e| e.mode.clone()) {
@@ -174,6 +182,13 @@ impl Engine {
         state.file.touch();
         self.drain.mark(inode.ino);
         Ok(())
+    }
+
+    /// What the backing holds of a file that we wrote there ourselves.
+    fn look_at_own(&self, ino: Ino) -> Option<crate::namespace::Baseline> {
+        let _shape = self.shape.read_recursive();
+        let path = self.drained_path(ino).ok()?;
+        self.backing.stat(&path).ok().map(|stat| super::baseline(&stat))
     }
 
     /// A cold file too large to be fetched: changed in place.

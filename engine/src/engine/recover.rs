@@ -4,6 +4,7 @@
 //! reached the backing without its daemon living to say so, so in this mode a change that is found done counts as done.
 
 use super::{Engine, PRIVATE_DIRECTORY};
+use crate::arena::ArenaStat;
 use crate::attr::Kind;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
@@ -24,8 +25,9 @@ impl Engine {
             if ino == Ino::ROOT {
                 continue;
             }
-            let inode =
-                Arc::new(Inode::recovered(ino, node, node.in_arena && self.arena.open_read(ino).is_ok()));
+            let content =
+                if node.in_arena { self.arena.open_read(ino).and_then(|c| c.stat()).ok() } else { None };
+            let inode = Arc::new(Inode::recovered(ino, node, content.as_ref()));
             if node.attr.kind == Kind::Directory {
                 names.dirs.insert(ino, Dir::default());
             }
@@ -122,7 +124,7 @@ fn live(ino: Ino, state: &InodeState) -> Vec<Record<'static>> {
 
 impl Inode {
     /// An inode as a journal left it.
-    fn recovered(ino: Ino, node: &Node, in_arena: bool) -> Inode {
+    fn recovered(ino: Ino, node: &Node, content: Option<&ArenaStat>) -> Inode {
         let place = node.drained.first().cloned().unwrap_or_else(|| (Ino::ROOT, Name::from(&b""[..])));
         let inode = Inode::new(ino, node.attr, place);
         {
@@ -134,11 +136,16 @@ impl Inode {
                 state.xattrs.set(name, value.as_deref());
             }
             if node.attr.kind == Kind::File {
-                state.file.place = match (in_arena, node.drained.is_empty()) {
+                state.file.place = match (content.is_some(), node.drained.is_empty()) {
                     (true, _) => Place::Arena,
                     (false, true) => Place::Empty,
                     (false, false) => Place::Backing,
                 };
+                if let Some(content) = content.filter(|content| content.stamp.mtime <= node.attr.ctime) {
+                    // Not written since its attributes were last set: those are the later word.
+                    state.file.know(content);
+                    state.attr.size = content.stamp.size;
+                }
                 if node.dirty {
                     state.file.touch();
                 }

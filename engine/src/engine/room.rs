@@ -100,9 +100,10 @@ impl Engine {
         self.apply_names_of(ino)?;
         self.settle(&inode, false)?;
         let _turn = self.drain.turn(ino);
-        let file = {
+        let (file, path) = {
             let _shape = self.shape.read_recursive();
-            Arc::new(self.backing.open_write(&self.drained_path(ino)?, crate::backing::Owner::ROOT)?)
+            let path = self.drained_path(ino)?;
+            (Arc::new(self.backing.open_write(&path, crate::backing::Owner::ROOT)?), path)
         };
         let mut state = inode.state.lock();
         let Some(epoch) = &mut state.file.epoch else { return Ok(()) };
@@ -113,6 +114,10 @@ impl Engine {
         state.file.place = Place::Backing;
         state.file.chunks = None;
         state.file.know(&super::attrs::stat_of_file(&file)?);
+        // What was just written there is our own doing.
+        let now = self.backing.stat(&path)?;
+        state.set_baseline(Some(super::baseline(&now)));
+        self.journal.dirty(ino, &state);
         self.arena.remove(ino);
         drop(state);
         Ok(())
