@@ -19,6 +19,7 @@ impl Engine {
     /// Enters what a journal says. Call before [`Engine::start`]; [`Engine::drain_all`] then brings it to the backing.
     pub fn recover(&self, recovered: &Recovered) {
         self.recovering.store(true, Ordering::Relaxed);
+        let final_names = recovered.final_names();
         let mut names = self.names.lock();
         for (&ino, node) in &recovered.nodes {
             names.reserve(ino);
@@ -28,6 +29,14 @@ impl Engine {
             let content =
                 if node.in_arena { self.arena.open_read(ino).and_then(|c| c.stat()).ok() } else { None };
             let inode = Arc::new(Inode::recovered(ino, node, content.as_ref()));
+            {
+                let mut state = inode.state.lock();
+                state.place = final_names.get(&ino).and_then(|links| links.first().cloned());
+                if state.place.is_none() {
+                    // Removed, and waiting to be removed on the backing too.
+                    state.attr.nlink = 0;
+                }
+            }
             if node.attr.kind == Kind::Directory {
                 names.dirs.insert(ino, Dir::default());
             }

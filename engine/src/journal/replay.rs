@@ -37,6 +37,15 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The names that each object has when all changes are on the backing.
+    pub fn final_names(&self) -> FxHashMap<Ino, Vec<Link>> {
+        let mut after = Recovered { nodes: self.nodes.clone(), changes: BTreeMap::new() };
+        for change in self.changes.values() {
+            after.apply(change);
+        }
+        after.nodes.into_iter().map(|(ino, node)| (ino, node.drained)).collect()
+    }
+
     /// Whether the backing lacks anything.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && !self.nodes.values().any(|node| node.dirty || node.attr_dirty)
