@@ -7,7 +7,7 @@
 //! 3. When the function returns, [`Mount::finish`] looks at the whole tree through the mount, unmounts, and looks
 //!    at the backing: both must be equal, with modes, owners, times, attributes, links and contents. So each test
 //!    is a test of the drain as well, whatever else it is about.
-//! 4. A test that can't run here prints `skipped: REASON` on stderr ([`skip`]). With `AIMSS_NO_SKIPS=1`, as CI
+//! 4. A test that can't run here prints `skipped: REASON` on stderr ([`skip()`]). With `AIMSS_NO_SKIPS=1`, as CI
 //!    sets it, it fails instead.
 //!
 //! Settings: `AIMSS_BIN` names the binary to test (default: built here, see [`binary`]); `CARGO_TARGET_TMPDIR`

@@ -9,13 +9,13 @@ use std::process::{Command, Output};
 const NOBODY: u32 = 65_534;
 
 /// In a mount namespace of its own: a /dev/fuse that everybody may open, as distributions have it.
-const OPEN_DEVICE: &str = r#"
+const OPEN_DEVICE: &str = r"
 set -eu
 [ -e fuse ] || mknod -m 666 fuse c 10 229
 chmod 666 fuse
 mount --bind fuse /dev/fuse
 : <>/dev/fuse
-"#;
+";
 
 /// The whole life of a mount, as `nobody`, in `$PWD`.
 const LIFE: &str = r#"
