@@ -60,8 +60,8 @@ pub(crate) struct Due {
     pub since: Instant,
     /// Not before this.
     pub at: Option<Instant>,
-    /// Failures so far.
-    pub failures: u32,
+    /// Failures so far; growth of the pause ends long before this does.
+    pub failures: u16,
     /// A thread has it.
     pub queued: bool,
 }
@@ -111,8 +111,9 @@ impl Drain {
     pub(crate) fn failed(&self, ino: Ino) {
         if let Some(due) = self.dirty.lock().get_mut(&ino) {
             due.queued = false;
-            due.failures += 1;
-            due.at = Some(Instant::now() + (RETRY_FIRST * (1 << due.failures.min(5))).min(RETRY_MAX));
+            due.failures = due.failures.saturating_add(1);
+            due.at =
+                Some(Instant::now() + (RETRY_FIRST * (1 << u32::from(due.failures.min(5)))).min(RETRY_MAX));
         }
     }
 

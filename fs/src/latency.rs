@@ -6,7 +6,7 @@
 //! Linux lets a process ask for short wake-up times: as long as `/dev/cpu_dma_latency` is held open with the value 0,
 //! idle processors poll (PM QoS, Documentation/power/pm_qos_interface.rst).
 //!
-//! So: while at least [`BURST_REQUESTS`] requests come within [`WINDOW`], the request is held; when a window passes with
+//! So: while at least `BURST_REQUESTS` requests come within `WINDOW`, the request is held; when a window passes with
 //! fewer, it is given back. Passthrough reads and writes are not requests and hold nothing. Where the file can't be
 //! opened (not root, no such device) nothing happens.
 

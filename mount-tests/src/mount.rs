@@ -4,7 +4,9 @@
 //!    switch users.
 //! 2. [`Mount::finish`] is the good end: the mount's tree and the backing after `aimss umount` must be equal, the
 //!    state directory gone, the log without a panic.
-//! 3. Dropped in any other way, also by a panic, the mount is given up in steps, each for when the one before did
+//! 3. A daemon that hangs must not hang the tests: after `LONGEST` the connection is aborted, so that what waits
+//!    for it gets an error, and `aimss` itself is given `COMMAND_LIMIT`.
+//! 4. Dropped in any other way, also by a panic, the mount is given up in steps, each for when the one before did
 //!    not help: `aimss umount --lazy`, the connection's abort and umount2(2), the daemon's end, the arena's unmount.
 //!    Only what has this mount point's path is touched.
 
@@ -15,7 +17,8 @@ use rustix::mount::{UnmountFlags, unmount};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -23,6 +26,11 @@ use tempfile::TempDir;
 const FORK_WAIT: Duration = Duration::from_secs(5);
 /// How long a lazy unmount may take before harder means: nothing is left to drain that matters.
 const LAZY_WAIT: Duration = Duration::from_secs(30);
+
+/// Longer than any test takes on a slow machine.
+const LONGEST: Duration = Duration::from_secs(300);
+/// In seconds, as timeout(1) takes it: more than a drain of what tests write takes on a slow disk.
+const COMMAND_LIMIT: &str = "120";
 
 /// Who serves the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +64,8 @@ impl Setup {
 pub struct Mount {
     setup: Setup,
     place: TempDir,
+    /// Dropped with the mount, which ends the thread that waits for it.
+    _watched: Sender<()>,
 }
 
 impl Mount {
@@ -70,7 +80,9 @@ impl Mount {
             skip(&reason);
             return None;
         }
-        let mount = Self { setup: setup.clone(), place: place().expect("the disk takes a directory") };
+        let place = place().expect("the disk takes a directory");
+        let watched = watch(place.path().join("mnt"));
+        let mount = Self { setup: setup.clone(), place, _watched: watched };
         fill(&mount.backing()).expect("the backing can be filled");
         mount.mount_again().expect("the mount is made");
         Some(mount)
@@ -103,7 +115,7 @@ impl Mount {
 
     /// Runs `aimss mount` with the same settings.
     pub fn mount_again(&self) -> Result<()> {
-        let mut command = binary::aimss();
+        let mut command = limited();
         command.arg("mount").arg(self.backing()).arg(self.point()).arg("--allow-other");
         command.args(["--memory", self.setup.memory, "--drain-delay", self.setup.drain_delay]);
         command.arg("--log").arg(self.beside("log"));
@@ -115,7 +127,7 @@ impl Mount {
 
     /// Runs `aimss SUBCOMMAND... MOUNTPOINT`, whatever comes of it.
     pub fn aimss(&self, subcommand: &[&str]) -> Output {
-        let mut command = binary::aimss();
+        let mut command = limited();
         command.args(subcommand).arg(self.point()).stdin(Stdio::null());
         command.output().expect("the binary can be run")
     }
@@ -196,9 +208,7 @@ impl Mount {
             let _ = lazy.kill();
             let _ = lazy.wait();
         }
-        while let Some(connection) = connection(&self.point()) {
-            // Requests that wait for a dead or stuck daemon get an error.
-            let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+        while abort(&self.point()) {
             if unmount(self.point(), UnmountFlags::DETACH).is_err() {
                 break;
             }
@@ -258,6 +268,34 @@ fn connection(point: &Path) -> Option<u32> {
     let line = table.lines().rev().find(|line| line.split(' ').nth(4).map(Path::new) == Some(point))?;
     let fuse = line.split_once(" - ").is_some_and(|(_, tail)| tail.starts_with("fuse"));
     line.split(' ').nth(2)?.split_once(':').filter(|_| fuse)?.1.parse().ok()
+}
+
+/// Whether something was mounted at `point`; requests that wait for its daemon get an error.
+fn abort(point: &Path) -> bool {
+    let connection = connection(point);
+    if let Some(connection) = connection {
+        let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+    }
+    connection.is_some()
+}
+
+/// Aborts the mount at `point` unless what is returned is dropped in time.
+fn watch(point: PathBuf) -> Sender<()> {
+    let (watched, ended) = channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{} is given up after {LONGEST:?}", point.display());
+            abort(&point);
+        }
+    });
+    watched
+}
+
+/// `aimss`, ended when it takes too long.
+fn limited() -> Command {
+    let mut command = Command::new("timeout");
+    command.arg(COMMAND_LIMIT).arg(binary::path());
+    command
 }
 
 /// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, the 20th after the name.

@@ -49,7 +49,8 @@ impl Engine {
     }
 
     fn applied(&self, op: &Op) {
-        let touched = op.change.objects().into_iter().chain(op.change.directories());
+        let objects = if op.cancelled { smallvec::SmallVec::new() } else { op.change.objects() };
+        let touched = objects.into_iter().chain(op.change.directories());
         {
             let mut names = self.names.lock();
             for link in op.change.links() {

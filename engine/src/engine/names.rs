@@ -148,7 +148,12 @@ impl Engine {
             let mut state = inode.state.lock();
             state.lose_name(&link, entry.kind);
             let only_made = state.pending == 1 && state.nameless() && state.drained.is_empty();
-            only_made && self.oplog.cancel_make(ino)
+            let cancelled = only_made && self.oplog.cancel_make(ino);
+            if cancelled {
+                // Its memory goes now, not when the change's turn comes.
+                state.pending = 0;
+            }
+            cancelled
         };
         if cancelled {
             self.drain.count_cancelled(if entry.kind == Kind::Directory { 1 } else { 2 });

@@ -393,7 +393,10 @@ impl Engine {
             let held = state.attr.size.min(state.attr.blocks * 512);
             learned = state.place.clone().map(|link| (link, held));
             state.attr_dirty = true;
-            self.journal.attributes(ino, &state);
+            if state.attr.size > 0 || !state.drained.is_empty() {
+                // Of a new file that is still empty the journal knows all.
+                self.journal.attributes(ino, &state);
+            }
             self.drain.mark(ino);
         }
         let nameless = state.nameless();

@@ -23,6 +23,15 @@ pub fn write(path: &Path, bytes: u64, block: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Writes `bytes` over what the existing file `path` holds, in blocks of `block`: the memory behind it is hot.
+pub fn overwrite(path: &Path, bytes: u64, block: &[u8]) -> Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    for _ in 0..bytes / block.len() as u64 {
+        file.write_all(block)?;
+    }
+    Ok(())
+}
+
 /// Reads `path` to its end in blocks of `buffer`; fails unless it has `bytes`.
 pub fn read(path: &Path, bytes: u64, buffer: &mut [u8]) -> Result<()> {
     let mut file = File::open(path)?;

@@ -9,6 +9,7 @@ use crate::scratch::Mounted;
 use anyhow::{Context as _, Result};
 use rustix::time::ClockId;
 use std::fs;
+use std::path::Path;
 
 const HOT_BYTES: u64 = 10 << 30;
 /// Written and read ten times over: hot is what fits.
@@ -32,28 +33,34 @@ pub fn processor(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     let path = mount.point().join("hot");
     let mut block = work::buffer(1 << 20);
     work::write(&path, file_bytes, &block)?;
-    let mut shares = Vec::new();
-    for _ in 0..context.pairs {
-        interrupt::check()?;
-        crate::bench::memory::touch(file_bytes)?;
-        let before = (mount.status()?.daemon.cpu, own_processor());
-        for _ in 0..rounds {
-            work::write(&path, file_bytes, &block)?;
-            work::read(&path, file_bytes, &mut block)?;
+    let mut share_of = |write: fn(&Path, u64, &[u8]) -> Result<()>| -> Result<f64> {
+        let mut shares = Vec::new();
+        for _ in 0..context.pairs {
+            interrupt::check()?;
+            crate::bench::memory::touch(file_bytes)?;
+            let before = (mount.status()?.daemon.cpu, own_processor());
+            for _ in 0..rounds {
+                write(&path, file_bytes, &block)?;
+                work::read(&path, file_bytes, &mut block)?;
+            }
+            let client = own_processor() - before.1;
+            let daemon = mount.status()?.daemon.cpu - before.0;
+            shares.push(daemon / client * 100.0);
         }
-        let client = own_processor() - before.1;
-        let daemon = mount.status()?.daemon.cpu - before.0;
-        shares.push(daemon / client * 100.0);
-    }
-    let hot = Outcome::value("%", median(shares), Bar::Below(PERCENT_MAX)).note(format!(
-        "{rounds} times {} written and read a run; the daemon's share includes answering two status requests",
+        Ok(median(shares))
+    };
+    let hot = Outcome::value("%", share_of(work::overwrite)?, Bar::Below(PERCENT_MAX)).note(format!(
+        "{rounds} times {} written in place and read a run; the share includes answering two status requests",
         crate::size::human(file_bytes)
     ));
+    let emptied = Outcome::value("%", share_of(work::write)?, Bar::Stated)
+        .case("emptied first")
+        .note("each time emptied by O_TRUNC: the daemon gives the pages back and allocates new ones");
     let before = mount.status()?.daemon.cpu;
     mount.drain()?;
     let drained = mount.status()?.daemon.cpu - before;
     let drain = Outcome::value("s/GB", drained / (file_bytes as f64 / GB), Bar::Stated).case("drain");
-    Ok(vec![hot, drain])
+    Ok(vec![hot, emptied, drain])
 }
 
 /// `heap-100k`: what 100,000 files of 0 bytes cost, while their names wait for the drain and after it. The
