@@ -146,11 +146,11 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let arena_mount =
         state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
+    restore_times(&config, &root_times);
     let engine = build_engine(&config, &arena_mount, node, journal)?;
     if let Err(e) = engine.clear_leftovers() {
         log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
     }
-    restore_times(&config, &root_times);
     engine.start();
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
     let shared = Arc::new(Shared::default());

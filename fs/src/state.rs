@@ -27,6 +27,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Tries to make a directory beside others that remove its parent.
+const TRIES: u32 = 8;
 /// Version of the layout above.
 pub const VERSION: u32 = 1;
 
@@ -102,7 +104,16 @@ impl StateDir {
     pub fn create(&self) -> Result<(), StateError> {
         let io = |source| StateError::Io { path: self.path.clone(), source };
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.path).map_err(io)?;
+        builder.recursive(true).mode(0o700);
+        // Another mount that ends may remove the parent in between.
+        let mut made = builder.create(&self.path);
+        for _ in 0..TRIES {
+            if made.is_ok() {
+                break;
+            }
+            made = builder.create(&self.path);
+        }
+        made.map_err(io)?;
         for dir in [root(), self.path.clone()] {
             let metadata = fs::symlink_metadata(&dir).map_err(io)?;
             let mine = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;

@@ -1,4 +1,4 @@
-//! GPU memory as a tier: the engine's [`Device`](aimss_engine::device::Device) trait on CUDA and cuFile.
+//! GPU memory as a tier: the engine's [`Device`] trait on CUDA and cuFile.
 //!
 //! Nothing here yet but the face that the rest of aimss programs against: [`probe`] says which devices this
 //! machine offers to the tier, and today it offers none, with the reason. The CUDA and cuFile side is loaded at

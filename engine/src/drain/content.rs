@@ -116,10 +116,22 @@ impl Engine {
             state.set_baseline(Some(crate::engine::baseline(&stat)));
             self.journal_settled(inode.ino, &state);
         }
+        if inode.kind == Kind::Directory {
+            self.compare_from_now_on(inode.ino);
+        }
         match inode.kind {
             Kind::File if durable => Ok(self.backing.sync_file(&self.backing.open_read(&path)?)?),
             Kind::Directory if durable => Ok(self.backing.sync_dir(&path)?),
             _ => Ok(()),
+        }
+    }
+
+    /// A directory made here is on the backing now, where others may put names into it: from here on its listings are
+    /// compared.
+    fn compare_from_now_on(&self, ino: Ino) {
+        let mtime = self.inode(ino).ok().and_then(|inode| inode.state.lock().baseline()).map(|b| b.mtime);
+        if let (Some(mtime), Some(dir)) = (mtime, self.names.lock().dirs.get_mut(&ino)) {
+            dir.validated.get_or_insert((Instant::now(), mtime));
         }
     }
 
