@@ -335,8 +335,12 @@ impl Engine {
         self.apply_attributes(inode, beside, true)?;
         // Durable before it takes the name, whoever asks: a crash leaves the old content or the new, whole.
         self.backing.sync_file(file)?;
+        // Before, so that nobody takes the backing's new times for news; and after, in case the directory was settled in
+        // between.
         self.redate_parent(inode);
-        match self.backing.rename(beside, &path, RenameMode::Replace) {
+        let renamed = self.backing.rename(beside, &path, RenameMode::Replace);
+        self.redate_parent(inode);
+        match renamed {
             Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Err(Error::NotSupported),
             other => Ok(other.map(|()| path)?),
         }

@@ -114,9 +114,14 @@ impl Engine {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        for (ino, _) in self.drain.dirty_inodes() {
-            if let Ok(inode) = self.inode(ino) {
-                self.settle(&inode, false)?;
+        // Files that stay open, then the directories that this dates anew.
+        for directories in [false, true] {
+            for (ino, _) in self.drain.dirty_inodes() {
+                if let Ok(inode) = self.inode(ino)
+                    && (inode.kind == Kind::Directory) == directories
+                {
+                    self.settle(&inode, false)?;
+                }
             }
         }
         self.backing.sync_all()?;
