@@ -11,6 +11,9 @@ pub enum Error {
     /// No such name or inode.
     #[error("no such file or directory")]
     NotFound,
+    /// The name that led here means something else by now: look it up again.
+    #[error("the name was looked up too long ago")]
+    Stale,
     /// The name is taken.
     #[error("the name exists")]
     Exists,

@@ -7,6 +7,8 @@ use fuser::Errno;
 pub fn errno(error: &Error) -> Errno {
     match error {
         Error::NotFound => Errno::ENOENT,
+        // The kernel looks the name up again and tries once more.
+        Error::Stale => Errno::ESTALE,
         Error::Exists => Errno::EEXIST,
         Error::NotDirectory => Errno::ENOTDIR,
         Error::IsDirectory => Errno::EISDIR,

@@ -155,9 +155,10 @@ impl Engine {
     }
 
     /// Compares a file with the backing before it is opened; close-to-open for changes made outside.
-    pub(super) fn revalidate(&self, inode: &Inode) {
+    /// True: it is gone there, or another took its name.
+    pub(super) fn revalidate(&self, inode: &Inode) -> bool {
         if still_valid(inode) {
-            return;
+            return false;
         }
         let stat = {
             let _shape = self.shape.read_recursive();
@@ -167,9 +168,12 @@ impl Engine {
         match stat {
             Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) => {
                 self.compare(inode.ino, &mut state, &stat);
+                false
             }
-            // Gone or replaced outside: whoever holds the inode keeps what we have; the next lookup finds the new one.
-            _ => {}
+            // Whoever holds the inode keeps what we have; the next lookup finds what is there now.
+            Ok(_) => state.in_step(),
+            Err(Error::Io(e)) => e.kind() == io::ErrorKind::NotFound && state.in_step(),
+            Err(_) => false,
         }
     }
 

@@ -137,7 +137,9 @@ impl Engine {
             Kind::Directory => return Err(Error::IsDirectory),
             _ => return Err(Error::Invalid),
         }
-        self.revalidate(&inode);
+        if self.revalidate(&inode) {
+            return Err(Error::Stale);
+        }
         self.promote_for(&inode, want)?;
         let (mut state, opened) = loop {
             let known = self.known_before(&inode, want);
