@@ -143,7 +143,7 @@ built="make"
 if command -v cargo >/dev/null; then
     # The toolchain's own files are found through the caller's home.
     caller=$(getent passwd "$(id -u)" | cut -d: -f6)
-    cargo_build() { HOME=$caller nice cargo build --offline --manifest-path "$1/Cargo.toml" 2>&1; }
+    cargo_build() { env -u CARGO_TARGET_DIR HOME="$caller" nice cargo build --offline --manifest-path "$1/Cargo.toml" 2>&1; }
     said=$(cargo_build "$WORK/clone") || fail "cargo build failed: $said"
     [ "$("$WORK/clone/target/debug/small")" = "$((commits * (commits - 1) / 2))" ] ||
         fail "the crate that cargo built computes wrong"
