@@ -18,6 +18,7 @@ mod sync;
 mod xattrs;
 
 pub use attrs::SetAttr;
+pub(crate) use attrs::stat_of_file;
 pub use io::Whence;
 pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};
@@ -37,11 +38,14 @@ use crate::namespace::{Inode, Names, join_path};
 use crate::oplog::OpLog;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The folder in the backing that is ours; never shown.
 pub const PRIVATE_DIRECTORY: &[u8] = b".aimss";
+
+/// How the names of its files begin that have no name elsewhere yet.
+const UNNAMED_PREFIX: &str = "unnamed-";
 
 /// What an engine is asked to be.
 #[derive(Debug, Clone)]
@@ -73,6 +77,8 @@ pub struct Engine {
     pub(crate) stopping: AtomicBool,
     /// Finishing what a dead daemon left; see `recover`.
     pub(crate) recovering: AtomicBool,
+    /// The kernel lets the backing's files be passed through, as far as we know.
+    pub(crate) backing_stacks: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -102,6 +108,7 @@ impl Engine {
             open_handles: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             recovering: AtomicBool::new(false),
+            backing_stacks: AtomicBool::new(true),
         };
         engine.load_root()?;
         Ok(Arc::new(engine))
@@ -124,6 +131,16 @@ impl Engine {
             at = parent;
         }
         Ok(parts.iter().rev().fold(Vec::new(), |path, part| join_path(&path, part)))
+    }
+
+    /// Where the backing has the content of a new file until its name is made there; see [`Place::Unnamed`].
+    pub(crate) fn unnamed_path(ino: Ino) -> Vec<u8> {
+        join_path(PRIVATE_DIRECTORY, format!("{UNNAMED_PREFIX}{:x}", ino.0).as_bytes())
+    }
+
+    /// The backing's files can't be passed through: what is new is kept in the arena, whatever its size.
+    pub fn backing_refuses_passthrough(&self) {
+        self.backing_stacks.store(false, Ordering::Relaxed);
     }
 
     /// Where `ino` is in the namespace, for people; `None` once it has no name.

@@ -13,7 +13,7 @@
 mod record;
 mod replay;
 
-pub use record::Record;
+pub use record::{Held, Record};
 pub use replay::{Node, Recovered, replay};
 
 use crate::ids::{Ino, Seq};

@@ -193,6 +193,9 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     }
     daemon.drain_the_rest();
     engine.stop();
+    if let Err(e) = engine.clear_leftovers() {
+        log::warn!("what was given up stays in the backing's .aimss: {e}");
+    }
     let root = engine.attr(Ino::ROOT).ok();
     drop(engine);
     drop(daemon);

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 /// Tries to make a directory beside others that remove its parent.
 const TRIES: u32 = 8;
 /// Version of the layout above.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Who serves a mount.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -123,7 +123,11 @@ impl StateDir {
         }
         let version = self.path.join("version");
         match fs::read_to_string(&version) {
-            Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= VERSION) => Ok(()),
+            Ok(found) if found.trim().parse() == Ok(VERSION) => Ok(()),
+            // Version 1 knew no `Held::Unnamed` in its journal, and is read as it is.
+            Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found < VERSION) => {
+                fs::write(version, VERSION.to_string()).map_err(io)
+            }
             Ok(found) => Err(StateError::Newer { path: self.path.clone(), found: found.trim().into() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 fs::write(version, VERSION.to_string()).map_err(io)

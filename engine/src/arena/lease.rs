@@ -40,6 +40,18 @@ pub(super) fn can_hold(file: &File, kind: Kind) -> bool {
     }
 }
 
+/// Whether anybody else has `file` open or mapped; false where the kernel can't tell.
+pub(crate) fn in_use(file: &File) -> bool {
+    // SAFETY: fcntl on an open descriptor with plain numbers.
+    let refused = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) != 0 };
+    if !refused {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+        return false;
+    }
+    std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,9 @@ pub(super) const WITH_NAME_BYTES_MAX: u64 = 256 << 10;
 /// Unit of change detection in files that are drained while open. Smaller finds less to write, larger costs less memory.
 const CHUNK_BYTES: u64 = 256 << 10;
 
+/// Files of the backing's page cache from this size on are synced by the drain, smaller ones with all others.
+const SYNC_BYTES_MIN: u64 = 4 << 20;
+
 /// One checksum a chunk.
 type Checksums = Box<[u128]>;
 
@@ -148,10 +151,10 @@ impl Engine {
 
     /// A file whose content was written to the backing's own file: only durability is missing.
     fn sync_in_place(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
-        let touched = {
+        let (touched, size) = {
             let mut state = inode.state.lock();
             self.fold(inode.ino, &mut state);
-            state.file.touched
+            (state.file.touched, state.attr.size)
         };
         let (path, file) = {
             let _shape = self.shape.read_recursive();
@@ -161,7 +164,8 @@ impl Engine {
             let file = self.backing.open_read(&path)?;
             (path, file)
         };
-        if durable {
+        // Of a large file the page cache may hold a good part: it counts as drained when that is written.
+        if durable || size >= SYNC_BYTES_MIN {
             self.backing.sync_file(&file)?;
         }
         let _shape = self.shape.read_recursive();
@@ -169,6 +173,7 @@ impl Engine {
         let mut state = inode.state.lock();
         if state.file.writers() == 0 && state.file.touched == touched {
             state.file.dirty = false;
+            self.drain.written.fetch_add(size, Ordering::Relaxed);
         }
         state.set_baseline(Some(crate::engine::baseline(&stat)));
         self.journal_settled(inode.ino, &state);

@@ -6,7 +6,7 @@ use crate::backing::{AttrChange, Backing, Make, Owner, RenameMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::{Ino, Seq};
-use crate::namespace::{Inode, InodeState, Link, join_path};
+use crate::namespace::{Inode, InodeState, Link, Place, join_path};
 use crate::oplog::{Begin, Change, Op};
 use std::io;
 use std::sync::Arc;
@@ -214,16 +214,18 @@ impl Engine {
     fn make_on_backing(&self, inode: &Inode, link: &Link) -> Result<()> {
         let _shape = self.shape.read_recursive();
         let path = self.path_in(link)?;
-        self.clear_the_way_for(inode, &path)?;
-        let (attr, target) = {
+        let (attr, target, unnamed) = {
             let state = inode.state.lock();
-            (state.attr, state.target.clone())
+            (state.attr, state.target.clone(), state.file.place == Place::Unnamed)
         };
+        self.clear_the_way_for(inode, &path, unnamed)?;
         let owner = Owner { uid: attr.uid, gid: attr.gid };
-        let made_before =
-            self.is_recovering() && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
+        let made_before = self.is_recovering()
+            && !unnamed
+            && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
         match inode.kind {
             _ if made_before => {}
+            Kind::File if unnamed && self.name_the_unnamed(inode, link, &path)? => {}
             Kind::File => drop(self.backing.create(&path, attr.mode, owner)?),
             Kind::Directory => match self.backing.make(&path, &Make::Directory, attr.mode | 0o700, owner) {
                 // A directory that appeared outside under the same name is the same directory.
@@ -244,7 +246,9 @@ impl Engine {
         {
             let mut names = self.names.lock();
             let mut state = inode.state.lock();
-            state.drained.push(link.clone());
+            if !state.drained.contains(link) {
+                state.drained.push(link.clone());
+            }
             state.attr_dirty = true;
             if let Ok(stat) = stat {
                 names.bind(stat.id, inode.ino);
@@ -257,6 +261,28 @@ impl Engine {
             self.backing.set_attr(&path, &change)?;
         }
         Ok(())
+    }
+
+    /// Gives a new file that has its content on the backing already its name there. False where it was emptied or
+    /// removed meanwhile, so that there is none any more.
+    fn name_the_unnamed(&self, inode: &Inode, link: &Link, path: &[u8]) -> Result<bool> {
+        let unnamed = Engine::unnamed_path(inode.ino);
+        // Locked, so that an open finds the file under the one path or the other.
+        let mut state = inode.state.lock();
+        if state.file.place != Place::Unnamed {
+            return Ok(false);
+        }
+        if state.file.epoch.is_none() {
+            // Mappings may have outlived the last close.
+            let stat = crate::engine::stat_of_file(&self.backing.open_read(&unnamed)?)?;
+            state.fold(&stat);
+        }
+        let (owner, mode) = (Some((state.attr.uid, state.attr.gid)), Some(state.attr.mode));
+        self.backing.set_attr(&unnamed, &AttrChange { owner, mode, times: None })?;
+        self.backing.rename(&unnamed, path, RenameMode::Replace)?;
+        state.file.place = Place::Backing;
+        state.drained.push(link.clone());
+        Ok(true)
     }
 
     fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
@@ -287,7 +313,9 @@ impl Engine {
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
         state.drained.retain(|drained| drained != link);
+        // A file found under one of its names may have others there that nobody looked up yet.
         if state.drained.is_empty()
+            && state.nameless()
             && let Some(baseline) = state.set_baseline(None)
         {
             names.unbind(baseline.id, ino);
@@ -321,9 +349,15 @@ impl Engine {
         }
     }
 
-    fn clear_the_way_for(&self, inode: &Inode, path: &[u8]) -> Result<()> {
+    /// `unnamed`: its content waits for the name, so that a file that is there already is somebody else's.
+    fn clear_the_way_for(&self, inode: &Inode, path: &[u8], unnamed: bool) -> Result<()> {
         match self.backing.stat(path) {
-            Ok(stat) if self.is_recovering() && stat.attr.kind == inode.kind && inode.kind == Kind::File => {
+            Ok(stat)
+                if self.is_recovering()
+                    && !unnamed
+                    && stat.attr.kind == inode.kind
+                    && inode.kind == Kind::File =>
+            {
                 Ok(())
             }
             Ok(stat) if stat.attr.kind == Kind::Directory && inode.kind == Kind::Directory => Ok(()),

@@ -115,6 +115,7 @@ impl Engine {
             (Some(OpenMode::Arena(content)), _) => Arc::new(content.file().try_clone()?),
             (None, Place::Arena) => Arc::new(self.arena.open_read(ino)?.0),
             (None, Place::Empty) => return Err(Error::Invalid),
+            (None, Place::Unnamed) => Arc::new(self.backing.open_read(&Engine::unnamed_path(ino))?),
             (None, Place::Backing) => {
                 drop(state);
                 let _shape = self.shape.read_recursive();
@@ -134,11 +135,11 @@ impl Engine {
             return Err(Error::Invalid);
         }
         let cold = |state: &crate::namespace::InodeState| {
-            state.file.place == Place::Backing && state.file.epoch.is_none() && !emptied
+            state.file.place.is_on_backing() && state.file.epoch.is_none() && !emptied
         };
         let size = {
             let state = inode.state.lock();
-            cold(&state).then_some(state.attr.size)
+            (cold(&state) && state.file.place == Place::Backing).then_some(state.attr.size)
         };
         if let Some(size) = size
             && self.make_room(size)
@@ -164,6 +165,9 @@ impl Engine {
             Some(OpenMode::Backing(file)) => (reopen(&file)?, Some(file)),
             Some(OpenMode::Daemon(file)) => (file.try_clone()?, Some(file)),
             None => {
+                if state.file.place == Place::Unnamed {
+                    self.remove_unnamed(inode.ino);
+                }
                 if state.file.place != Place::Arena {
                     self.arena.remove(inode.ino);
                     drop(self.arena.create(inode.ino)?);
@@ -195,7 +199,16 @@ impl Engine {
     fn change_on_backing(&self, inode: &Inode, change: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
         let file = {
             let _shape = self.shape.read_recursive();
-            self.backing.open_write(&self.drained_path(inode.ino)?, crate::backing::Owner::ROOT)?
+            let path = {
+                let state = inode.state.lock();
+                (state.file.place == Place::Unnamed).then(|| Engine::unnamed_path(inode.ino))
+            };
+            match path.map(|path| self.backing.open_write(&path, crate::backing::Owner::ROOT)) {
+                Some(Ok(file)) => file,
+                // It was given its name meanwhile.
+                Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+                _ => self.backing.open_write(&self.drained_path(inode.ino)?, crate::backing::Owner::ROOT)?,
+            }
         };
         change(&file)?;
         let mut state = inode.state.lock();

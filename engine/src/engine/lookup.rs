@@ -238,7 +238,7 @@ impl Engine {
         if busy || !(nameless || cold) {
             return;
         }
-        let in_arena = state.file.place == Place::Arena;
+        let place = state.file.place;
         let number = state.baseline().filter(|_| nameless).map(|b| b.id);
         drop(state);
         names.inodes.remove(&ino);
@@ -250,8 +250,10 @@ impl Engine {
         if nameless {
             self.drain.forget(ino);
         }
-        if in_arena {
-            self.arena.remove(ino);
+        match place {
+            Place::Arena => self.arena.remove(ino),
+            Place::Unnamed => self.remove_unnamed(ino),
+            Place::Empty | Place::Backing => {}
         }
     }
 

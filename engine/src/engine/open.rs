@@ -6,9 +6,11 @@
 //!    promised room (the size the file had, or what its siblings in the directory had). Memory is allocated ahead.
 //! 2. Cold, and to be read, or too large to be fetched for a few changes: passthrough to the backing's own file.
 //!    Writers then go to the backing's page cache, and fsync is the backing's.
-//! 3. Otherwise through the daemon: where the size can't be known ahead, the writer lives in a small memory cgroup,
-//!    the user excluded the name from passthrough, or the kernel has none. The daemon can move such a file to the
-//!    backing under its writers at any time.
+//! 3. New, and nothing tells how large it will be, or memory can't be promised for it: passthrough to a file of the
+//!    backing that has no name yet ([`Place::Unnamed`]). Its writers have the speed of the backing's page cache, the
+//!    kernel bounds what is dirty, and the file may become larger than memory. The drain only syncs and names it.
+//! 4. Otherwise through the daemon: the writer lives in a small memory cgroup, the user excluded the name from
+//!    passthrough, or the kernel has none. The daemon can move such a file to the backing under its writers at any time.
 //!
 //! Closing is not the end of writing: a mapping lives on. [`Engine::closed`] asks the arena file's lease, and a file
 //! with writers left is *lingering*: dirty until the answer changes.
@@ -126,6 +128,8 @@ struct KnownBefore {
     /// The growth to the expected size was promised.
     room: bool,
     promised: u64,
+    /// See [`Engine::is_on_root_device`].
+    name_on_root_device: bool,
 }
 
 impl Engine {
@@ -146,6 +150,7 @@ impl Engine {
             let _shape = self.shape.read_recursive();
             let path = match known.place {
                 Place::Backing => self.drained_path(ino).ok(),
+                Place::Unnamed => Some(Engine::unnamed_path(ino)),
                 Place::Arena | Place::Empty => None,
             };
             let mut state = inode.state.lock();
@@ -199,9 +204,8 @@ impl Engine {
             let before = state.attr.size.max(state.baseline().map_or(0, |b| b.size));
             (state.file.place, state.place.clone(), state.attr.size, before, state.file.epoch.is_some())
         };
-        let siblings = name.and_then(|(parent, name)| {
-            self.names.lock().dirs.get(&parent).map(|dir| dir.expected_size(&name))
-        });
+        let parent = name.as_ref().map(|(parent, _)| *parent);
+        let siblings = name.map(|(parent, name)| self.names.lock().expected_size(parent, &name));
         let expected = match siblings.unwrap_or(Expected::Unknown) {
             Expected::Like(size) => Expected::Like(size.max(before)),
             Expected::Perhaps(_) | Expected::Unknown if before > 0 => Expected::Like(before),
@@ -215,7 +219,9 @@ impl Engine {
         let asked = want.write && want.passthrough.is_ok() && !open;
         let room = asked && growth.is_some_and(|growth| self.promise(growth));
         let promised = if room { growth.unwrap_or(0) } else { 0 };
-        KnownBefore { place, expected, kept, room, promised }
+        let name_on_root_device =
+            asked && place == Place::Empty && parent.is_some_and(|parent| self.is_on_root_device(parent));
+        KnownBefore { place, expected, kept, room, promised, name_on_root_device }
     }
 
     fn open_locked(
@@ -231,9 +237,13 @@ impl Engine {
         }
         let epoch =
             |mode, promised, ahead| Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead }));
-        let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place == Place::Backing);
-        if !fresh && state.file.place == Place::Backing {
-            let opened = self.serve_backing(path.ok_or(Error::NotFound)?, want)?;
+        let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place.is_on_backing());
+        if !fresh && state.file.place.is_on_backing() {
+            let write_reason = match state.file.place {
+                Place::Unnamed => Reason::SizeUnknown,
+                _ => Reason::ColdLarge,
+            };
+            let opened = self.serve_backing(path.ok_or(Error::NotFound)?, want, write_reason)?;
             if let OpenMode::Backing(file) | OpenMode::Daemon(file) = &opened.mode
                 && !state.file.dirty
             {
@@ -243,7 +253,20 @@ impl Engine {
             state.file.epoch = epoch(opened.mode.clone(), 0, None);
             return Ok(opened);
         }
+        if fresh
+            && state.file.place == Place::Empty
+            && let Some(reason) = self.fits_backing_better(state, want, known)
+            && let Some(file) = self.make_unnamed(inode, state)
+        {
+            let opened = Opened { mode: OpenMode::Backing(Arc::new(file)), reason };
+            state.file.epoch = epoch(opened.mode.clone(), 0, None);
+            self.promise_ended(known.promised);
+            return Ok(opened);
+        }
         let content = if fresh {
+            if state.file.place == Place::Unnamed {
+                self.remove_unnamed(inode.ino);
+            }
             if state.file.place == Place::Backing && state.file.dirty {
                 // Written in place on the backing a moment ago: that is our own doing, not somebody else's.
                 state.set_baseline(
@@ -272,6 +295,61 @@ impl Engine {
         }
         state.file.epoch = epoch(opened.mode.clone(), promised, ahead);
         Ok(opened)
+    }
+
+    /// Why a new file is better written to the backing's page cache than to the arena; `None` where it isn't.
+    fn fits_backing_better(&self, state: &InodeState, want: Want, known: &KnownBefore) -> Option<Reason> {
+        // A file that replaces one on the backing is written beside it, from the arena.
+        let new = want.write && want.passthrough.is_ok() && state.drained.is_empty();
+        if !new || !known.name_on_root_device || !self.backing_stacks.load(Ordering::Relaxed) {
+            return None;
+        }
+        match known.expected {
+            Expected::Unknown => Some(Reason::SizeUnknown),
+            _ if !known.room => Some(Reason::NoRoom),
+            _ => None,
+        }
+    }
+
+    /// Makes the file that holds a new file's content until its name is on the backing, and opens it for reading.
+    /// `None` where that can't be: no private directory, a backing that is full or can only be read.
+    fn make_unnamed(&self, inode: &Inode, state: &mut InodeState) -> Option<File> {
+        let path = Engine::unnamed_path(inode.ino);
+        let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
+        let create = || self.backing.create(&path, 0o600, owner);
+        let made = create().or_else(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => self.backing.unlink(&path).and_then(|()| create()),
+            _ => Err(e),
+        });
+        drop(made.ok()?);
+        let file = self.backing.open_read(&path).ok()?;
+        let stat = super::attrs::stat_of_file(&file).ok()?;
+        state.file.place = Place::Unnamed;
+        state.file.know(&stat);
+        Some(file)
+    }
+
+    pub(super) fn remove_unnamed(&self, ino: Ino) {
+        if let Err(e) = self.backing.unlink(&Engine::unnamed_path(ino)) {
+            log::warn!("a file of the private directory that nobody needs any more can't be removed: {e}");
+        }
+    }
+
+    /// Whether a rename from our private directory can reach a name in `parent`: same device, as far as the backing has
+    /// the way there; what is still to be made there will be on the device of what it is made in.
+    fn is_on_root_device(&self, parent: Ino) -> bool {
+        let device =
+            |ino| self.inode(ino).ok().and_then(|inode| inode.state.lock().baseline()).map(|b| b.id.dev);
+        let mut at = parent;
+        loop {
+            if let Some(found) = device(at) {
+                return Some(found) == device(Ino::ROOT);
+            }
+            let Some(up) = self.inode(at).ok().and_then(|inode| inode.state.lock().place.clone()) else {
+                return false;
+            };
+            at = up.0;
+        }
     }
 
     /// A file whose content is (or will be) in the arena. `mapped`: mappings outlived its last close.
@@ -316,11 +394,11 @@ impl Engine {
     }
 
     /// A file that is on the backing alone and stays there.
-    fn serve_backing(&self, path: &[u8], want: Want) -> Result<Opened> {
+    fn serve_backing(&self, path: &[u8], want: Want, write_reason: Reason) -> Result<Opened> {
         match want.passthrough {
             Ok(()) => {
                 let file = Arc::new(self.backing.open_read(path)?);
-                let reason = if want.write { Reason::ColdLarge } else { Reason::Cold };
+                let reason = if want.write { write_reason } else { Reason::Cold };
                 Ok(Opened { mode: OpenMode::Backing(file), reason })
             }
             Err(reason) => {
@@ -405,10 +483,8 @@ impl Engine {
         drop(state);
         self.promise_ended(ended.promised);
         drop(ended);
-        if let Some(((parent, name), size)) = learned
-            && let Some(dir) = self.names.lock().dirs.get_mut(&parent)
-        {
-            dir.learn_size(&name, size);
+        if let Some(((parent, name), size)) = learned {
+            self.names.lock().learn_size(parent, &name, size);
         }
         if nameless {
             self.drain.unmark_if_nameless(self, ino);
@@ -456,6 +532,10 @@ impl Engine {
             let _shape = self.shape.read_recursive();
             self.backing.open_read(&self.drained_path(inode.ino)?)?
         };
+        if crate::arena::in_use(&source) {
+            // A mapping of the backing's file outlived its close: a copy would not see what is stored there.
+            return Ok(());
+        }
         // Under a name of its own, until it is whole and still wanted.
         let copied = self.arena.fetch(&source, inode.ino)?;
         let mut state = inode.state.lock();

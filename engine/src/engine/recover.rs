@@ -8,7 +8,7 @@ use crate::arena::ArenaStat;
 use crate::attr::Kind;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
-use crate::journal::{Node, Record, Recovered};
+use crate::journal::{Held, Node, Record, Recovered};
 use crate::namespace::{Dir, Inode, InodeState, Link, Place, Xattrs};
 use crate::oplog::Change;
 use std::borrow::Cow;
@@ -26,8 +26,14 @@ impl Engine {
             if ino == Ino::ROOT {
                 continue;
             }
-            let content =
-                if node.in_arena { self.arena.open_read(ino).and_then(|c| c.stat()).ok() } else { None };
+            let content = match node.held {
+                Held::Arena => self.arena.open_read(ino).and_then(|c| c.stat()).ok(),
+                Held::Unnamed if node.drained.is_empty() => {
+                    let unnamed = self.backing.open_read(&Engine::unnamed_path(ino));
+                    unnamed.and_then(|file| super::stat_of_file(&file)).ok()
+                }
+                Held::Unnamed | Held::Backing => None,
+            };
             let inode = Arc::new(Inode::recovered(ino, node, content.as_ref()));
             {
                 let mut state = inode.state.lock();
@@ -97,7 +103,8 @@ impl Engine {
     /// Removes what an interrupted drain left in our private directory.
     pub fn clear_leftovers(&self) -> Result<()> {
         for listed in self.backing.list(PRIVATE_DIRECTORY)? {
-            if listed.name.starts_with(b"beside-") {
+            let unnamed = listed.name.starts_with(super::UNNAMED_PREFIX.as_bytes());
+            if unnamed || listed.name.starts_with(b"beside-") {
                 self.backing.unlink(&crate::namespace::join_path(PRIVATE_DIRECTORY, &listed.name))?;
             }
         }
@@ -145,10 +152,11 @@ impl Inode {
                 state.xattrs.set(name, value.as_deref());
             }
             if node.attr.kind == Kind::File {
-                state.file.place = match (content.is_some(), node.drained.is_empty()) {
-                    (true, _) => Place::Arena,
-                    (false, true) => Place::Empty,
-                    (false, false) => Place::Backing,
+                state.file.place = match (content.is_some(), node.held, node.drained.is_empty()) {
+                    (true, Held::Unnamed, _) => Place::Unnamed,
+                    (true, ..) => Place::Arena,
+                    (false, _, true) => Place::Empty,
+                    (false, _, false) => Place::Backing,
                 };
                 if let Some(content) = content.filter(|content| content.stamp.mtime <= node.attr.ctime) {
                     // Not written since its attributes were last set: those are the later word.

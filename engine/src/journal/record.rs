@@ -68,14 +68,25 @@ pub enum Record<'a> {
     Dirty {
         /// Whose.
         ino: Ino,
-        /// It is in the arena; else it was written to the backing itself.
-        in_arena: bool,
+        /// Where it is.
+        held: Held,
     },
     /// The backing has the arena's content.
     Clean {
         /// Whose.
         ino: Ino,
     },
+}
+
+/// Where a journal says that content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    /// It was written to the backing's own file.
+    Backing,
+    /// In the arena.
+    Arena,
+    /// On the backing, in the private directory, until the object's name is made.
+    Unnamed,
 }
 
 impl Record<'_> {
@@ -93,7 +104,12 @@ impl Record<'_> {
     }
 
     pub(crate) fn dirty(ino: Ino, state: &InodeState) -> Record<'static> {
-        Record::Dirty { ino, in_arena: state.file.place == Place::Arena }
+        let held = match state.file.place {
+            Place::Arena => Held::Arena,
+            Place::Unnamed => Held::Unnamed,
+            Place::Backing | Place::Empty => Held::Backing,
+        };
+        Record::Dirty { ino, held }
     }
 
     /// Head and body.

@@ -1,6 +1,6 @@
 //! Reading a journal: what was dirty, and which changes were under way, when its daemon died.
 
-use super::Record;
+use super::{Held, Record};
 use crate::attr::Attr;
 use crate::ids::{Ino, Seq};
 use crate::namespace::Link;
@@ -23,8 +23,8 @@ pub struct Node {
     pub attr_dirty: bool,
     /// The content may differ from what the backing has to stay.
     pub dirty: bool,
-    /// The content is in the arena; else it was written to the backing itself.
-    pub in_arena: bool,
+    /// Where the content is.
+    pub held: Held,
 }
 
 /// All that a journal says.
@@ -104,10 +104,10 @@ impl Recovered {
                     node.xattrs.extend(xattrs);
                 }
             }
-            Record::Dirty { ino, in_arena } => {
+            Record::Dirty { ino, held } => {
                 if let Some(node) = self.nodes.get_mut(&ino) {
                     node.dirty = true;
-                    node.in_arena = in_arena;
+                    node.held = held;
                 }
             }
             Record::Clean { ino } => {
@@ -164,7 +164,7 @@ impl Node {
             xattrs: BTreeMap::new(),
             attr_dirty: false,
             dirty: false,
-            in_arena: false,
+            held: Held::Backing,
         }
     }
 }

@@ -50,7 +50,9 @@ pub struct Dir {
     /// The version that a reader was last shown.
     pub shown_version: Option<u64>,
     /// What files made here came to hold, by the shape of their names, the latest last.
-    sizes: SmallVec<[(u32, u64); 2]>,
+    sizes: Sizes,
+    /// The same of files made in the directories below: steps and epochs repeat.
+    sizes_below: Sizes,
     /// Subdirectories here.
     pub subdirectories: u32,
 }
@@ -125,25 +127,47 @@ impl Dir {
         self.entries.is_empty()
     }
 
-    /// Learns from a file that was closed. Grows at once, shrinks slowly, so that one small file among large ones
-    /// doesn't take the fast path from the next.
+    /// Learns from a file that was closed here.
     pub fn learn_size(&mut self, name: &[u8], size: u64) {
-        let shape = shape(name);
-        let known = self.sizes.iter().position(|(s, _)| *s == shape).map(|at| self.sizes.remove(at).1);
-        if self.sizes.len() >= SHAPES_MAX {
-            self.sizes.remove(0);
-        }
-        let size = known.filter(|&before| before > size).map_or(size, |before| before - (before - size) / 8);
-        self.sizes.push((shape, size));
+        self.sizes.learn(shape(name), size);
+    }
+
+    /// Learns from a file that was closed in a directory of this one.
+    pub fn learn_size_below(&mut self, name: &[u8], size: u64) {
+        self.sizes_below.learn(shape(name), size);
     }
 
     /// What a file of this name will probably hold.
     pub fn expected_size(&self, name: &[u8]) -> Expected {
-        let shape = shape(name);
-        match self.sizes.iter().find(|(s, _)| *s == shape) {
-            Some((_, size)) => Expected::Like(*size),
-            None => self.sizes.last().map_or(Expected::Unknown, |(_, size)| Expected::Perhaps(*size)),
+        match self.sizes.get(shape(name)) {
+            Some(size) => Expected::Like(size),
+            None => self.sizes.0.last().map_or(Expected::Unknown, |(_, size)| Expected::Perhaps(*size)),
         }
+    }
+
+    /// What files of such a name held in the directories of this one.
+    pub fn expected_size_below(&self, name: &[u8]) -> Option<u64> {
+        self.sizes_below.get(shape(name))
+    }
+}
+
+/// Sizes by shape of names, the latest last.
+#[derive(Debug, Default)]
+struct Sizes(SmallVec<[(u32, u64); 2]>);
+
+impl Sizes {
+    /// Grows at once, shrinks slowly, so that one small file among large ones doesn't take the fast path from the next.
+    fn learn(&mut self, shape: u32, size: u64) {
+        let known = self.0.iter().position(|(s, _)| *s == shape).map(|at| self.0.remove(at).1);
+        if self.0.len() >= SHAPES_MAX {
+            self.0.remove(0);
+        }
+        let size = known.filter(|&before| before > size).map_or(size, |before| before - (before - size) / 8);
+        self.0.push((shape, size));
+    }
+
+    fn get(&self, shape: u32) -> Option<u64> {
+        self.0.iter().find(|(s, _)| *s == shape).map(|(_, size)| *size)
     }
 }
 

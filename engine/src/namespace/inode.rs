@@ -88,6 +88,16 @@ pub enum Place {
     Arena,
     /// On the backing alone.
     Backing,
+    /// On the backing alone, in our private directory: a new file whose name is still to be made there. The drain
+    /// gives it its name by a rename.
+    Unnamed,
+}
+
+impl Place {
+    /// Whether the backing's storage holds the content.
+    pub fn is_on_backing(self) -> bool {
+        matches!(self, Place::Backing | Place::Unnamed)
+    }
 }
 
 /// How all handles of a file that is open are served. The kernel allows no other mix: while an inode has a

@@ -1,6 +1,6 @@
 //! All inodes and directories that are known, and the numbers given to objects of the backing.
 
-use super::{Dir, Inode};
+use super::{Dir, Expected, Inode};
 use crate::backing::BackingId;
 use crate::ids::Ino;
 use rustc_hash::FxHashMap;
@@ -56,6 +56,38 @@ impl Names {
         if self.numbers.get(&id) == Some(&ino) {
             self.numbers.remove(&id);
         }
+    }
+
+    /// What a file `name` in `parent` will probably hold: by its siblings, else by files of such a name in the
+    /// directories beside `parent`.
+    pub fn expected_size(&self, parent: Ino, name: &[u8]) -> Expected {
+        let expected = self.dirs.get(&parent).map_or(Expected::Unknown, |dir| dir.expected_size(name));
+        match (expected, self.above(parent)) {
+            (Expected::Like(_), _) | (_, None) => expected,
+            (_, Some(above)) => above.expected_size_below(name).map_or(expected, Expected::Like),
+        }
+    }
+
+    /// Learns what a file `name` in `parent` held when it was closed.
+    pub fn learn_size(&mut self, parent: Ino, name: &[u8], size: u64) {
+        if let Some(dir) = self.dirs.get_mut(&parent) {
+            dir.learn_size(name, size);
+        }
+        let above = self.parent_of(parent);
+        if let Some(above) = above.and_then(|above| self.dirs.get_mut(&above)) {
+            above.learn_size_below(name, size);
+        }
+    }
+
+    fn above(&self, dir: Ino) -> Option<&Dir> {
+        self.dirs.get(&self.parent_of(dir)?)
+    }
+
+    fn parent_of(&self, dir: Ino) -> Option<Ino> {
+        if dir == Ino::ROOT {
+            return None;
+        }
+        self.inode(dir)?.state.lock().place.as_ref().map(|(parent, _)| *parent)
     }
 
     /// The inode, if it is known.

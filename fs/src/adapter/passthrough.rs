@@ -129,6 +129,8 @@ impl OpenContext {
                     let limit = format!("the kernel refuses passthrough ({e}): all goes through the daemon");
                     log::warn!("{limit}");
                     self.shared.limits.lock().push(limit);
+                } else {
+                    engine.backing_refuses_passthrough();
                 }
                 self.registered.release(engine, ino, want.write);
                 let opened = engine.open(ino, Want { passthrough: Err(Reason::NotAvailable), ..want })?;

@@ -90,7 +90,7 @@ impl Drop for Tmpfs {
 }
 
 /// `write-unknown`: a new name in a new directory each time, so that neither the name's earlier size nor its
-/// siblings' tell anything.
+/// siblings' tell anything; and a name unlike those before, since directories beside it tell something too.
 pub fn write_unknown(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     let bytes = file_bytes(context);
     let block = work::buffer(MIB);
@@ -99,7 +99,7 @@ pub fn write_unknown(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>>
         run += 1;
         let dir = base.join(format!("dir-{run}"));
         fs::create_dir(&dir)?;
-        let path = dir.join(format!("new-{run}"));
+        let path = dir.join("x".repeat(run));
         let time = timed(bytes, || work::write(&path, bytes, &block))?;
         fs::remove_dir_all(&dir)?;
         Ok(rate(bytes, time))
