@@ -14,7 +14,7 @@ mod ahead;
 mod lease;
 
 pub use ahead::Ahead;
-pub(crate) use lease::in_use;
+pub(crate) use lease::{has_writers, in_use};
 
 use crate::ids::Ino;
 use crate::{Result, Timestamp};

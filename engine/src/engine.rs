@@ -79,6 +79,8 @@ pub struct Engine {
     pub(crate) recovering: AtomicBool,
     /// The kernel lets the backing's files be passed through, as far as we know.
     pub(crate) backing_stacks: AtomicBool,
+    /// Leases on the backing's files tell who can write them.
+    pub(crate) backing_leases: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -109,6 +111,7 @@ impl Engine {
             stopping: AtomicBool::new(false),
             recovering: AtomicBool::new(false),
             backing_stacks: AtomicBool::new(true),
+            backing_leases: AtomicBool::new(false),
         };
         engine.load_root()?;
         Ok(Arc::new(engine))

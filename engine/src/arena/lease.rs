@@ -42,14 +42,23 @@ pub(super) fn can_hold(file: &File, kind: Kind) -> bool {
 
 /// Whether anybody else has `file` open or mapped; false where the kernel can't tell.
 pub(crate) fn in_use(file: &File) -> bool {
+    is_refused(file, libc::F_WRLCK)
+}
+
+/// Whether anybody can still write `file`; false where the kernel can't tell.
+pub(crate) fn has_writers(file: &File) -> bool {
+    is_refused(file, libc::F_RDLCK)
+}
+
+fn is_refused(file: &File, lease: libc::c_int) -> bool {
     // SAFETY: fcntl on an open descriptor with plain numbers.
-    let refused = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) != 0 };
-    if !refused {
+    let granted = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) == 0 };
+    let refused = !granted && std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
+    if granted {
         // SAFETY: as above.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
-        return false;
     }
-    std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+    refused
 }
 
 #[cfg(test)]

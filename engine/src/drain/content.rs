@@ -171,7 +171,8 @@ impl Engine {
         let _shape = self.shape.read_recursive();
         let stat = self.backing.stat(&path)?;
         let mut state = inode.state.lock();
-        if state.file.writers() == 0 && state.file.touched == touched {
+        self.ask_again(inode.ino, &mut state);
+        if state.file.writers() == 0 && !state.file.lingering && state.file.touched == touched {
             state.file.dirty = false;
             self.drain.written.fetch_add(size, Ordering::Relaxed);
         }

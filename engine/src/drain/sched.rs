@@ -83,12 +83,9 @@ impl Engine {
             Some(OpenMode::Backing(_)) => Verdict::Later,
             None if state.file.lingering => {
                 self.ask_again(ino, &mut state);
-                // Once, and again when the mapping is gone.
-                if state.file.lingering && state.file.chunks.is_some() {
-                    Verdict::Later
-                } else {
-                    Verdict::Now
-                }
+                // Once, and again when the mapping is gone; of the backing's own file the last is enough.
+                let drained_once = state.file.chunks.is_some() || state.file.mapped.is_some();
+                if state.file.lingering && drained_once { Verdict::Later } else { Verdict::Now }
             }
             _ => Verdict::Now,
         }

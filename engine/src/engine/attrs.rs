@@ -12,6 +12,7 @@ use crate::ids::Ino;
 use crate::namespace::{InodeState, OpenMode};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 /// Largest file size: what off_t holds.
 const SIZE_BYTES_MAX: u64 = i64::MAX as u64;
@@ -69,7 +70,12 @@ impl Engine {
     /// Whether a file that had writers after its last close still has them. Often the kernel had just not got round to
     /// letting go of its own descriptor.
     pub(crate) fn ask_again(&self, ino: Ino, state: &mut InodeState) {
-        if state.file.lingering && state.file.epoch.is_none() {
+        if !state.file.lingering || state.file.epoch.is_some() {
+            return;
+        }
+        if let Some(file) = state.file.mapped.clone() {
+            state.linger_on(&file);
+        } else {
             state.file.lingering = self.arena.open_read(ino).is_ok_and(|content| {
                 if let Ok(stat) = content.stat() {
                     state.fold(&stat);
@@ -88,6 +94,7 @@ impl Engine {
             Some(OpenMode::Arena(content)) => content.stat().ok(),
             Some(OpenMode::Backing(file)) => stat_of_file(file).ok(),
             Some(OpenMode::Daemon(_)) => None,
+            None if let Some(file) = &state.file.mapped => stat_of_file(file).ok(),
             None if state.file.lingering => self.arena.open_read(ino).and_then(|content| content.stat()).ok(),
             None => None,
         };
@@ -173,6 +180,15 @@ impl InodeState {
         }
         // Blocks allocated ahead of a writer are the daemon's, not the file's.
         self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
+    }
+
+    /// Nobody has `file`, which is the backing's, open any more: do mappings outlive that?
+    pub(crate) fn linger_on(&mut self, file: &Arc<File>) {
+        if let Ok(stat) = stat_of_file(file) {
+            self.fold(&stat);
+        }
+        self.file.lingering = crate::arena::has_writers(file);
+        self.file.mapped = self.file.lingering.then(|| file.clone());
     }
 
     /// After a change of content that we made ourselves and dated: what the file says now is known.

@@ -135,7 +135,8 @@ impl Engine {
             return Err(Error::Invalid);
         }
         let cold = |state: &crate::namespace::InodeState| {
-            state.file.place.is_on_backing() && state.file.epoch.is_none() && !emptied
+            let closed = state.file.epoch.is_none() && state.file.mapped.is_none();
+            state.file.place.is_on_backing() && closed && !emptied
         };
         let size = {
             let state = inode.state.lock();
@@ -164,6 +165,7 @@ impl Engine {
             Some(OpenMode::Arena(content)) => (reopen(content.file())?, None),
             Some(OpenMode::Backing(file)) => (reopen(&file)?, Some(file)),
             Some(OpenMode::Daemon(file)) => (file.try_clone()?, Some(file)),
+            None if let Some(file) = state.file.mapped.clone() => (reopen(&file)?, Some(file)),
             None => {
                 if state.file.place == Place::Unnamed {
                     self.remove_unnamed(inode.ino);

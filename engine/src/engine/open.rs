@@ -237,7 +237,8 @@ impl Engine {
         }
         let epoch =
             |mode, promised, ahead| Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead }));
-        let fresh = state.file.place == Place::Empty || (want.truncate && state.file.place.is_on_backing());
+        let fresh = state.file.place == Place::Empty
+            || (want.truncate && state.file.place.is_on_backing() && !state.file.lingering);
         if !fresh && state.file.place.is_on_backing() {
             let write_reason = match state.file.place {
                 Place::Unnamed => Reason::SizeUnknown,
@@ -324,6 +325,10 @@ impl Engine {
         drop(made.ok()?);
         let file = self.backing.open_read(&path).ok()?;
         let stat = super::attrs::stat_of_file(&file).ok()?;
+        if !self.backing_leases.load(Ordering::Relaxed) {
+            // Nobody else knows this file: where its lease is refused, leases say nothing.
+            self.backing_leases.store(!crate::arena::has_writers(&file), Ordering::Relaxed);
+        }
         state.file.place = Place::Unnamed;
         state.file.know(&stat);
         Some(file)
@@ -461,6 +466,11 @@ impl Engine {
                 state.fold(&stat);
                 self.trim(ino, &mut state, stat.blocks);
             }
+        }
+        if let (OpenMode::Backing(file), true) = (&ended.mode, state.file.dirty)
+            && self.backing_leases.load(Ordering::Relaxed)
+        {
+            state.linger_on(file);
         }
         if let OpenMode::Daemon(file) = &ended.mode
             && let Ok(stat) = super::attrs::stat_of_file(file)

@@ -54,7 +54,7 @@ pub struct BusyFile {
     pub handles: u64,
     /// Writers or mappings behind the last close.
     pub mapped: bool,
-    /// Device and inode of the arena file.
+    /// Device and inode of the file that mappings show: the arena's, or the backing's.
     pub arena: Option<(u64, u64)>,
 }
 
@@ -110,10 +110,12 @@ impl Engine {
                 (state.file.place == Place::Arena).then(|| self.arena.open_read(inode.ino).ok()).flatten();
             self.ask_again(inode.ino, &mut state);
             let mapped = state.file.lingering;
+            let on_backing = state.file.mapped.clone();
             let daemon = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
             drop(state);
             if handles > 0 || mapped {
                 let arena = content.filter(|_| !daemon).and_then(|content| Some(content.stat().ok()?.id));
+                let arena = arena.or_else(|| Some(super::stat_of_file(on_backing.as_ref()?).ok()?.id));
                 busy.push(BusyFile {
                     path: self.path_of(inode.ino).unwrap_or_default(),
                     handles,

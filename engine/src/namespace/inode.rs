@@ -65,6 +65,8 @@ pub struct FileState {
     pub epoch: Option<Box<Epoch>>,
     /// Closed, but when last asked somebody could still write: a mapping outlived its descriptor.
     pub lingering: bool,
+    /// The file that lingering mappings belong to, where that is the backing's.
+    pub mapped: Option<Arc<File>>,
     /// State of the content when it was last folded into the attributes.
     pub seen: Stamp,
     /// Access time of the file that holds the content when it was last folded.
@@ -193,6 +195,7 @@ impl InodeState {
                 replaced: false,
                 epoch: None,
                 lingering: false,
+                mapped: None,
                 seen: Stamp::default(),
                 seen_atime: Timestamp::default(),
                 touched: 0,
