@@ -10,6 +10,8 @@
 #       seeds SEED, SEED+1 and so on, because it never unmaps what it maps for reading and a process may
 #       hold 65,530 mappings. Those kept mappings outlive each close, so a run with the default settings
 #       tests just that; weights.mapread=0 tests files that become quiet between close and open.
+#       sibling=true makes a file of such a name first, so that aimss knows what to expect and passes the one
+#       under test through to memory; otherwise it is of unknown size and lives in the backing's page cache.
 #       A run is repeated by the same arguments. What fsx says and the contents it expected are shown or
 #       left in a directory named on failure.
 # Limits: one process, one file. SEED is a number up to 2^63.
@@ -25,7 +27,7 @@ shift 3
 # Sizes: the file is small enough that operations overlap all the time, and ends on no page. A fallocate of
 # no bytes is an error, hence the minimum of 1. Syncs are rare: each costs a disk write on a durable mount.
 declare -A setting=(
-    [flen]=262133 [nomsyncafterwrite]=false
+    [flen]=262133 [nomsyncafterwrite]=false [sibling]=false
     [opsize.min]=1 [opsize.max]=65536 [opsize.align]=1
     [weights.close_open]=3 [weights.read]=10 [weights.write]=10 [weights.mapread]=5 [weights.mapwrite]=10
     [weights.truncate]=5 [weights.invalidate]=1 [weights.fsync]=0.2 [weights.fdatasync]=0.2
@@ -42,6 +44,9 @@ done
 # a failure of the file system, so there is none then.
 [ "${setting[opsize.align]}" = 1 ] || setting[weights.posix_fallocate]=0
 
+sibling=${setting[sibling]}
+unset "setting[sibling]"
+
 artifacts=$(mktemp -d) || fail "cannot make a directory for what fsx leaves"
 for section in "" opsize weights; do
     [ -z "$section" ] || echo "[$section]"
@@ -51,14 +56,15 @@ for section in "" opsize weights; do
     done
 done >"$artifacts/fsx.toml"
 
+[ "$sibling" = false ] || head -c 262133 /dev/zero >"$WORK/file-0"
 done_ops=0 slice_seed=$seed
 while [ "$done_ops" -lt "$ops" ]; do
     slice=$((ops - done_ops))
     [ "$slice" -le "${SLICE:-50000}" ] || slice=${SLICE:-50000}
-    if ! nice fsx -f "$artifacts/fsx.toml" -N "$slice" -S "$slice_seed" -P "$artifacts" "$WORK/file" \
+    if ! nice fsx -f "$artifacts/fsx.toml" -N "$slice" -S "$slice_seed" -P "$artifacts" "$WORK/file-1" \
         >"$artifacts/log" 2>&1; then
         tail -n 40 "$artifacts/log" >&2
-        cp "$WORK/file" "$artifacts/file.found"
+        cp "$WORK/file-1" "$artifacts/file.found"
         fail "mismatch or error with seed $slice_seed in the $slice operations after $done_ops" \
             "(settings, log, expected and found contents: $artifacts)"
     fi

@@ -15,6 +15,11 @@ both_modes! {
         program::run(mount, "fsx.sh", &["20000", "1"])?;
     }
 
+    /// The same on a file whose size is known ahead, so that it is in memory from the start.
+    fn fsx_with_kept_mappings_in_memory(mount: &Mount) {
+        program::run(mount, "fsx.sh", &["20000", "3", "sibling=true"])?;
+    }
+
     /// Nothing is mapped for reading, so that the file becomes quiet at every close.
     fn fsx_with_quiet_files(mount: &Mount) {
         program::run(mount, "fsx.sh", &["20000", "2", "weights.mapread=0", "weights.close_open=20"])?;

@@ -11,7 +11,7 @@
 //! The daemon never reads a mapping of the arena itself, only the kernel does, so that a file that is cut meanwhile
 //! costs an error that is retried, not a signal.
 
-use super::RETRY_MAX;
+use super::{RETRY_MAX, Turn};
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
 use crate::backing::{Owner, RenameMode};
@@ -82,7 +82,12 @@ impl Engine {
 
     /// Brings content and attributes of one object to the backing, where its name is. With `durable`, to stay.
     pub(crate) fn settle(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
-        let _turn = self.drain.turn(inode.ino);
+        let turn = self.drain.turn(inode.ino);
+        self.settle_holding(&turn, inode, durable)
+    }
+
+    /// The same for who has the turn already.
+    pub(super) fn settle_holding(&self, _turn: &Turn<'_>, inode: &Arc<Inode>, durable: bool) -> Result<()> {
         inode.state.lock().settling = true;
         let result = self.settle_in_turn(inode, durable);
         inode.state.lock().settling = false;
@@ -236,7 +241,7 @@ impl Engine {
         beside: bool,
         durable: bool,
     ) -> Result<(Vec<u8>, Option<Checksums>)> {
-        let outside = {
+        let (outside, alone) = {
             let _shape = self.shape.read_recursive();
             let path = self.drained_path(inode.ino)?;
             let outside = self.changed_outside(inode, &path);
@@ -244,9 +249,11 @@ impl Engine {
                 self.keep_aside(&path)?;
                 self.redate_parent(inode);
             }
-            outside
+            // Names that nobody looked up count too: all are to show the new content.
+            let alone = self.backing.stat(&path).is_ok_and(|stat| stat.attr.nlink == 1);
+            (outside, alone)
         };
-        if beside || outside.is_some() {
+        if (beside && alone) || outside.is_some() {
             Ok((self.write_beside(inode, source, durable)?, None))
         } else {
             self.write_in_place(inode, source, durable)

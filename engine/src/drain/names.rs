@@ -1,6 +1,6 @@
 //! Applying changes of names to the backing.
 
-use super::{RETRY_FIRST, RETRY_MAX};
+use super::{RETRY_FIRST, RETRY_MAX, Turn};
 use crate::attr::Kind;
 use crate::backing::{AttrChange, Backing, Make, Owner, RenameMode};
 use crate::engine::Engine;
@@ -110,7 +110,7 @@ impl Engine {
         match change {
             Change::Make { ino, link } => self.apply_make(*ino, link),
             Change::Link { ino, link } => {
-                self.settle_named(*ino)?;
+                let _turn = self.settle_named(*ino)?;
                 let inode = self.inode(*ino)?;
                 {
                     let _shape = self.shape.read_recursive();
@@ -125,7 +125,10 @@ impl Engine {
             }
             Change::Unlink { ino, link } => self.apply_unlink(*ino, link),
             Change::Rename { ino, from, to, replaced } => {
-                self.settle_named(*ino)?;
+                if let Some(replaced) = replaced {
+                    self.settle_before_last_known_name_goes(*replaced, to)?;
+                }
+                let _turn = self.settle_named(*ino)?;
                 if replaced.is_none() && !self.is_recovering() {
                     let _shape = self.shape.read_recursive();
                     self.clear_the_way(&self.path_in(to)?)?;
@@ -143,8 +146,9 @@ impl Engine {
                 Ok(())
             }
             Change::Exchange { ino, from, other, to } => {
-                self.settle_named(*ino)?;
-                self.settle_named(*other)?;
+                // In the order of their numbers, so that nobody waits in a circle.
+                let _first = self.settle_named(*ino.min(other))?;
+                let _second = self.settle_named(*ino.max(other))?;
                 let _shape = self.shape.write();
                 self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Exchange)?;
                 self.move_drained(*ino, from, to);
@@ -162,11 +166,14 @@ impl Engine {
         }
     }
 
-    /// Makes durable what a rename or link is about to name: a file, or all files below a directory.
-    fn settle_named(&self, ino: Ino) -> Result<()> {
+    /// Makes durable what a rename or link is about to name: a file, or all files below a directory. While the turn is
+    /// held, nobody writes what is newer and not durable to the file.
+    fn settle_named(&self, ino: Ino) -> Result<Option<Turn<'_>>> {
         let inode = self.inode(ino)?;
         if inode.kind != Kind::Directory {
-            return self.settle(&inode, true);
+            let turn = self.drain.turn(ino);
+            self.settle_holding(&turn, &inode, true)?;
+            return Ok(Some(turn));
         }
         let mut files = Vec::new();
         {
@@ -189,7 +196,10 @@ impl Engine {
             }
         }
         // One flush for all of them.
-        if unsynced { Ok(self.backing.sync_all()?) } else { Ok(()) }
+        if unsynced {
+            self.backing.sync_all()?;
+        }
+        Ok(None)
     }
 
     fn apply_make(&self, ino: Ino, link: &Link) -> Result<()> {
@@ -287,6 +297,7 @@ impl Engine {
 
     fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
         let directory = self.inode(ino).is_ok_and(|inode| inode.kind == Kind::Directory);
+        self.settle_before_last_known_name_goes(ino, link)?;
         let _shape = self.shape.write();
         let Ok(path) = self.path_in(link) else { return Ok(()) };
         let removed = if directory { self.backing.rmdir(&path) } else { self.backing.unlink(&path) };
@@ -307,18 +318,41 @@ impl Engine {
         Ok(())
     }
 
+    /// What is written to a file with other names goes through a name that we know, as long as we know one.
+    fn settle_before_last_known_name_goes(&self, ino: Ino, link: &Link) -> Result<()> {
+        let Ok(inode) = self.inode(ino) else { return Ok(()) };
+        let last_known = {
+            let state = inode.state.lock();
+            state.file.dirty && !state.nameless() && state.drained.len() == 1 && state.drained[0] == *link
+        };
+        if last_known { self.settle(&inode, false) } else { Ok(()) }
+    }
+
     /// The backing no longer has `ino` under `link`. With the last name its number there is free for others.
     fn lose_drained(&self, ino: Ino, link: &Link) {
         let Ok(inode) = self.inode(ino) else { return };
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
         state.drained.retain(|drained| drained != link);
-        // A file found under one of its names may have others there that nobody looked up yet.
-        if state.drained.is_empty()
-            && state.nameless()
-            && let Some(baseline) = state.set_baseline(None)
-        {
-            names.unbind(baseline.id, ino);
+        if !state.drained.is_empty() {
+            return;
+        }
+        if state.nameless() {
+            if let Some(baseline) = state.set_baseline(None) {
+                names.unbind(baseline.id, ino);
+            }
+            return;
+        }
+        // A file that was found under one of its names has others there, which nobody looked up yet.
+        let id = state.baseline().map(|baseline| baseline.id);
+        drop(state);
+        let others = names.links_of(ino);
+        drop(names);
+        for other in others {
+            let found = self.path_in(&other).ok().and_then(|path| self.backing.stat(&path).ok());
+            if id.is_some() && found.map(|stat| stat.id) == id {
+                inode.state.lock().drained.push(other);
+            }
         }
     }
 

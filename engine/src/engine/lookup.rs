@@ -477,6 +477,10 @@ impl InodeState {
 /// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
 fn still_valid(inode: &Inode) -> bool {
     let state = inode.state.lock();
+    if state.drained.is_empty() && state.pending == 0 && !state.nameless() && state.baseline().is_some() {
+        // The name that was known is gone on the backing; it has another there, which is to be found.
+        return false;
+    }
     !state.in_step() || state.baseline().is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT
 }
 

@@ -1,6 +1,6 @@
 //! All inodes and directories that are known, and the numbers given to objects of the backing.
 
-use super::{Dir, Expected, Inode};
+use super::{Dir, Expected, Inode, Link};
 use crate::backing::BackingId;
 use crate::ids::Ino;
 use rustc_hash::FxHashMap;
@@ -56,6 +56,16 @@ impl Names {
         if self.numbers.get(&id) == Some(&ino) {
             self.numbers.remove(&id);
         }
+    }
+
+    /// The names of an inode in the directories that are known: a search through all of them.
+    pub fn links_of(&self, ino: Ino) -> Vec<Link> {
+        let entries =
+            self.dirs.iter().flat_map(|(&dir, entries)| entries.names().map(move |entry| (dir, entry)));
+        entries
+            .filter(|(_, (_, entry))| entry.ino == ino)
+            .map(|(dir, (name, _))| (dir, name.clone()))
+            .collect()
     }
 
     /// What a file `name` in `parent` will probably hold: by its siblings, else by files of such a name in the

@@ -114,8 +114,12 @@ impl Watched {
         }
     }
 
-    /// Rule 2: what is about to be named is durable.
+    /// Rule 2: what is about to be named is durable. A new file that is given its first name counts as made there, and
+    /// may be filled afterwards.
     fn named(&self, what: &str, path: &[u8]) {
+        if path.starts_with(b".aimss/unnamed-") {
+            return;
+        }
         if let Ok(stat) = self.inner.stat(path)
             && stat.attr.kind == aimss_engine::Kind::File
         {
