@@ -78,6 +78,8 @@ pub struct Room {
 pub enum RenameMode {
     /// Replaces it.
     Replace,
+    /// Fails if there is one, where the file system can tell.
+    NoReplace,
     /// Swaps the two.
     Exchange,
 }

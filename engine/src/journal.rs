@@ -14,7 +14,7 @@ mod record;
 mod replay;
 
 pub use record::{Held, Record};
-pub use replay::{Node, Recovered, replay};
+pub use replay::{Node, Recovered, replay, whole_bytes};
 
 use crate::ids::{Ino, Seq};
 use crate::namespace::{InodeState, Link, Names, Xattrs};
@@ -77,6 +77,25 @@ impl Journal {
         let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
         let end = End { file, bytes: 0, meanwhile: None };
         Ok(Journal { file: Mutex::new(Some(end)), path: path.into(), ..Journal::default() })
+    }
+
+    /// Goes on with the journal at `path`, behind its last whole record.
+    pub fn resume(path: &Path) -> io::Result<Journal> {
+        let bytes = whole_bytes(&fs::read(path)?) as u64;
+        let file = File::from(rustix::fs::open(
+            path,
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
+        file.set_len(bytes)?;
+        let journal = Journal {
+            file: Mutex::new(Some(End { file, bytes, meanwhile: None })),
+            path: path.into(),
+            ..Journal::default()
+        };
+        journal.bytes.store(bytes, Ordering::Relaxed);
+        journal.rewritten.store(bytes, Ordering::Relaxed);
+        Ok(journal)
     }
 
     /// Bytes it holds.

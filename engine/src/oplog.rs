@@ -150,6 +150,11 @@ impl OpLog {
         seq
     }
 
+    /// The next change pushed gets this number: that of the journal it comes from. Numbers must grow.
+    pub fn resume_at(&self, seq: Seq) {
+        self.inner.lock().next = seq.0 - 1;
+    }
+
     /// Takes the making of `ino` back, if it waits untouched and nothing else names `ino`; the caller knows the latter.
     /// The change keeps its place, so that the order of the others stays, and does nothing when its turn comes.
     pub fn cancel_make(&self, ino: Ino) -> bool {

@@ -4,9 +4,9 @@
 mod support;
 
 use aimss_engine::engine::PROMOTE_BYTES_MAX;
-use aimss_engine::journal::replay;
-use aimss_engine::{Kind, Timestamp};
+use aimss_engine::{Engine, Kind, Timestamp};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
 use support::model::ROOT;
@@ -47,9 +47,12 @@ fn death(seed: u64) {
         // Half way through a drain: the calls after this one are never made.
         let torn = random.below(1001);
         watched.set_fault(Fault::Cut { at: watched.calls() + random.below(120), torn });
-        drain_until_cut(&world, &watched);
+        drain_until_cut(&world.engine, &watched);
     }
     world.engine.stop();
+    for _ in 0..random.below(3) {
+        dying_daemon(&ground, &mut random);
+    }
     next_daemon(&world, &ground);
 }
 
@@ -88,8 +91,8 @@ fn times_set_after_the_last_write_survive() {
     next_daemon(&world, &ground);
 }
 
-fn drain_until_cut(world: &World, watched: &Watched) {
-    let engine = world.engine.clone();
+fn drain_until_cut(engine: &Arc<Engine>, watched: &Watched) {
+    let engine = engine.clone();
     let drain = std::thread::spawn(move || drop(engine.drain_all(|_| {})));
     let until = Instant::now() + Duration::from_secs(20);
     while !drain.is_finished() && !watched.is_cut() {
@@ -100,10 +103,7 @@ fn drain_until_cut(world: &World, watched: &Watched) {
 
 /// As the daemon does it: replay, drain, clear what an interrupted copy left.
 fn next_daemon(world: &World, ground: &Ground) {
-    let journal = std::fs::read(ground.journal()).expect("the journal");
-    let engine = ground.engine(ground.local(), Setup::default());
-    engine.recover(&replay(&journal));
-    engine.start();
+    let engine = ground.next_engine(ground.local());
     let drained = engine.drain_all(|_| {});
     engine.stop();
     assert!(drained.is_ok(), "the drain of what was left: {drained:?}");
@@ -115,4 +115,13 @@ fn next_daemon(world: &World, ground: &Ground) {
         engine.status().last_error
     );
     compare::tree(world, ground, &BTreeMap::new());
+}
+
+/// A next daemon that dies as well, while it drains what was left.
+fn dying_daemon(ground: &Ground, random: &mut Random) {
+    let watched = Watched::new(ground.local(), Fault::None);
+    let engine = ground.next_engine(watched.clone());
+    watched.set_fault(Fault::Cut { at: watched.calls() + random.below(80), torn: random.below(1001) });
+    drain_until_cut(&engine, &watched);
+    engine.stop();
 }

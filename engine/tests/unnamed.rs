@@ -2,7 +2,6 @@
 
 mod support;
 
-use aimss_engine::journal::replay;
 use std::collections::BTreeMap;
 use support::ground::{Ground, Setup};
 use support::model::{Id, ROOT};
@@ -96,10 +95,7 @@ fn a_death_around_its_naming_loses_nothing() {
         let ino = world.ino(file);
         let _ = world.engine.make_durable(ino);
         world.engine.stop();
-        let journal = std::fs::read(ground.journal()).expect("the journal");
-        let next = ground.engine(ground.local(), Setup::default());
-        next.recover(&replay(&journal));
-        next.start();
+        let next = ground.next_engine(ground.local());
         next.drain_all(|_| {}).expect("the drain of what was left");
         next.stop();
         assert_eq!(unnamed(&ground), 0, "after a death at call {at}");

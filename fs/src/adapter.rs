@@ -335,7 +335,9 @@ impl Filesystem for Adapter {
             Ok(found) => {
                 // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
                 let want = Want { truncate: false, ..self.want(found.ino, req, flags & !libc::O_TRUNC) };
-                self.open_context().create(&self.engine, &found, OURS, want, reply);
+                let context = self.open_context();
+                let open = move |engine: &Engine| context.create(engine, &found, OURS, want, reply);
+                if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
             }
             Err(e) => reply.error(errno(&e)),
         }

@@ -348,7 +348,6 @@ impl Daemon {
     /// For `aimss status`.
     pub fn status(&self) -> MountStatus {
         let s = self.engine.status();
-        let dirty = s.backlog.bytes.min(s.used.max(s.backlog.bytes));
         MountStatus {
             mountpoint: self.config.mountpoint.clone(),
             backing: self.config.backing.clone(),
@@ -369,8 +368,8 @@ impl Daemon {
                 budget: s.budget,
                 used: s.used,
                 peak: s.peak,
-                dirty,
-                clean: s.used.saturating_sub(dirty),
+                dirty: s.backlog.arena_bytes,
+                clean: s.used.saturating_sub(s.backlog.arena_bytes),
                 huge_share: resources::huge_share(s.used),
             },
             drain: DrainStatus {

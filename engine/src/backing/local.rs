@@ -28,6 +28,9 @@ const PIECE_BYTES_MAX: usize = 3800;
 /// Files at least this large are written with O_DIRECT; below, the page cache is cheaper than its set-up.
 const DIRECT_BYTES_MIN: u64 = 4 << 20;
 
+/// Tries to open a file whose lease is held.
+const LEASE_TRIES: u32 = 1000;
+
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// See the module.
@@ -97,7 +100,17 @@ impl LocalBacking {
         let (parent, name) = self.parent(path)?;
         // Not blocking, so that a fifo planted under the name can't hold us.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = File::from(Self::open_at(&*parent, name.as_bytes(), flags, Mode::empty())?);
+        let open = || Self::open_at(&*parent, name.as_bytes(), flags, Mode::empty());
+        let mut opened = open();
+        for _ in 0..LEASE_TRIES {
+            match &opened {
+                // Somebody asks for the file's lease in this moment, which is over in the next.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                _ => break,
+            }
+            opened = open();
+        }
+        let file = File::from(opened?);
         if file.metadata()?.is_file() {
             return Ok(file);
         }
@@ -191,9 +204,16 @@ impl Backing for LocalBacking {
         let (to_parent, to_name) = self.parent(to)?;
         let flags = match mode {
             RenameMode::Replace => rustix::fs::RenameFlags::empty(),
+            RenameMode::NoReplace => rustix::fs::RenameFlags::NOREPLACE,
             RenameMode::Exchange => rustix::fs::RenameFlags::EXCHANGE,
         };
-        let renamed = rustix::fs::renameat_with(&*from_parent, from_name, &*to_parent, to_name, flags);
+        let rename = |flags| rustix::fs::renameat_with(&*from_parent, from_name, &*to_parent, to_name, flags);
+        let renamed = match rename(flags) {
+            Err(rustix::io::Errno::INVAL) if mode == RenameMode::NoReplace => {
+                rename(rustix::fs::RenameFlags::empty())
+            }
+            other => other,
+        };
         self.forget_directories();
         Ok(renamed?)
     }

@@ -2,7 +2,7 @@
 
 use super::{RETRY_FIRST, RETRY_MAX, Turn};
 use crate::attr::Kind;
-use crate::backing::{AttrChange, Backing, Make, Owner, RenameMode};
+use crate::backing::{AttrChange, Make, Owner, RenameMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::{Ino, Seq};
@@ -146,9 +146,12 @@ impl Engine {
                 Ok(())
             }
             Change::Exchange { ino, from, other, to } => {
-                // In the order of their numbers, so that nobody waits in a circle.
-                let _first = self.settle_named(*ino.min(other))?;
-                let _second = self.settle_named(*ino.max(other))?;
+                // A directory first, since one of the files in it may be the other; then in the order of their numbers,
+                // so that nobody waits in a circle.
+                let mut both = [*ino, *other];
+                both.sort_unstable_by_key(|&ino| (!self.is_directory(ino), ino));
+                let _first = self.settle_named(both[0])?;
+                let _second = self.settle_named(both[1])?;
                 let _shape = self.shape.write();
                 self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Exchange)?;
                 self.move_drained(*ino, from, to);
@@ -172,8 +175,13 @@ impl Engine {
         let inode = self.inode(ino)?;
         if inode.kind != Kind::Directory {
             let turn = self.drain.turn(ino);
-            self.settle_holding(&turn, &inode, true)?;
-            return Ok(Some(turn));
+            return match self.settle_holding(&turn, &inode, true) {
+                // Renamed already, by a daemon that did not live to say so.
+                Err(Error::Io(e)) if e.kind() == io::ErrorKind::NotFound && self.is_recovering() => {
+                    Ok(Some(turn))
+                }
+                other => other.map(|()| Some(turn)),
+            };
         }
         let mut files = Vec::new();
         {
@@ -200,6 +208,10 @@ impl Engine {
             self.backing.sync_all()?;
         }
         Ok(None)
+    }
+
+    fn is_directory(&self, ino: Ino) -> bool {
+        self.inode(ino).is_ok_and(|inode| inode.kind == Kind::Directory)
     }
 
     fn apply_make(&self, ino: Ino, link: &Link) -> Result<()> {
@@ -234,9 +246,14 @@ impl Engine {
             && !unnamed
             && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
         match inode.kind {
-            _ if made_before => {}
-            Kind::File if unnamed && self.name_the_unnamed(inode, link, &path)? => {}
-            Kind::File => drop(self.backing.create(&path, attr.mode, owner)?),
+            _ if made_before => {
+                let mut state = inode.state.lock();
+                if inode.kind == Kind::File && state.file.place == Place::Empty {
+                    // Whatever it holds was given to it with its name.
+                    state.file.place = Place::Backing;
+                }
+            }
+            Kind::File => self.make_file(inode, link, &path, owner)?,
             Kind::Directory => match self.backing.make(&path, &Make::Directory, attr.mode | 0o700, owner) {
                 // A directory that appeared outside under the same name is the same directory.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -273,30 +290,90 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a new file that has its content on the backing already its name there. False where it was emptied or
-    /// removed meanwhile, so that there is none any more.
-    fn name_the_unnamed(&self, inode: &Inode, link: &Link, path: &[u8]) -> Result<bool> {
-        let unnamed = Engine::unnamed_path(inode.ino);
-        // Locked, so that an open finds the file under the one path or the other.
+    /// Gives a new file its name on the backing: an empty file for a start, or the one that has its content there
+    /// already. It may be opened for the first time, emptied, or written to meanwhile; [`InodeState::drained`] and
+    /// [`Place`] change together, under the inode's lock.
+    fn make_file(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
+        let made_empty = inode.state.lock().file.place != Place::Unnamed;
+        if made_empty {
+            drop(self.backing.create(path, inode.state.lock().attr.mode, owner)?);
+            let mut state = inode.state.lock();
+            if state.file.place != Place::Unnamed {
+                state.drained.push(link.clone());
+                return Ok(());
+            }
+            // Opened for the first time since: what was just made gives way.
+        }
+        let mode = if made_empty { RenameMode::Replace } else { RenameMode::NoReplace };
+        match self.backing.rename(&Engine::unnamed_path(inode.ino), path, mode) {
+            Ok(()) => {
+                let mut state = inode.state.lock();
+                if state.file.place == Place::Unnamed {
+                    state.file.place = Place::Backing;
+                } else {
+                    // Emptied, and in memory since.
+                    state.file.replaced = true;
+                }
+                state.drained.push(link.clone());
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.make_without_content(inode, link, path, owner)
+            }
+            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => {
+                // Another file system, or another project's quota: the next ones go by the arena.
+                self.backing_refuses_passthrough();
+                self.copy_the_unnamed(inode, link, path, owner)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The file with the content is not there (any more).
+    fn make_without_content(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
+        match self.backing.create(path, inode.state.lock().attr.mode, owner) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e.into()),
+            _ => {}
+        }
         let mut state = inode.state.lock();
-        if state.file.place != Place::Unnamed {
-            return Ok(false);
+        if state.file.place == Place::Unnamed {
+            state.file.place = Place::Backing;
+            self.drain.report(format!(
+                "{}: somebody removed its content from the backing's .aimss before it had its name",
+                self.show(link)
+            ));
         }
-        if state.file.epoch.is_none() {
-            // Mappings may have outlived the last close.
-            let stat = crate::engine::stat_of_file(&self.backing.open_read(&unnamed)?)?;
-            state.fold(&stat);
+        state.drained.push(link.clone());
+        Ok(())
+    }
+
+    /// Where a rename can't reach the name. Not while anybody can write: what he has open would not be the copy.
+    fn copy_the_unnamed(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
+        let source = self.backing.open_read(&Engine::unnamed_path(inode.ino))?;
+        let in_use = || inode.state.lock().file.epoch.is_some() || crate::arena::in_use(&source);
+        if in_use() {
+            return Err(Error::Io(io::Error::other(
+                "it is open, and can't be moved to its name until it is closed",
+            )));
         }
-        let (owner, mode) = (Some((state.attr.uid, state.attr.gid)), Some(state.attr.mode));
-        self.backing.set_attr(&unnamed, &AttrChange { owner, mode, times: None })?;
-        self.backing.rename(&unnamed, path, RenameMode::Replace)?;
+        let mut target = self.backing.create(path, 0o600, owner)?;
+        let copied = io::copy(&mut &source, &mut target).and_then(|_| self.backing.sync_file(&target));
+        let mut state = inode.state.lock();
+        if copied.is_err() || state.file.epoch.is_some() || state.file.place != Place::Unnamed {
+            drop(state);
+            self.backing.unlink(path)?;
+            copied?;
+            return Err(Error::Io(io::Error::other("it was opened while it was moved to its name")));
+        }
         state.file.place = Place::Backing;
         state.drained.push(link.clone());
-        Ok(true)
+        drop(state);
+        self.remove_unnamed(inode.ino);
+        Ok(())
     }
 
     fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
-        let directory = self.inode(ino).is_ok_and(|inode| inode.kind == Kind::Directory);
+        let directory = self.is_directory(ino);
         self.settle_before_last_known_name_goes(ino, link)?;
         let _shape = self.shape.write();
         let Ok(path) = self.path_in(link) else { return Ok(()) };
@@ -434,34 +511,37 @@ impl Engine {
         String::from_utf8_lossy(&join_path(&dir, &link.1)).escape_debug().to_string()
     }
 
-    /// Brings the backing's attributes and extended attributes of an object in line with ours. `content` says that
-    /// the content was just written, which changed the times there.
-    pub(super) fn apply_attributes(&self, inode: &Arc<Inode>, path: &[u8], content: bool) -> Result<()> {
-        let (attr, xattrs, dirty) = {
+    /// Brings the backing's attributes and extended attributes of an object in line with ours.
+    pub(super) fn apply_attributes(&self, inode: &Arc<Inode>, path: &[u8], times: Times) -> Result<()> {
+        let (attr, xattrs, dirty, times_set) = {
             let mut state = inode.state.lock();
             let dirty = std::mem::take(&mut state.attr_dirty);
-            (state.attr, state.xattrs.take_dirty(), dirty)
+            let times_set = std::mem::take(&mut state.times_set);
+            (state.attr, state.xattrs.take_dirty(), dirty, times_set)
         };
-        let result = self.apply_attributes_to(&*self.backing, &attr, &xattrs, path, dirty || content);
+        let all = dirty || times == Times::Ours;
+        let dates = all && (times != Times::Left || times_set);
+        let result = self.apply_attributes_to(&attr, &xattrs, path, all, dates);
         if result.is_err() {
             let mut state = inode.state.lock();
             state.attr_dirty = true;
+            state.times_set |= times_set;
             state.restore_dirty_xattrs(xattrs.into_iter().map(|(name, _)| name));
         }
         result
     }
 
-    #[allow(clippy::unused_self)]
     fn apply_attributes_to(
         &self,
-        backing: &dyn Backing,
         attr: &crate::attr::Attr,
         xattrs: &[XattrChange],
         path: &[u8],
-        dirty: bool,
+        owner_and_mode: bool,
+        times: bool,
     ) -> Result<()> {
+        let backing = &*self.backing;
         let symlink = attr.kind == Kind::Symlink;
-        if dirty {
+        if owner_and_mode {
             let now = backing.stat(path)?.attr;
             let owner = ((now.uid, now.gid) != (attr.uid, attr.gid)).then_some((attr.uid, attr.gid));
             // A change of owner clears suid and sgid, so the mode follows it.
@@ -480,12 +560,24 @@ impl Engine {
                 other => other?,
             }
         }
-        if dirty {
+        if times {
             let times = Some((attr.atime, attr.mtime));
             backing.set_attr(path, &AttrChange { owner: None, mode: None, times })?;
         }
         Ok(())
     }
+}
+
+/// What becomes of the times that the backing shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    /// Set to ours where attributes changed.
+    IfChanged,
+    /// Set to ours: content was just written, which changed them.
+    Ours,
+    /// Left, unless an application set them: somebody writes the file there, which dates it as well as we could. The
+    /// last close sets them.
+    Left,
 }
 
 /// An extended attribute and what it is set to, or that it is removed.

@@ -80,7 +80,7 @@ impl Engine {
                 Ok(stat) if stat.stamp == state.file.seen => Verdict::Later,
                 _ => Verdict::Now,
             },
-            Some(OpenMode::Backing(_)) => Verdict::Later,
+            Some(OpenMode::Backing(_)) if !state.attr_dirty && !state.xattrs.is_dirty() => Verdict::Later,
             None if state.file.lingering => {
                 self.ask_again(ino, &mut state);
                 // Once, and again when the mapping is gone; of the backing's own file the last is enough.

@@ -127,6 +127,7 @@ impl Engine {
         attr.ctime = now;
         let attr = *attr;
         state.attr_dirty = true;
+        state.times_set |= change.atime.is_some() || change.mtime.is_some();
         self.journal.attributes(ino, &state);
         self.drain.mark(ino);
         Ok(attr)
@@ -182,6 +183,14 @@ impl InodeState {
         self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
     }
 
+    /// After a daemon's death: what was written after its last word on this inode is newer than that.
+    pub(crate) fn take_newer_times(&mut self, stat: &ArenaStat) {
+        self.attr.size = stat.stamp.size;
+        if stat.stamp.mtime > self.attr.ctime {
+            (self.attr.mtime, self.attr.ctime) = (stat.stamp.mtime, stat.stamp.mtime);
+        }
+    }
+
     /// Nobody has `file`, which is the backing's, open any more: do mappings outlive that?
     pub(crate) fn linger_on(&mut self, file: &Arc<File>) {
         if let Ok(stat) = stat_of_file(file) {
@@ -196,6 +205,12 @@ impl InodeState {
         self.file.know(stat);
         self.attr.size = stat.stamp.size;
         self.attr.blocks = stat.blocks.min(stat.stamp.size.next_multiple_of(4096) / 512);
+        // The backing's own file is dated already; ours would differ by microseconds.
+        if self.file.place.is_on_backing() {
+            let own = stat.stamp.mtime;
+            (self.attr.mtime, self.attr.ctime) = (own, self.attr.ctime.max(own));
+            return;
+        }
         let now = now_after(self.attr.ctime);
         (self.attr.mtime, self.attr.ctime) = (now, now);
     }

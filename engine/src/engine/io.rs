@@ -115,13 +115,37 @@ impl Engine {
             (Some(OpenMode::Arena(content)), _) => Arc::new(content.file().try_clone()?),
             (None, Place::Arena) => Arc::new(self.arena.open_read(ino)?.0),
             (None, Place::Empty) => return Err(Error::Invalid),
-            (None, Place::Unnamed) => Arc::new(self.backing.open_read(&Engine::unnamed_path(ino))?),
+            (None, Place::Unnamed) => {
+                drop(state);
+                Arc::new(self.open_unnamed(&inode, |path| self.backing.open_read(path))?)
+            }
             (None, Place::Backing) => {
                 drop(state);
                 let _shape = self.shape.read_recursive();
                 Arc::new(self.backing.open_read(&self.drained_path(ino)?)?)
             }
         })
+    }
+
+    /// Opens a file whose name is being made on the backing, or was a moment ago.
+    fn open_unnamed(&self, inode: &Inode, open: impl Fn(&[u8]) -> io::Result<File>) -> Result<File> {
+        for _ in 0..super::open::NAMING_LOOKS_MAX {
+            let path = {
+                let _shape = self.shape.read_recursive();
+                if inode.state.lock().file.place == Place::Unnamed {
+                    Ok(Engine::unnamed_path(inode.ino))
+                } else {
+                    self.drained_path(inode.ino)
+                }
+            };
+            match open(&path?) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    std::thread::sleep(super::open::NAMING_PAUSE)
+                }
+                opened => return Ok(opened?),
+            }
+        }
+        Err(Error::NotFound)
     }
 
     /// Changes the content of a file, open or not, in whatever place it is. `emptied`: nothing of the old is left.
@@ -167,12 +191,12 @@ impl Engine {
             Some(OpenMode::Daemon(file)) => (file.try_clone()?, Some(file)),
             None if let Some(file) = state.file.mapped.clone() => (reopen(&file)?, Some(file)),
             None => {
-                if state.file.place == Place::Unnamed {
-                    self.remove_unnamed(inode.ino);
-                }
                 if state.file.place != Place::Arena {
                     self.arena.remove(inode.ino);
                     drop(self.arena.create(inode.ino)?);
+                    if state.file.place == Place::Unnamed {
+                        self.remove_unnamed(inode.ino);
+                    }
                     state.file.place = Place::Arena;
                 }
                 (self.arena.open_write(inode.ino)?, None)
@@ -199,18 +223,13 @@ impl Engine {
 
     /// A cold file too large to be fetched: changed in place.
     fn change_on_backing(&self, inode: &Inode, change: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
-        let file = {
+        let owner = crate::backing::Owner::ROOT;
+        let unnamed = inode.state.lock().file.place == Place::Unnamed;
+        let file = if unnamed {
+            self.open_unnamed(inode, |path| self.backing.open_write(path, owner))?
+        } else {
             let _shape = self.shape.read_recursive();
-            let path = {
-                let state = inode.state.lock();
-                (state.file.place == Place::Unnamed).then(|| Engine::unnamed_path(inode.ino))
-            };
-            match path.map(|path| self.backing.open_write(&path, crate::backing::Owner::ROOT)) {
-                Some(Ok(file)) => file,
-                // It was given its name meanwhile.
-                Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-                _ => self.backing.open_write(&self.drained_path(inode.ino)?, crate::backing::Owner::ROOT)?,
-            }
+            self.backing.open_write(&self.drained_path(inode.ino)?, owner)?
         };
         change(&file)?;
         let mut state = inode.state.lock();

@@ -34,6 +34,10 @@ const AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Allocated before the open returns; the rest follows while the writer writes.
 const AHEAD_FIRST_BYTES: u64 = 16 << 20;
 
+/// Looks for a file that is on its way from our private directory to its name, and the pause between them.
+pub(super) const NAMING_LOOKS_MAX: u32 = 1000;
+pub(super) const NAMING_PAUSE: std::time::Duration = std::time::Duration::from_micros(200);
+
 /// How a file is to be opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Want {
@@ -145,6 +149,7 @@ impl Engine {
             return Err(Error::Stale);
         }
         self.promote_for(&inode, want)?;
+        let mut looks = 0;
         let (mut state, opened) = loop {
             let known = self.known_before(&inode, want);
             let _shape = self.shape.read_recursive();
@@ -161,7 +166,20 @@ impl Engine {
                 if !took {
                     self.promise_ended(known.promised);
                 }
-                break (state, opened?);
+                match opened {
+                    // The drain gives it its name just now.
+                    Err(Error::Io(e))
+                        if e.kind() == std::io::ErrorKind::NotFound
+                            && state.file.place == Place::Unnamed
+                            && looks < NAMING_LOOKS_MAX =>
+                    {
+                        looks += 1;
+                        drop(state);
+                        std::thread::sleep(NAMING_PAUSE);
+                        continue;
+                    }
+                    opened => break (state, opened?),
+                }
             }
             self.promise_ended(known.promised);
         };
@@ -189,12 +207,21 @@ impl Engine {
         Ok(opened)
     }
 
-    /// Whether an open would wait for storage: a cold file that is fetched, or an arena that must be emptied first.
+    /// Whether an open would wait for storage: a cold file that is fetched, or a new one that is made on the backing.
     pub fn open_waits(&self, ino: Ino, want: Want) -> bool {
-        self.inode(ino).is_ok_and(|inode| {
+        if !want.write {
+            return false;
+        }
+        let Ok(inode) = self.inode(ino) else { return false };
+        let name = {
             let state = inode.state.lock();
-            state.file.place == Place::Backing && want.write && !want.truncate && state.file.epoch.is_none()
-        })
+            match state.file.place {
+                Place::Backing => return !want.truncate && state.file.epoch.is_none(),
+                Place::Empty if want.passthrough.is_ok() => state.place.clone(),
+                _ => None,
+            }
+        };
+        name.is_some_and(|(parent, name)| self.names.lock().expected_size(parent, &name) == Expected::Unknown)
     }
 
     /// What an open needs of other inodes and of the arena, taken before this inode is locked.
@@ -252,6 +279,7 @@ impl Engine {
                 state.file.know(&super::attrs::stat_of_file(file)?);
             }
             state.file.epoch = epoch(opened.mode.clone(), 0, None);
+            self.promise_ended(known.promised);
             return Ok(opened);
         }
         if fresh
@@ -265,9 +293,6 @@ impl Engine {
             return Ok(opened);
         }
         let content = if fresh {
-            if state.file.place == Place::Unnamed {
-                self.remove_unnamed(inode.ino);
-            }
             if state.file.place == Place::Backing && state.file.dirty {
                 // Written in place on the backing a moment ago: that is our own doing, not somebody else's.
                 state.set_baseline(
@@ -277,7 +302,11 @@ impl Engine {
             // A file in the arena that was left from an earlier life of this inode goes first.
             self.arena.remove(inode.ino);
             let content = self.arena.create(inode.ino)?;
+            if state.file.place == Place::Unnamed {
+                self.remove_unnamed(inode.ino);
+            }
             state.file.replaced = !state.drained.is_empty();
+            state.file.mapped = None;
             state.file.place = Place::Arena;
             state.attr.size = 0;
             Arc::new(content)
@@ -323,8 +352,14 @@ impl Engine {
             _ => Err(e),
         });
         drop(made.ok()?);
-        let file = self.backing.open_read(&path).ok()?;
-        let stat = super::attrs::stat_of_file(&file).ok()?;
+        let opened = self.backing.open_read(&path).and_then(|file| {
+            let stat = super::attrs::stat_of_file(&file)?;
+            Ok((file, stat))
+        });
+        let Ok((file, stat)) = opened else {
+            self.remove_unnamed(inode.ino);
+            return None;
+        };
         if !self.backing_leases.load(Ordering::Relaxed) {
             // Nobody else knows this file: where its lease is refused, leases say nothing.
             self.backing_leases.store(!crate::arena::has_writers(&file), Ordering::Relaxed);
@@ -334,8 +369,10 @@ impl Engine {
         Some(file)
     }
 
-    pub(super) fn remove_unnamed(&self, ino: Ino) {
-        if let Err(e) = self.backing.unlink(&Engine::unnamed_path(ino)) {
+    pub(crate) fn remove_unnamed(&self, ino: Ino) {
+        if let Err(e) = self.backing.unlink(&Engine::unnamed_path(ino))
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
             log::warn!("a file of the private directory that nobody needs any more can't be removed: {e}");
         }
     }
@@ -468,6 +505,8 @@ impl Engine {
             }
         }
         if let (OpenMode::Backing(file), true) = (&ended.mode, state.file.dirty)
+            && state.file.epoch.is_none()
+            && state.file.place.is_on_backing()
             && self.backing_leases.load(Ordering::Relaxed)
         {
             state.linger_on(file);
@@ -479,8 +518,10 @@ impl Engine {
             state.file.know(&stat);
         }
         if state.file.dirty {
-            // Of a sparse file, what it holds.
-            let held = state.attr.size.min(state.attr.blocks * 512);
+            // Of a sparse file, what it holds; the backing's blocks may be counted later, or be compressed.
+            let on_backing = state.file.place.is_on_backing();
+            let held =
+                if on_backing { state.attr.size } else { state.attr.size.min(state.attr.blocks * 512) };
             learned = state.place.clone().map(|link| (link, held));
             state.attr_dirty = true;
             if state.attr.size > 0 || !state.drained.is_empty() {

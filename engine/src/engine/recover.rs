@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Engine {
-    /// Enters what a journal says. Call before [`Engine::start`]; [`Engine::drain_all`] then brings it to the backing.
+    /// Enters what a journal says. Call before [`Engine::start`]; [`Engine::drain_all`] then brings it to the backing. The
+    /// engine's own journal is to be the same one, continued: a recovery that is interrupted goes on where it was.
     pub fn recover(&self, recovered: &Recovered) {
         self.recovering.store(true, Ordering::Relaxed);
         let final_names = recovered.final_names();
@@ -48,12 +49,13 @@ impl Engine {
             }
             names.inodes.insert(ino, inode);
         }
-        for change in recovered.changes.values() {
+        for (&seq, change) in &recovered.changes {
             for ino in change.objects().into_iter().chain(change.directories()) {
                 if let Some(inode) = names.inode(ino) {
                     inode.state.lock().pending += 1;
                 }
             }
+            self.oplog.resume_at(seq);
             self.oplog.push(change.clone(), &self.below(&names, change));
         }
         drop(names);

@@ -158,7 +158,8 @@ impl Engine {
             .iter()
             .map(|inode| {
                 let state = inode.state.lock();
-                if state.file.dirty {
+                // What is on the backing already is counted there.
+                if state.file.dirty && !state.file.place.is_on_backing() {
                     state.attr.size.saturating_sub(state.baseline().map_or(0, |b| b.size))
                 } else {
                     0

@@ -23,6 +23,8 @@ pub struct Backlog {
     pub files: u64,
     /// Bytes of their content.
     pub bytes: u64,
+    /// Those of them that are in the arena; the others are in the backing's page cache.
+    pub arena_bytes: u64,
 }
 
 impl Engine {
@@ -73,16 +75,16 @@ impl Engine {
     /// What waits now.
     pub fn backlog(&self) -> Backlog {
         let dirty = self.drain.dirty_inodes();
-        let bytes = dirty
-            .iter()
-            .filter_map(|(ino, _)| self.inode(*ino).ok())
-            .map(|inode| {
-                let mut state = inode.state.lock();
-                self.fold(inode.ino, &mut state);
-                if state.file.dirty { state.attr.size } else { 0 }
-            })
-            .sum();
-        Backlog { operations: self.oplog.len() as u64, files: dirty.len() as u64, bytes }
+        let (mut bytes, mut arena_bytes) = (0, 0);
+        for inode in dirty.iter().filter_map(|(ino, _)| self.inode(*ino).ok()) {
+            let mut state = inode.state.lock();
+            self.fold(inode.ino, &mut state);
+            if state.file.dirty {
+                bytes += state.attr.size;
+                arena_bytes += if state.file.place.is_on_backing() { 0 } else { state.attr.size };
+            }
+        }
+        Backlog { operations: self.oplog.len() as u64, files: dirty.len() as u64, bytes, arena_bytes }
     }
 
     /// Makes everything durable. `progress` is told a few times a second what is left. Files that are still being

@@ -70,6 +70,15 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
     recovered
 }
 
+/// The length of the whole records at the head of a journal.
+pub fn whole_bytes(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while let Some((_, next)) = Record::decode(rest) {
+        rest = next;
+    }
+    bytes.len() - rest.len()
+}
+
 impl Recovered {
     fn enter(&mut self, record: Record<'static>, cancelled: &mut FxHashSet<Ino>) {
         match record {

@@ -42,6 +42,8 @@ pub struct InodeState {
     pub xattrs: Xattrs,
     /// The backing's attributes differ from ours.
     pub attr_dirty: bool,
+    /// An application set its times, and the backing doesn't have them yet.
+    pub times_set: bool,
     /// The drain is at work on it: what the backing shows is neither the old nor the new.
     pub settling: bool,
     /// Changes in the operation log that name this inode, as object or as directory.
@@ -67,6 +69,8 @@ pub struct FileState {
     pub lingering: bool,
     /// The file that lingering mappings belong to, where that is the backing's.
     pub mapped: Option<Arc<File>>,
+    /// The kernel failed to write pages of the backing's file, and told us.
+    pub write_back_failed: bool,
     /// State of the content when it was last folded into the attributes.
     pub seen: Stamp,
     /// Access time of the file that holds the content when it was last folded.
@@ -186,6 +190,7 @@ impl InodeState {
             target: None,
             xattrs: Xattrs::Unknown,
             attr_dirty: false,
+            times_set: false,
             settling: false,
             pending: 0,
             lookups: 0,
@@ -196,6 +201,7 @@ impl InodeState {
                 epoch: None,
                 lingering: false,
                 mapped: None,
+                write_back_failed: false,
                 seen: Stamp::default(),
                 seen_atime: Timestamp::default(),
                 touched: 0,

@@ -4,7 +4,7 @@
 use super::NEVER;
 use aimss_engine::arena::Arena;
 use aimss_engine::backing::{Backing, LocalBacking};
-use aimss_engine::journal::Journal;
+use aimss_engine::journal::{Journal, replay};
 use aimss_engine::{Engine, EngineConfig};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -70,14 +70,28 @@ impl Ground {
 
     /// An engine over `backing`, not started.
     pub fn engine(&self, backing: Arc<dyn Backing>, setup: Setup) -> Arc<Engine> {
-        let config =
-            EngineConfig { fsync_durable: true, drain_delay: setup.drain_delay, node: "here".into() };
-        let arena = Arena::open(&self.arena(), setup.budget_bytes, false).expect("the arena opens");
         let journal = if setup.journal {
             Journal::create(&self.journal()).expect("the journal opens")
         } else {
             Journal::none()
         };
+        self.engine_with(backing, setup, journal)
+    }
+
+    /// An engine that was given what the journal says, and goes on with it; started.
+    pub fn next_engine(&self, backing: Arc<dyn Backing>) -> Arc<Engine> {
+        let left = std::fs::read(self.journal()).expect("the journal");
+        let journal = Journal::resume(&self.journal()).expect("the journal opens");
+        let engine = self.engine_with(backing, Setup::default(), journal);
+        engine.recover(&replay(&left));
+        engine.start();
+        engine
+    }
+
+    fn engine_with(&self, backing: Arc<dyn Backing>, setup: Setup, journal: Journal) -> Arc<Engine> {
+        let config =
+            EngineConfig { fsync_durable: true, drain_delay: setup.drain_delay, node: "here".into() };
+        let arena = Arena::open(&self.arena(), setup.budget_bytes, false).expect("the arena opens");
         Engine::new(config, backing, arena, journal).expect("an engine")
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn finish_what_was_left(
         recovered.changes.len(),
         recovered.nodes.values().filter(|node| node.dirty).count()
     );
-    let engine = build_engine(config, &arena, node.into(), Journal::none())?;
+    let journal = Journal::resume(&journal).map_err(io)?;
+    let engine = build_engine(config, &arena, node.into(), journal)?;
     engine.recover(&recovered);
     engine.start();
     let drained = engine.drain_all(|_| {});
