@@ -60,6 +60,16 @@ impl Change {
         }
     }
 
+    /// The names that this change gives, and to whom.
+    pub fn given(&self) -> SmallVec<[(&Link, Ino); 2]> {
+        match self {
+            Change::Make { ino, link } | Change::Link { ino, link } => [(link, *ino)].into_iter().collect(),
+            Change::Unlink { .. } => SmallVec::new(),
+            Change::Rename { ino, to, .. } => [(to, *ino)].into_iter().collect(),
+            Change::Exchange { ino, from, other, to } => [(to, *ino), (from, *other)].into_iter().collect(),
+        }
+    }
+
     /// The names in directories that this change gives or takes.
     pub fn links(&self) -> SmallVec<[&Link; 2]> {
         match self {

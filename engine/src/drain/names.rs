@@ -62,6 +62,11 @@ impl Engine {
                     }
                 }
             }
+            for (link, ino) in op.change.given() {
+                if let Some(dir) = names.dirs.get_mut(&link.0).filter(|_| !op.cancelled) {
+                    dir.is_on_backing(&link.1, ino);
+                }
+            }
             let directories = op.change.directories();
             for ino in touched {
                 if let Some(inode) = names.inode(ino) {
@@ -86,12 +91,21 @@ impl Engine {
 
     /// Applies now what must be on the backing so that `ino` is there under its names.
     pub(crate) fn apply_names_of(&self, ino: Ino) -> Result<()> {
-        let mut objects = vec![ino];
-        let mut at = ino;
-        while at != Ino::ROOT {
-            let Some((parent, _)) = self.inode(at)?.state.lock().place.clone() else { break };
-            objects.push(parent);
-            at = parent;
+        // The way to the one name that is remembered here, and then to those that the backing has.
+        let place = self.inode(ino)?.state.lock().place.as_ref().map(|(parent, _)| *parent);
+        self.apply_ways([ino].into_iter().collect(), place.into_iter().collect())?;
+        let drained = self.inode(ino)?.state.lock().drained.iter().map(|link| link.0).collect();
+        self.apply_ways(Vec::new(), drained)
+    }
+
+    /// Applies what `objects` and the directories on the ways from the root to `parents` need.
+    fn apply_ways(&self, mut objects: Vec<Ino>, parents: Vec<Ino>) -> Result<()> {
+        for mut at in parents {
+            while at != Ino::ROOT {
+                objects.push(at);
+                let Some((parent, _)) = self.inode(at)?.state.lock().place.clone() else { break };
+                at = parent;
+            }
         }
         self.apply_all(self.oplog.closure(objects))
     }

@@ -84,7 +84,7 @@ impl Engine {
         for _ in 0..LOOKS_MAX {
             let version = match self.known(parent, name)? {
                 Known::Yes(ino) => {
-                    let known = self.names.lock().inode(ino).cloned();
+                    let known = self.names.lock().named(parent, name, ino);
                     match known {
                         Some(inode) if still_valid(&inode) => return Ok(inode),
                         _ => self.dir_version(parent)?,
@@ -347,6 +347,21 @@ impl Engine {
 }
 
 impl Names {
+    /// The inode that an entry stands for. A file with several names may have been found under another of them: this
+    /// one counts from here on, too.
+    fn named(&self, parent: Ino, name: &[u8], ino: Ino) -> Option<Arc<Inode>> {
+        let inode = self.inode(ino)?;
+        let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
+        if entry.is_some_and(|entry| entry.on_backing && entry.ino == ino) {
+            let mut state = inode.state.lock();
+            let link: Link = (parent, Name::from(name));
+            if state.attr.nlink > 1 && inode.kind != Kind::Directory && !state.drained.contains(&link) {
+                state.drained.push(link);
+            }
+        }
+        Some(inode.clone())
+    }
+
     /// Enters what the backing has under `name`, or refreshes what is known of it.
     fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat) -> Arc<Inode> {
         let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
@@ -379,6 +394,7 @@ impl Names {
                 Some(_) => dir.replace(name, ino, stat.attr.kind),
                 None => dir.insert(link.1.clone(), ino, stat.attr.kind),
             }
+            dir.is_on_backing(name, ino);
         }
         let mut state = inode.state.lock();
         if state.place.is_none() {
@@ -439,6 +455,7 @@ impl Names {
             }
             if let Some(dir) = self.dirs.get_mut(&parent) {
                 dir.insert(Name::from(&*item.name), ino, item.kind.unwrap_or(Kind::File));
+                dir.is_on_backing(&item.name, ino);
             }
         }
         gone

@@ -51,25 +51,36 @@ impl Engine {
         if ino != Ino::ROOT && inode.state.lock().drained.is_empty() {
             return Err(Error::Io(std::io::Error::other("its name can't be brought to the backing")));
         }
-        let mut at = ino;
-        loop {
-            // In turn: who comes second must not return before the first has synced.
-            let turn = self.drain.turn(at);
-            if self.drain.take_unsynced(at) {
-                let _shape = self.shape.read_recursive();
-                let synced = self.drained_path(at).and_then(|path| Ok(self.backing.sync_dir(&path)?));
-                if let Err(e) = synced {
-                    self.drain.unsynced(at);
-                    return Err(e);
-                }
-            }
-            drop(turn);
-            if at == Ino::ROOT {
-                return Ok(());
-            }
-            let parent = self.inode(at)?.state.lock().drained.first().map(|link| link.0);
-            at = parent.unwrap_or(Ino::ROOT);
+        let mut ways: Vec<Ino> = inode.state.lock().drained.iter().map(|link| link.0).collect();
+        if inode.kind == Kind::Directory {
+            ways.push(ino);
         }
+        for mut at in ways {
+            loop {
+                self.sync_directory(at)?;
+                if at == Ino::ROOT {
+                    break;
+                }
+                let parent = self.inode(at)?.state.lock().drained.first().map(|link| link.0);
+                at = parent.unwrap_or(Ino::ROOT);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the entries of a directory durable that were changed since the last time.
+    fn sync_directory(&self, dir: Ino) -> Result<()> {
+        // In turn: who comes second must not return before the first has synced.
+        let _turn = self.drain.turn(dir);
+        if !self.drain.take_unsynced(dir) {
+            return Ok(());
+        }
+        let _shape = self.shape.read_recursive();
+        let synced = self.drained_path(dir).and_then(|path| Ok(self.backing.sync_dir(&path)?));
+        if synced.is_err() {
+            self.drain.unsynced(dir);
+        }
+        synced
     }
 
     /// What waits now.

@@ -26,6 +26,9 @@ pub struct Entry {
     pub kind: Kind,
     /// Position when the directory is read.
     pub cookie: u64,
+    /// The backing has this name for it too: so it was found there, or the drain made it. False is no proof of the
+    /// contrary.
+    pub on_backing: bool,
 }
 
 /// A directory's entries.
@@ -80,11 +83,18 @@ impl Dir {
     pub fn insert(&mut self, name: Name, ino: Ino, kind: Kind) {
         self.version += 1;
         self.last_cookie = (self.last_cookie + 1).max(COOKIE_MIN);
-        let entry = Entry { ino, kind, cookie: self.last_cookie };
+        let entry = Entry { ino, kind, cookie: self.last_cookie, on_backing: false };
         self.order.insert(entry.cookie, name.clone());
         let before = self.entries.insert(name, entry);
         debug_assert!(before.is_none(), "a name is added once");
         self.subdirectories += u32::from(kind == Kind::Directory);
+    }
+
+    /// The backing has `name` for `ino`, if that is what it stands for here.
+    pub fn is_on_backing(&mut self, name: &[u8], ino: Ino) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.on_backing |= entry.ino == ino;
+        }
     }
 
     /// Removes `name`.
@@ -102,7 +112,7 @@ impl Dir {
         if let Some(entry) = self.entries.get_mut(name) {
             self.subdirectories -= u32::from(entry.kind == Kind::Directory);
             self.subdirectories += u32::from(kind == Kind::Directory);
-            (entry.ino, entry.kind) = (ino, kind);
+            (entry.ino, entry.kind, entry.on_backing) = (ino, kind, false);
         }
     }
 
