@@ -9,9 +9,12 @@
 //!
 //! Failures keep the data, are retried with growing pauses, and show in status and in the next fsync.
 
+mod attributes;
 mod content;
+mod in_place;
 mod names;
 mod sched;
+mod unnamed;
 
 use crate::engine::Engine;
 use crate::error::Error;

@@ -15,6 +15,7 @@ mod recover;
 mod room;
 mod status;
 mod sync;
+mod unnamed;
 mod xattrs;
 
 pub use attrs::SetAttr;
@@ -38,14 +39,11 @@ use crate::namespace::{Inode, Names, join_path};
 use crate::oplog::OpLog;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 /// The folder in the backing that is ours; never shown.
 pub const PRIVATE_DIRECTORY: &[u8] = b".aimss";
-
-/// How the names of its files begin that have no name elsewhere yet.
-const UNNAMED_PREFIX: &str = "unnamed-";
 
 /// What an engine is asked to be.
 #[derive(Debug, Clone)]
@@ -134,16 +132,6 @@ impl Engine {
             at = parent;
         }
         Ok(parts.iter().rev().fold(Vec::new(), |path, part| join_path(&path, part)))
-    }
-
-    /// Where the backing has the content of a new file until its name is made there; see [`Place::Unnamed`].
-    pub(crate) fn unnamed_path(ino: Ino) -> Vec<u8> {
-        join_path(PRIVATE_DIRECTORY, format!("{UNNAMED_PREFIX}{:x}", ino.0).as_bytes())
-    }
-
-    /// The backing's files can't be passed through: what is new is kept in the arena, whatever its size.
-    pub fn backing_refuses_passthrough(&self) {
-        self.backing_stacks.store(false, Ordering::Relaxed);
     }
 
     /// Where `ino` is in the namespace, for people; `None` once it has no name.

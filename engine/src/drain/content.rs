@@ -11,7 +11,7 @@
 //! The daemon never reads a mapping of the arena itself, only the kernel does, so that a file that is cut meanwhile
 //! costs an error that is retried, not a signal.
 
-use super::names::Times;
+use super::attributes::Times;
 use super::{RETRY_MAX, Turn};
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
@@ -35,9 +35,6 @@ pub(super) const THREADS: usize = 2;
 pub(super) const WITH_NAME_BYTES_MAX: u64 = 256 << 10;
 /// Unit of change detection in files that are drained while open. Smaller finds less to write, larger costs less memory.
 const CHUNK_BYTES: u64 = 256 << 10;
-
-/// Files of the backing's page cache from this size on are synced by the drain, smaller ones with all others.
-const SYNC_BYTES_MIN: u64 = 4 << 20;
 
 /// One checksum a chunk.
 type Checksums = Box<[u128]>;
@@ -145,7 +142,7 @@ impl Engine {
     }
 
     /// Says in the journal what is settled, and what became unsettled meanwhile. The inode is locked.
-    fn journal_settled(&self, ino: Ino, state: &InodeState) {
+    pub(super) fn journal_settled(&self, ino: Ino, state: &InodeState) {
         self.journal.clean(ino);
         if state.attr_dirty || state.xattrs.is_dirty() {
             self.journal.attributes(ino, state);
@@ -153,84 +150,6 @@ impl Engine {
         if state.file.dirty {
             self.journal.dirty(ino, state);
         }
-    }
-
-    /// A file whose content was written to the backing's own file: durability and attributes are missing.
-    fn sync_in_place(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
-        let file = {
-            let _shape = self.shape.read_recursive();
-            Arc::new(self.backing.open_read(&self.drained_path(inode.ino)?)?)
-        };
-        let (touched, size, unseen_writers, failed) = {
-            let mut state = inode.state.lock();
-            self.fold(inode.ino, &mut state);
-            if self.is_recovering() {
-                state.take_newer_times(&crate::engine::stat_of_file(&file)?);
-            }
-            let passed_through =
-                matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Backing(_)));
-            let unseen = passed_through && state.file.writers() > 0;
-            (state.file.touched, state.attr.size, unseen, state.file.write_back_failed)
-        };
-        if failed {
-            self.write_again(inode, &file)?;
-        }
-        // Of a large file the page cache may hold a good part: it counts as drained when that is written.
-        if durable || failed || size >= SYNC_BYTES_MIN {
-            if let Err(e) = self.backing.sync_file(&file) {
-                // The kernel tells it once, and takes the pages for clean.
-                inode.state.lock().file.write_back_failed = true;
-                return Err(e.into());
-            }
-            inode.state.lock().file.write_back_failed = false;
-        }
-        let _shape = self.shape.read_recursive();
-        let path = self.drained_path(inode.ino)?;
-        // The writes dated the file there by the backing's clock; while somebody writes, that is as good as ours.
-        self.apply_attributes(inode, &path, if unseen_writers { Times::Left } else { Times::Ours })?;
-        let stat = self.backing.stat(&path)?;
-        let mut state = inode.state.lock();
-        if state.file.epoch.is_none() && self.backing_leases.load(Ordering::Relaxed) {
-            state.linger_on(&file);
-        }
-        let served_by_us = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
-        let mapped =
-            !served_by_us && self.backing_leases.load(Ordering::Relaxed) && crate::arena::has_writers(&file);
-        if state.file.writers() == 0 && !mapped && state.file.touched == touched {
-            state.file.dirty = false;
-            self.drain.written.fetch_add(size, Ordering::Relaxed);
-        }
-        state.set_baseline(Some(crate::engine::baseline(&stat)));
-        self.journal_settled(inode.ino, &state);
-        Ok(())
-    }
-
-    /// Makes pages dirty anew that the kernel failed to write: it keeps them as they are, but would not try again.
-    fn write_again(&self, inode: &Inode, file: &File) -> Result<()> {
-        if inode.state.lock().file.writers() > 0 || crate::arena::has_writers(file) {
-            return Err(Error::Io(io::Error::other(
-                "the backing failed to write what is still being written; close it, so that it can be tried again",
-            )));
-        }
-        let path = {
-            let _shape = self.shape.read_recursive();
-            self.drained_path(inode.ino)?
-        };
-        let target = self.backing.open_write(&path, Owner::ROOT)?;
-        let mut buffer = vec![0; 1 << 20];
-        for range in data_ranges(file, file.metadata()?.len()) {
-            let mut at = range.start;
-            while at < range.end {
-                let step = buffer.len().min((range.end - at) as usize);
-                let got = file.read_at(&mut buffer[..step], at)?;
-                if got == 0 {
-                    break;
-                }
-                target.write_all_at(&buffer[..got], at)?;
-                at += got as u64;
-            }
-        }
-        Ok(())
     }
 
     fn copy_content(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
@@ -520,7 +439,7 @@ fn one_range(size: u64) -> Vec<Range<u64>> {
 }
 
 /// The parts of a file that are not holes, rounded by the file system to its pages.
-fn data_ranges(file: &File, size: u64) -> Vec<Range<u64>> {
+pub(super) fn data_ranges(file: &File, size: u64) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     let mut at = 0;
     while at < size {

@@ -6,10 +6,9 @@ use crate::backing::{AttrChange, Make, Owner, RenameMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::{Ino, Seq};
-use crate::namespace::{Inode, InodeState, Link, Place, join_path};
+use crate::namespace::{Inode, Link, Place, join_path};
 use crate::oplog::{Begin, Change, Op};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -304,88 +303,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a new file its name on the backing: an empty file for a start, or the one that has its content there
-    /// already. It may be opened for the first time, emptied, or written to meanwhile; [`InodeState::drained`] and
-    /// [`Place`] change together, under the inode's lock.
-    fn make_file(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
-        let made_empty = inode.state.lock().file.place != Place::Unnamed;
-        if made_empty {
-            drop(self.backing.create(path, inode.state.lock().attr.mode, owner)?);
-            let mut state = inode.state.lock();
-            if state.file.place != Place::Unnamed {
-                state.drained.push(link.clone());
-                return Ok(());
-            }
-            // Opened for the first time since: what was just made gives way.
-        }
-        let mode = if made_empty { RenameMode::Replace } else { RenameMode::NoReplace };
-        match self.backing.rename(&Engine::unnamed_path(inode.ino), path, mode) {
-            Ok(()) => {
-                let mut state = inode.state.lock();
-                if state.file.place == Place::Unnamed {
-                    state.file.place = Place::Backing;
-                } else {
-                    // Emptied, and in memory since.
-                    state.file.replaced = true;
-                }
-                state.drained.push(link.clone());
-                Ok(())
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.make_without_content(inode, link, path, owner)
-            }
-            Err(e) if e.raw_os_error() == Some(libc::EXDEV) => {
-                // Another file system, or another project's quota: the next ones go by the arena.
-                self.backing_refuses_passthrough();
-                self.copy_the_unnamed(inode, link, path, owner)
-            }
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// The file with the content is not there (any more).
-    fn make_without_content(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
-        match self.backing.create(path, inode.state.lock().attr.mode, owner) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e.into()),
-            _ => {}
-        }
-        let mut state = inode.state.lock();
-        if state.file.place == Place::Unnamed {
-            state.file.place = Place::Backing;
-            self.drain.report(format!(
-                "{}: somebody removed its content from the backing's .aimss before it had its name",
-                self.show(link)
-            ));
-        }
-        state.drained.push(link.clone());
-        Ok(())
-    }
-
-    /// Where a rename can't reach the name. Not while anybody can write: what he has open would not be the copy.
-    fn copy_the_unnamed(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
-        let source = self.backing.open_read(&Engine::unnamed_path(inode.ino))?;
-        let in_use = || inode.state.lock().file.epoch.is_some() || crate::arena::in_use(&source);
-        if in_use() {
-            return Err(Error::Io(io::Error::other(
-                "it is open, and can't be moved to its name until it is closed",
-            )));
-        }
-        let mut target = self.backing.create(path, 0o600, owner)?;
-        let copied = io::copy(&mut &source, &mut target).and_then(|_| self.backing.sync_file(&target));
-        let mut state = inode.state.lock();
-        if copied.is_err() || state.file.epoch.is_some() || state.file.place != Place::Unnamed {
-            drop(state);
-            self.backing.unlink(path)?;
-            copied?;
-            return Err(Error::Io(io::Error::other("it was opened while it was moved to its name")));
-        }
-        state.file.place = Place::Backing;
-        state.drained.push(link.clone());
-        drop(state);
-        self.remove_unnamed(inode.ino);
-        Ok(())
-    }
-
     fn apply_unlink(&self, ino: Ino, link: &Link) -> Result<()> {
         let directory = self.is_directory(ino);
         self.settle_before_last_known_name_goes(ino, link)?;
@@ -520,103 +437,15 @@ impl Engine {
         Err(Error::Exists)
     }
 
-    fn show(&self, link: &Link) -> String {
+    pub(super) fn show(&self, link: &Link) -> String {
         let dir = self.path_of(link.0).unwrap_or_default();
         String::from_utf8_lossy(&join_path(&dir, &link.1)).escape_debug().to_string()
     }
-
-    /// Brings the backing's attributes and extended attributes of an object in line with ours.
-    pub(super) fn apply_attributes(&self, inode: &Arc<Inode>, path: &[u8], times: Times) -> Result<()> {
-        let (attr, xattrs, dirty, times_set) = {
-            let mut state = inode.state.lock();
-            let dirty = std::mem::take(&mut state.attr_dirty);
-            let times_set = std::mem::take(&mut state.times_set);
-            (state.attr, state.xattrs.take_dirty(), dirty, times_set)
-        };
-        let all = dirty || times == Times::Ours;
-        let dates = all && (times != Times::Left || times_set);
-        let result = self.apply_attributes_to(&attr, &xattrs, path, all, dates);
-        if result.is_err() {
-            let mut state = inode.state.lock();
-            state.attr_dirty = true;
-            state.times_set |= times_set;
-            state.restore_dirty_xattrs(xattrs.into_iter().map(|(name, _)| name));
-        }
-        result
-    }
-
-    fn apply_attributes_to(
-        &self,
-        attr: &crate::attr::Attr,
-        xattrs: &[XattrChange],
-        path: &[u8],
-        owner_and_mode: bool,
-        times: bool,
-    ) -> Result<()> {
-        let backing = &*self.backing;
-        let symlink = attr.kind == Kind::Symlink;
-        if owner_and_mode {
-            let now = backing.stat(path)?.attr;
-            let owner = ((now.uid, now.gid) != (attr.uid, attr.gid)).then_some((attr.uid, attr.gid));
-            // A change of owner clears suid and sgid, so the mode follows it.
-            let mode = (!symlink && (owner.is_some() || now.mode != attr.mode)).then_some(attr.mode);
-            backing.set_attr(path, &AttrChange { owner, mode, times: None })?;
-        }
-        for (name, value) in xattrs {
-            match backing.set_xattr(path, name, value.as_deref()) {
-                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                    self.drain.report(format!(
-                        "{}: the backing can't hold the extended attribute {}",
-                        String::from_utf8_lossy(path).escape_debug(),
-                        String::from_utf8_lossy(name).escape_debug()
-                    ));
-                }
-                other => other?,
-            }
-        }
-        if times {
-            let times = Some((attr.atime, attr.mtime));
-            backing.set_attr(path, &AttrChange { owner: None, mode: None, times })?;
-        }
-        Ok(())
-    }
 }
-
-/// What becomes of the times that the backing shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Times {
-    /// Set to ours where attributes changed.
-    IfChanged,
-    /// Set to ours: content was just written, which changed them.
-    Ours,
-    /// Left, unless an application set them: somebody writes the file there, which dates it as well as we could. The
-    /// last close sets them.
-    Left,
-}
-
-/// An extended attribute and what it is set to, or that it is removed.
-type XattrChange = (Box<[u8]>, Option<Box<[u8]>>);
 
 /// Whether an object's content, if it has any, is written by the thread that makes its name.
 fn is_small_and_closed(inode: &Inode) -> bool {
     let state = inode.state.lock();
     inode.kind != Kind::File
         || state.file.writers() == 0 && state.attr.size <= super::content::WITH_NAME_BYTES_MAX
-}
-
-impl crate::namespace::Xattrs {
-    /// The attributes that the backing must be told, with their values; they count as told from here on.
-    fn take_dirty(&mut self) -> Vec<XattrChange> {
-        let crate::namespace::Xattrs::Known(known) = self else { return Vec::new() };
-        let dirty = std::mem::take(&mut known.1);
-        dirty.into_iter().map(|name| (name.clone(), known.0.get(&name).cloned())).collect()
-    }
-}
-
-impl InodeState {
-    fn restore_dirty_xattrs(&mut self, names: impl Iterator<Item = Box<[u8]>>) {
-        if let crate::namespace::Xattrs::Known(known) = &mut self.xattrs {
-            known.1.extend(names);
-        }
-    }
 }

@@ -127,27 +127,6 @@ impl Engine {
         })
     }
 
-    /// Opens a file whose name is being made on the backing, or was a moment ago.
-    fn open_unnamed(&self, inode: &Inode, open: impl Fn(&[u8]) -> io::Result<File>) -> Result<File> {
-        for _ in 0..super::open::NAMING_LOOKS_MAX {
-            let path = {
-                let _shape = self.shape.read_recursive();
-                if inode.state.lock().file.place == Place::Unnamed {
-                    Ok(Engine::unnamed_path(inode.ino))
-                } else {
-                    self.drained_path(inode.ino)
-                }
-            };
-            match open(&path?) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    std::thread::sleep(super::open::NAMING_PAUSE);
-                }
-                opened => return Ok(opened?),
-            }
-        }
-        Err(Error::NotFound)
-    }
-
     /// Changes the content of a file, open or not, in whatever place it is. `emptied`: nothing of the old is left.
     pub(super) fn change_content(
         &self,

@@ -18,6 +18,7 @@
 use super::Engine;
 use super::lookup::now_after;
 use super::room::PROMOTE_BYTES_MAX;
+use super::unnamed::{NAMING_LOOKS_MAX, NAMING_PAUSE};
 use crate::arena::{Ahead, Content};
 use crate::attr::Kind;
 use crate::backing::Owner;
@@ -33,10 +34,6 @@ use std::time::Instant;
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Allocated before the open returns; the rest follows while the writer writes.
 const AHEAD_FIRST_BYTES: u64 = 16 << 20;
-
-/// Looks for a file that is on its way from our private directory to its name, and the pause between them.
-pub(super) const NAMING_LOOKS_MAX: u32 = 1000;
-pub(super) const NAMING_PAUSE: std::time::Duration = std::time::Duration::from_micros(200);
 
 /// How a file is to be opened.
 #[derive(Debug, Clone, Copy)]
@@ -123,17 +120,17 @@ impl Ended {
 }
 
 /// See [`Engine::known_before`].
-struct KnownBefore {
+pub(super) struct KnownBefore {
     place: Place,
     /// What the file will probably hold when closed.
-    expected: Expected,
+    pub(super) expected: Expected,
     /// Bytes that it holds and keeps.
     kept: u64,
     /// The growth to the expected size was promised.
-    room: bool,
+    pub(super) room: bool,
     promised: u64,
     /// See [`Engine::is_on_root_device`].
-    name_on_root_device: bool,
+    pub(super) name_on_root_device: bool,
 }
 
 impl Engine {
@@ -325,73 +322,6 @@ impl Engine {
         }
         state.file.epoch = epoch(opened.mode.clone(), promised, ahead);
         Ok(opened)
-    }
-
-    /// Why a new file is better written to the backing's page cache than to the arena; `None` where it isn't.
-    fn fits_backing_better(&self, state: &InodeState, want: Want, known: &KnownBefore) -> Option<Reason> {
-        // A file that replaces one on the backing is written beside it, from the arena.
-        let new = want.write && want.passthrough.is_ok() && state.drained.is_empty();
-        if !new || !known.name_on_root_device || !self.backing_stacks.load(Ordering::Relaxed) {
-            return None;
-        }
-        match known.expected {
-            Expected::Unknown => Some(Reason::SizeUnknown),
-            _ if !known.room => Some(Reason::NoRoom),
-            _ => None,
-        }
-    }
-
-    /// Makes the file that holds a new file's content until its name is on the backing, and opens it for reading.
-    /// `None` where that can't be: no private directory, a backing that is full or can only be read.
-    fn make_unnamed(&self, inode: &Inode, state: &mut InodeState) -> Option<File> {
-        let path = Engine::unnamed_path(inode.ino);
-        let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
-        let create = || self.backing.create(&path, 0o600, owner);
-        let made = create().or_else(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => self.backing.unlink(&path).and_then(|()| create()),
-            _ => Err(e),
-        });
-        drop(made.ok()?);
-        let opened = self.backing.open_read(&path).and_then(|file| {
-            let stat = super::attrs::stat_of_file(&file)?;
-            Ok((file, stat))
-        });
-        let Ok((file, stat)) = opened else {
-            self.remove_unnamed(inode.ino);
-            return None;
-        };
-        if !self.backing_leases.load(Ordering::Relaxed) {
-            // Nobody else knows this file: where its lease is refused, leases say nothing.
-            self.backing_leases.store(!crate::arena::has_writers(&file), Ordering::Relaxed);
-        }
-        state.file.place = Place::Unnamed;
-        state.file.know(&stat);
-        Some(file)
-    }
-
-    pub(crate) fn remove_unnamed(&self, ino: Ino) {
-        if let Err(e) = self.backing.unlink(&Engine::unnamed_path(ino))
-            && e.kind() != std::io::ErrorKind::NotFound
-        {
-            log::warn!("a file of the private directory that nobody needs any more can't be removed: {e}");
-        }
-    }
-
-    /// Whether a rename from our private directory can reach a name in `parent`: same device, as far as the backing has
-    /// the way there; what is still to be made there will be on the device of what it is made in.
-    fn is_on_root_device(&self, parent: Ino) -> bool {
-        let device =
-            |ino| self.inode(ino).ok().and_then(|inode| inode.state.lock().baseline()).map(|b| b.id.dev);
-        let mut at = parent;
-        loop {
-            if let Some(found) = device(at) {
-                return Some(found) == device(Ino::ROOT);
-            }
-            let Some(up) = self.inode(at).ok().and_then(|inode| inode.state.lock().place.clone()) else {
-                return false;
-            };
-            at = up.0;
-        }
     }
 
     /// A file whose content is (or will be) in the arena. `mapped`: mappings outlived its last close.

@@ -105,7 +105,7 @@ impl Engine {
     /// Removes what an interrupted drain left in our private directory.
     pub fn clear_leftovers(&self) -> Result<()> {
         for listed in self.backing.list(PRIVATE_DIRECTORY)? {
-            let unnamed = listed.name.starts_with(super::UNNAMED_PREFIX.as_bytes());
+            let unnamed = listed.name.starts_with(super::unnamed::UNNAMED_PREFIX.as_bytes());
             if unnamed || listed.name.starts_with(b"beside-") {
                 self.backing.unlink(&crate::namespace::join_path(PRIVATE_DIRECTORY, &listed.name))?;
             }
