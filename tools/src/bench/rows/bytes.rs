@@ -94,20 +94,18 @@ impl Drop for Tmpfs {
 pub fn write_unknown(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     let bytes = file_bytes(context);
     let block = work::buffer(MIB);
-    let mut run = 0;
-    let mut once = |base: &Path| -> Result<f64> {
-        run += 1;
-        let dir = base.join(format!("dir-{run}"));
+    let run = std::cell::Cell::new(0);
+    let once = |base: &Path| -> Result<f64> {
+        run.set(run.get() + 1);
+        let dir = base.join(format!("dir-{}", run.get()));
         fs::create_dir(&dir)?;
-        let path = dir.join("x".repeat(run));
+        let path = dir.join("x".repeat(run.get()));
         let time = timed(bytes, || work::write(&path, bytes, &block))?;
         fs::remove_dir_all(&dir)?;
         Ok(rate(bytes, time))
     };
     let shm = context.shm()?;
-    let once = std::cell::RefCell::new(&mut once);
-    let medians =
-        alternate(context.pairs, || (once.borrow_mut())(mount.point()), || (once.borrow_mut())(&shm))?;
+    let medians = alternate(context.pairs, || once(mount.point()), || once(&shm))?;
     Ok(vec![Outcome::against("/dev/shm", "GB/s", medians, Bar::AtLeast(1.3))])
 }
 
