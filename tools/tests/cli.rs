@@ -1,20 +1,14 @@
 //! Bad input on the command line: each case ends with exit code 1 or 2 and one sentence on stderr that names the
 //! thing, and changes nothing. No mount is made here, so that these run anywhere.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use support::aimss;
 use tempfile::TempDir;
-
-fn aimss(arguments: &[&str], dir: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_aimss"))
-        .args(arguments)
-        .current_dir(dir)
-        .output()
-        .expect("the binary was built")
-}
 
 /// A directory with an empty `m`, a backing `b` with a file in it, and a plain file `f`.
 struct Place(TempDir);

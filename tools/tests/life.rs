@@ -2,18 +2,12 @@
 //! unmounted, with the files on the backing and nothing left behind. Needs /dev/fuse and root or fusermount3;
 //! says so where it is skipped.
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn aimss(arguments: &[&str], dir: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_aimss"))
-        .args(arguments)
-        .current_dir(dir)
-        .output()
-        .expect("the binary was built")
-}
+use support::aimss;
 
 fn well(arguments: &[&str], dir: &Path) -> String {
     let output = aimss(arguments, dir);
