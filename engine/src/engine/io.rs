@@ -140,7 +140,7 @@ impl Engine {
             };
             match open(&path?) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    std::thread::sleep(super::open::NAMING_PAUSE)
+                    std::thread::sleep(super::open::NAMING_PAUSE);
                 }
                 opened => return Ok(opened?),
             }
