@@ -9,6 +9,7 @@
 //! - [`drain`]: applies them, and copies content.
 //! - [`journal`]: what survives the death of the daemon.
 //! - [`backing`]: the directory behind it all, as a trait.
+//! - [`stream`]: append-only logs of records; they stand for themselves.
 //!
 //! What must not be here: FUSE, CUDA, a command line.
 //!
@@ -29,6 +30,7 @@ pub mod ids;
 pub mod journal;
 pub mod namespace;
 pub mod oplog;
+pub mod stream;
 
 pub use attr::{Attr, Kind, Timestamp};
 pub use engine::{Engine, EngineConfig};

@@ -1,0 +1,155 @@
+//! The index of the active file, in memory: length, checksum and time of each record that is not sealed yet.
+//!
+//! Eight bytes a record, and eight more for every 256th: its position. A record is found by one of those and
+//! a walk of at most 255 lengths. Records indexed together have one time, so times are kept by runs.
+
+use std::ops::Range;
+
+/// Records between two noted positions: a walk costs some 20 ns, the positions 0.4% of the index.
+const STRIDE: usize = 256;
+
+/// See the module. Records are counted from the first one in the index.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Index {
+    /// Offset of the first record.
+    pub offset: u64,
+    /// Position of its first byte.
+    pub position: u64,
+    lengths: Vec<u32>,
+    crcs: Vec<u32>,
+    /// Position of every `STRIDE`th record.
+    places: Vec<u64>,
+    /// The first record of each run, and the run's time. Times grow.
+    times: Vec<(usize, u64)>,
+    /// All lengths together.
+    bytes: u64,
+}
+
+impl Index {
+    pub fn new(offset: u64, position: u64) -> Index {
+        Index { offset, position, ..Index::default() }
+    }
+
+    pub fn push(&mut self, length: u32, crc: u32, time: u64) {
+        if self.lengths.len().is_multiple_of(STRIDE) {
+            self.places.push(self.end_position());
+        }
+        if self.times.last().is_none_or(|(_, last)| *last != time) {
+            self.times.push((self.lengths.len(), time));
+        }
+        self.lengths.push(length);
+        self.crcs.push(crc);
+        self.bytes += u64::from(length);
+    }
+
+    pub fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn end_offset(&self) -> u64 {
+        self.offset + self.lengths.len() as u64
+    }
+
+    pub fn end_position(&self) -> u64 {
+        self.position + self.bytes
+    }
+
+    pub fn length(&self, i: usize) -> u32 {
+        self.lengths[i]
+    }
+
+    pub fn crc(&self, i: usize) -> u32 {
+        self.crcs[i]
+    }
+
+    pub fn time(&self, i: usize) -> u64 {
+        let run = self.times.partition_point(|(first, _)| *first <= i);
+        self.times[run - 1].1
+    }
+
+    /// Position of a record's first byte; of the end, for one past the last.
+    pub fn position_of(&self, i: usize) -> u64 {
+        if i >= self.len() {
+            return self.end_position();
+        }
+        let walk = i / STRIDE * STRIDE..i;
+        self.places[i / STRIDE] + self.lengths[walk].iter().map(|length| u64::from(*length)).sum::<u64>()
+    }
+
+    /// The record that has the byte at this position, which is in the index.
+    pub fn record_at(&self, position: u64) -> usize {
+        let place = self.places.partition_point(|place| *place <= position) - 1;
+        let (mut i, mut end) = (place * STRIDE, self.places[place]);
+        loop {
+            end += u64::from(self.lengths[i]);
+            if position < end {
+                return i;
+            }
+            i += 1;
+        }
+    }
+
+    /// The first record with a time of at least `time`.
+    pub fn first_since(&self, time: u64) -> Option<usize> {
+        let run = self.times.partition_point(|(_, of)| *of < time);
+        self.times.get(run).map(|(first, _)| *first)
+    }
+
+    /// The first records, up to the one with which they come to `bytes`; all if they don't.
+    pub fn first_bytes(&self, bytes: u64) -> usize {
+        if self.bytes <= bytes {
+            self.len()
+        } else {
+            self.record_at(self.position + bytes.saturating_sub(1)) + 1
+        }
+    }
+
+    /// A copy of some of it.
+    pub fn part(&self, range: Range<usize>) -> Index {
+        let mut part = Index::new(self.offset + range.start as u64, self.position_of(range.start));
+        part.lengths.reserve_exact(range.len());
+        part.crcs.reserve_exact(range.len());
+        let mut run = self.times.partition_point(|(first, _)| *first <= range.start);
+        for i in range {
+            if self.times.get(run).is_some_and(|(first, _)| *first == i) {
+                run += 1;
+            }
+            part.push(self.lengths[i], self.crcs[i], self.times[run - 1].1);
+        }
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_found_by_position_and_time_and_in_parts() {
+        let mut index = Index::new(10, 100);
+        let mut ends = Vec::new();
+        for i in 0..1000u32 {
+            index.push(i % 7 + 1, i, u64::from(i / 10));
+            ends.push(index.end_position());
+        }
+        for part in [index.part(0..1000), index.part(300..1000), index.part(5..6)] {
+            for i in 0..part.len() {
+                let whole = (part.offset - 10) as usize + i;
+                assert_eq!(part.crc(i), whole as u32);
+                assert_eq!(part.time(i), whole as u64 / 10);
+                assert_eq!(part.position_of(i + 1), ends[whole]);
+                assert_eq!(part.record_at(part.position_of(i)), i);
+                assert_eq!(part.record_at(part.position_of(i + 1) - 1), i);
+            }
+        }
+        assert_eq!(index.first_since(5), Some(50));
+        assert_eq!(index.first_since(100), None);
+        assert_eq!(index.first_bytes(8), 4, "1 + 2 + 3 + 4 bytes are the first to come to 8");
+        assert_eq!(index.first_bytes(10), 4);
+        assert_eq!(index.first_bytes(u64::MAX), 1000);
+    }
+}

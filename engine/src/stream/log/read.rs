@@ -1,0 +1,353 @@
+//! Reading: records by offset, bytes by position, offsets by time.
+//!
+//! All three find the segment by the names, the block by the segment's index, and the record by the block's
+//! table; or the record in the active file by the index in memory. A batch ends before a record that is lost;
+//! the next one begins behind those that are, and says how many they were.
+
+use super::Log;
+use crate::stream::segment::{Block, Segment, read_there};
+use crate::stream::{Error, Micros, Offset, Position, Result};
+use crc32c::crc32c;
+use std::io;
+use std::sync::Arc;
+
+/// The longest active record of which a part is checked against the whole one's checksum: reading a long
+/// record in small parts would read it as often as it has parts.
+const CHECKED_PART_BYTES_MAX: u64 = 1 << 20;
+
+/// What [`Log::read`] put into the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Records between the offset that was asked for and `first`, which are damaged or missing.
+    pub lost: u64,
+    /// The first record in the buffer.
+    pub first: Offset,
+    /// Where to go on.
+    pub next: Offset,
+    /// Bytes in the buffer.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// Records in the buffer.
+    pub fn records(&self) -> u64 {
+        self.next.0 - self.first.0
+    }
+}
+
+/// A record, framing bytes included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its number in the stream.
+    pub offset: Offset,
+    /// Its first byte's place in the stream.
+    pub position: Position,
+    /// When it was indexed.
+    pub time: Micros,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// What one segment's block, or the active file, had.
+enum Step {
+    /// So many records, or bytes.
+    Taken { records: u64, bytes: usize },
+    /// Nothing good before this offset, or position.
+    Lost { until: u64 },
+    /// Not one record fits.
+    Full { needed_bytes: usize },
+}
+
+impl Log {
+    /// Fills `into` with whole records from the one with offset `from` on, as many as there are and fit. At
+    /// the end of the stream that is none. Fails if not one fits, or if `from` is not retained or behind the
+    /// end.
+    pub fn read(&self, from: Offset, into: &mut [u8]) -> Result<Batch> {
+        self.read_with(from, into, |_| {})
+    }
+
+    /// The same; `each` is told of every record.
+    pub fn read_with(
+        &self,
+        from: Offset,
+        into: &mut [u8],
+        mut each: impl FnMut(Record<'_>),
+    ) -> Result<Batch> {
+        self.check_offset(from)?;
+        let end = self.active.index.end_offset();
+        let mut batch = Batch { lost: 0, first: from, next: from, bytes: 0 };
+        while batch.next.0 < end {
+            let room = &mut into[batch.bytes..];
+            let step = if batch.next.0 < self.active.index.offset {
+                self.take_sealed(batch.next.0, room, &mut each)?
+            } else {
+                self.take_active(batch.next.0, room, &mut each)?
+            };
+            match step {
+                Step::Taken { records, bytes } => {
+                    batch.next.0 += records;
+                    batch.bytes += bytes;
+                }
+                Step::Lost { until } if batch.records() == 0 => {
+                    batch.lost += until - batch.next.0;
+                    (batch.first, batch.next) = (Offset(until), Offset(until));
+                }
+                Step::Full { needed_bytes } if batch.records() == 0 && batch.lost == 0 => {
+                    return Err(Error::BufferTooSmall { needed_bytes });
+                }
+                Step::Lost { .. } | Step::Full { .. } => break,
+            }
+        }
+        Ok(batch)
+    }
+
+    fn check_offset(&self, from: Offset) -> Result<()> {
+        let (first, position) = self.first();
+        if from < first {
+            return Err(Error::Trimmed { first, position });
+        }
+        if from > self.end().0 { Err(Error::PastEnd) } else { Ok(()) }
+    }
+
+    fn take_sealed(&self, from: u64, into: &mut [u8], each: &mut impl FnMut(Record<'_>)) -> Result<Step> {
+        let at = self.sealed.partition_point(|sealed| sealed.offset <= from) - 1;
+        let until = self.begin_of(at + 1).0;
+        let Some(segment) = self.segment(at)? else { return Ok(Step::Lost { until }) };
+        let block = match segment.block_of_offset(from) {
+            Some(i) => self.block(&segment, i)?,
+            None => return Ok(Step::Lost { until }),
+        };
+        let first = (from - block.offset()) as usize;
+        if first >= block.records() {
+            return Ok(Step::Lost { until });
+        }
+        let run = first..block.run_end(first);
+        if block.is_lost(first) {
+            return Ok(Step::Lost { until: block.offset() + run.end as u64 });
+        }
+        let begin = block.range(first).start;
+        let fits = run.clone().take_while(|i| block.range(*i).end - begin <= into.len()).count();
+        if fits == 0 {
+            return Ok(Step::Full { needed_bytes: block.range(first).len() });
+        }
+        let bytes = block.range(first + fits - 1).end - begin;
+        into[..bytes].copy_from_slice(&block.bytes()[begin..begin + bytes]);
+        for i in first..first + fits {
+            let range = block.range(i);
+            each(Record {
+                offset: Offset(block.offset() + i as u64),
+                position: Position(block.position() + range.start as u64),
+                time: Micros(block.time(i)),
+                bytes: &into[range.start - begin..range.end - begin],
+            });
+        }
+        Ok(Step::Taken { records: fits as u64, bytes })
+    }
+
+    fn take_active(&self, from: u64, into: &mut [u8], each: &mut impl FnMut(Record<'_>)) -> Result<Step> {
+        let index = &self.active.index;
+        let first = (from - index.offset) as usize;
+        let (mut end, mut bytes) = (first, 0);
+        while end < index.len() && bytes + index.length(end) as usize <= into.len() {
+            bytes += index.length(end) as usize;
+            end += 1;
+        }
+        if end == first {
+            return Ok(Step::Full { needed_bytes: index.length(first) as usize });
+        }
+        let position = index.position_of(first);
+        let into = &mut into[..bytes];
+        let there = read_there(&self.active.file, into, self.active.file_at(position))?;
+        let (mut at, mut lost) = (0, 0);
+        for i in first..end {
+            let record = at..at + index.length(i) as usize;
+            let good = record.end <= there && crc32c(&into[record.clone()]) == index.crc(i);
+            if !good && at > 0 && lost == 0 {
+                return Ok(Step::Taken { records: (i - first) as u64, bytes: at });
+            }
+            if good && lost > 0 {
+                break;
+            }
+            at = record.end;
+            if good {
+                each(Record {
+                    offset: Offset(index.offset + i as u64),
+                    position: Position(position + record.start as u64),
+                    time: Micros(index.time(i)),
+                    bytes: &into[record],
+                });
+            } else {
+                lost += 1;
+            }
+        }
+        if lost > 0 {
+            return Ok(Step::Lost { until: from + lost });
+        }
+        Ok(Step::Taken { records: (end - first) as u64, bytes })
+    }
+
+    /// Fills `into` with the stream's bytes from `from` on, as many as there are in whole records, and
+    /// returns how many; 0 at the end of the stream. Less than all before bytes that are damaged or missing,
+    /// which then are an error.
+    pub fn read_bytes(&self, from: Position, into: &mut [u8]) -> Result<usize> {
+        let (first, position) = self.first();
+        if from < position {
+            return Err(Error::Trimmed { first, position });
+        }
+        let end = self.active.index.end_position();
+        if from.0 > end {
+            return Err(Error::PastEnd);
+        }
+        let mut done = 0;
+        while done < into.len() && from.0 + (done as u64) < end {
+            let at = from.0 + done as u64;
+            let step = if at < self.active.index.position {
+                self.copy_sealed(at, &mut into[done..])?
+            } else {
+                self.copy_active(at, &mut into[done..])?
+            };
+            match step {
+                Step::Taken { bytes, .. } => done += bytes,
+                Step::Lost { until } if done == 0 => return Err(Error::Lost { until: Position(until) }),
+                Step::Lost { .. } | Step::Full { .. } => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn copy_sealed(&self, from: u64, into: &mut [u8]) -> Result<Step> {
+        let at = self.sealed.partition_point(|sealed| sealed.position <= from) - 1;
+        let until = self.begin_of(at + 1).1;
+        let Some(segment) = self.segment(at)? else { return Ok(Step::Lost { until }) };
+        let block = match segment.block_of_position(from) {
+            Some(i) => self.block(&segment, i)?,
+            None => return Ok(Step::Lost { until }),
+        };
+        let at = (from - block.position()) as usize;
+        if at >= block.bytes().len() {
+            return Ok(Step::Lost { until });
+        }
+        let record = block.record_at(at);
+        let end = block.range(block.run_end(record) - 1).end;
+        if block.is_lost(record) {
+            return Ok(Step::Lost { until: block.position() + end as u64 });
+        }
+        let bytes = into.len().min(end - at);
+        into[..bytes].copy_from_slice(&block.bytes()[at..at + bytes]);
+        Ok(Step::Taken { records: 0, bytes })
+    }
+
+    fn copy_active(&self, from: u64, into: &mut [u8]) -> Result<Step> {
+        let index = &self.active.index;
+        let wanted = (index.end_position() - from).min(into.len() as u64) as usize;
+        let into = &mut into[..wanted];
+        let there = read_there(&self.active.file, into, self.active.file_at(from))?;
+        let mut done = 0;
+        let mut i = index.record_at(from);
+        let mut begin = index.position_of(i);
+        while done < wanted {
+            let length = u64::from(index.length(i));
+            let end = begin + length;
+            let upto = (end - from).min(wanted as u64) as usize;
+            let good = upto <= there
+                && if begin >= from && end - from <= wanted as u64 {
+                    crc32c(&into[(begin - from) as usize..upto]) == index.crc(i)
+                } else {
+                    length > CHECKED_PART_BYTES_MAX || self.active_record_is_good(i, begin)?
+                };
+            if !good && done == 0 {
+                return Ok(Step::Lost { until: end });
+            }
+            if !good {
+                break;
+            }
+            done = upto;
+            begin = end;
+            i += 1;
+        }
+        Ok(Step::Taken { records: 0, bytes: done })
+    }
+
+    fn active_record_is_good(&self, i: usize, position: u64) -> Result<bool> {
+        let index = &self.active.index;
+        let mut record = vec![0; index.length(i) as usize];
+        let there = read_there(&self.active.file, &mut record, self.active.file_at(position))?;
+        Ok(there == record.len() && crc32c(&record) == index.crc(i))
+    }
+
+    /// The first record that is not before `time`, lost ones apart; the end of the stream if there is none.
+    pub fn offset_at_time(&self, time: Micros) -> Result<Offset> {
+        // The first segment that begins at `time` or later. Those that can't be read are like the next that
+        // can.
+        let (mut low, mut high) = (0, self.sealed.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let mut readable = middle;
+            let first_time = loop {
+                if readable == high {
+                    break None;
+                }
+                if let Some(segment) = self.segment(readable)? {
+                    break Some(segment.header().first_time);
+                }
+                readable += 1;
+            };
+            match first_time {
+                Some(first) if first < time.0 => low = readable + 1,
+                _ => high = middle,
+            }
+        }
+        if let Some(before) = low.checked_sub(1)
+            && let Some(segment) = self.segment(before)?
+            && let Some(offset) = self.offset_in(&segment, time.0)?
+        {
+            return Ok(Offset(offset));
+        }
+        if low < self.sealed.len() {
+            return Ok(Offset(self.sealed[low].offset));
+        }
+        let index = &self.active.index;
+        Ok(Offset(index.first_since(time.0).map_or(index.end_offset(), |i| index.offset + i as u64)))
+    }
+
+    fn offset_in(&self, segment: &Segment, time: u64) -> Result<Option<u64>> {
+        let Some(i) = segment.block_before_time(time) else { return Ok(Some(segment.header().offset)) };
+        let block = self.block(segment, i)?;
+        let found = (0..block.records()).find(|r| !block.is_lost(*r) && block.time(*r) >= time);
+        let next = block.offset() + block.records() as u64;
+        let last = i + 1 == segment.blocks();
+        Ok(found.map(|r| block.offset() + r as u64).or((!last).then_some(next)))
+    }
+
+    /// A sealed segment; `None` if it can't be read as what its name says, so that its records are lost.
+    pub(super) fn segment(&self, i: usize) -> Result<Option<Arc<Segment>>> {
+        let sealed = &self.sealed[i];
+        if let Some(segment) = self.cache.segment(sealed.offset) {
+            return Ok(Some(segment));
+        }
+        let segment = match Segment::open(&self.directory.join(&sealed.name)) {
+            Ok(segment) => Arc::new(segment),
+            Err(Error::NotSegment { .. }) => return Ok(None),
+            Err(Error::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let header = segment.header();
+        let placed = (header.offset, header.position) == (sealed.offset, sealed.position)
+            && header.end_offset() <= self.begin_of(i + 1).0;
+        if !placed {
+            return Ok(None);
+        }
+        self.cache.keep_segment(sealed.offset, &segment);
+        Ok(Some(segment))
+    }
+
+    fn block(&self, segment: &Segment, i: usize) -> Result<Arc<Block>> {
+        let offset = segment.block_offset(i);
+        if let Some(block) = self.cache.block(offset) {
+            return Ok(block);
+        }
+        let block = Arc::new(segment.read_block(i)?);
+        self.cache.keep_block(&block);
+        Ok(block)
+    }
+}

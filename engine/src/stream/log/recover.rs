@@ -1,0 +1,154 @@
+//! Opening a log, whatever a crash left.
+//!
+//! 1. Unfinished files are removed: what they were for is still where it was.
+//! 2. The last segment says how far the log is sealed. If it can't be read, it counts as damaged if the
+//!    active file begins behind it; if the active file still has its records, it is put out of the way, and
+//!    those count.
+//! 3. The active file is the last one by its name. A seal that was interrupted has left it with a name that
+//!    says less than is sealed: it gets the right one. A new active file that was just made has an old one
+//!    beside it, in which nothing is left: that is removed.
+//! 4. The active file is indexed. What is no whole record at its end stays, for whoever may go on writing it.
+
+use super::active::{Active, length_of};
+use super::cache::Cache;
+use super::names::{self, Name};
+use super::{Log, LogConfig, Sealed};
+use crate::stream::segment::{Header, SEGMENT_BYTES_MAX, Segment, sync_directory};
+use crate::stream::{Error, Result};
+use std::cmp::Reverse;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Offset, position, skip: what an active file's name says.
+type Begin = (u64, u64, u64);
+
+impl Log {
+    /// Opens the log in `directory`, which is made if it is missing.
+    pub fn open(directory: &Path, config: LogConfig) -> Result<Log> {
+        check(&config)?;
+        fs::create_dir_all(directory)?;
+        let (mut sealed, mut actives) = (Vec::new(), Vec::new());
+        for (name, file) in names::list(directory)? {
+            match name {
+                Name::Unfinished => fs::remove_file(directory.join(file))?,
+                Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file }),
+                Name::Active { offset, position, skip } => actives.push((offset, position, skip)),
+                Name::Torn { .. } => {}
+            }
+        }
+        let chosen = choose(directory, &mut actives)?;
+        let last = last_sealed(directory, &mut sealed, chosen)?;
+        if let Some(header) = &last
+            && header.framing != config.framing
+        {
+            return Err(Error::FramingDiffers { has: header.framing, wanted: config.framing });
+        }
+        let begin = settle(directory, chosen, last.as_ref())?;
+        drop_misplaced(&mut sealed, begin);
+        let last_time = last.map_or(0, |header| header.last_time);
+        let active = Active::open(directory, &config, begin, last_time)?;
+        Ok(Log { directory: directory.into(), config, sealed, active, cache: Cache::default() })
+    }
+}
+
+/// Forgets segments that don't begin before the one behind them, or the active file, does. Nobody here makes
+/// such.
+fn drop_misplaced(sealed: &mut Vec<Sealed>, (offset, position, _): Begin) {
+    let mut end = (offset, position);
+    sealed.reverse();
+    sealed.retain(|sealed| {
+        let placed = sealed.offset < end.0 && sealed.position < end.1;
+        if placed {
+            end = (sealed.offset, sealed.position);
+        }
+        placed
+    });
+    sealed.reverse();
+}
+
+fn check(config: &LogConfig) -> Result<()> {
+    if config.segment_bytes == 0 || config.segment_bytes > SEGMENT_BYTES_MAX {
+        return Err(Error::Settings("a segment has from 1 byte to 1 GiB"));
+    }
+    if config.block_bytes == 0 {
+        return Err(Error::Settings("a block has at least 1 byte"));
+    }
+    Ok(config.framing.check(config.segment_bytes)?)
+}
+
+fn path_of(directory: &Path, (offset, position, skip): Begin) -> PathBuf {
+    directory.join(Name::Active { offset, position, skip }.text())
+}
+
+/// The active file that is in use. Others without anything in them are removed.
+fn choose(directory: &Path, actives: &mut [Begin]) -> Result<Option<Begin>> {
+    let mut lengths = Vec::with_capacity(actives.len());
+    for begin in actives.iter() {
+        lengths.push((*begin, length_of(&path_of(directory, *begin))? > begin.2));
+    }
+    // The last in the stream; of two for the same place the one with something in it, or the new one.
+    lengths.sort_by_key(|((offset, position, skip), used)| (*offset, *position, *used, Reverse(*skip)));
+    let chosen = lengths.pop();
+    for (begin, used) in lengths {
+        if !used {
+            fs::remove_file(path_of(directory, begin))?;
+        }
+    }
+    Ok(chosen.map(|(begin, _)| begin))
+}
+
+/// The header of the last segment, if it can be read.
+fn last_sealed(directory: &Path, sealed: &mut Vec<Sealed>, active: Option<Begin>) -> Result<Option<Header>> {
+    while let Some(last) = sealed.last() {
+        let path = directory.join(&last.name);
+        match Segment::open(&path) {
+            Ok(segment) => {
+                let header = *segment.header();
+                if (header.offset, header.position) == (last.offset, last.position) {
+                    return Ok(Some(header));
+                }
+            }
+            Err(Error::NotSegment { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        if active.is_some_and(|(offset, ..)| offset > last.offset) {
+            return Ok(None);
+        }
+        let mut aside = path.clone().into_os_string();
+        aside.push(".damaged");
+        log::warn!(
+            "{} can't be read and is put out of the way: it has a name ending in .damaged now",
+            last.name
+        );
+        fs::rename(&path, aside)?;
+        sealed.pop();
+    }
+    Ok(None)
+}
+
+/// Where the active file begins, after it got the right name.
+fn settle(directory: &Path, active: Option<Begin>, last: Option<&Header>) -> Result<Begin> {
+    let sealed = last.map_or((0, 0), |header| (header.end_offset(), header.end_position()));
+    let fresh = (sealed.0, sealed.1, 0);
+    let Some(active) = active else { return Ok(fresh) };
+    let (offset, position, skip) = active;
+    if offset >= sealed.0 {
+        return Ok(active);
+    }
+    let path = path_of(directory, active);
+    let length = length_of(&path)?;
+    // A position that is ahead although the offset is behind can't be right, and has no byte in the file.
+    let right = (sealed.0, sealed.1, sealed.1.checked_sub(position).map_or(u64::MAX, |bytes| skip + bytes));
+    if right.2 <= length {
+        fs::rename(path, path_of(directory, right))?;
+        sync_directory(directory)?;
+        return Ok(right);
+    }
+    // The file has less than was sealed of it: nothing in it is needed, but it is not what we left.
+    if length > skip {
+        fs::rename(path, directory.join(Name::Torn { position }.text()))?;
+    } else {
+        fs::remove_file(path)?;
+    }
+    Ok(fresh)
+}
