@@ -18,6 +18,7 @@ use rustix::fs::FallocateFlags;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// Bytes a request; see above.
 const PIECE_BYTES: u64 = 64 << 10;
@@ -25,6 +26,14 @@ const PIECE_BYTES: u64 = 64 << 10;
 /// So many sizes in a row that are whole pieces tell a writer of large blocks: a writer of 4 KiB blocks is taken for
 /// one once in 65,000 files.
 const LARGE_BLOCKS_SEEN: u32 = 4;
+
+/// How far ahead of the writer: enough for it not to catch up between two looks, and little enough that a writer of
+/// large blocks is recognised before much is allocated for it in small pieces.
+const LEAD_BYTES: u64 = 32 << 20;
+/// Between two looks at a writer that is further behind.
+const REST: Duration = Duration::from_millis(1);
+/// A writer that did not write for so long is left to itself.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// An allocation that goes on beside the writer, until it is done or called off.
 #[derive(Debug)]
@@ -40,23 +49,31 @@ impl Ahead {
         Ahead { file: Mutex::new(Some(file)) }
     }
 
-    /// Allocates `range` without changing the file's size. Stops quietly where memory ends, and beside a writer of large
-    /// blocks: what is not there ahead is allocated by the write itself.
+    /// Allocates `range` without changing the file's size, at most [`LEAD_BYTES`] ahead of the writer. Stops quietly where
+    /// memory ends, beside a writer of large blocks, and beside one that rests: what is not there ahead is allocated by
+    /// the write itself.
     pub fn allocate(&self, range: Range<u64>) -> io::Result<()> {
-        let (mut size, mut large_blocks) = (0, 0);
-        for offset in (range.start..range.end).step_by(PIECE_BYTES as usize) {
-            let file = self.file.lock();
-            let Some(file) = &*file else { break };
+        let (mut size, mut large_blocks, mut moved) = (0, 0, Instant::now());
+        let mut offset = range.start;
+        while offset < range.end {
+            let held = self.file.lock();
+            let Some(file) = &*held else { break };
             let size_now = file.metadata()?.len();
             if size_now != size {
-                size = size_now;
+                (size, moved) = (size_now, Instant::now());
                 large_blocks = if size.is_multiple_of(PIECE_BYTES) { large_blocks + 1 } else { 0 };
             }
-            if large_blocks >= LARGE_BLOCKS_SEEN {
+            if large_blocks >= LARGE_BLOCKS_SEEN || moved.elapsed() > PATIENCE {
                 break;
+            }
+            if offset > range.start.max(size) + LEAD_BYTES {
+                drop(held);
+                std::thread::sleep(REST);
+                continue;
             }
             let length = PIECE_BYTES.min(range.end - offset);
             rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length)?;
+            offset += length;
         }
         Ok(())
     }

@@ -308,6 +308,10 @@ impl Engine {
             state.attr.size = 0;
             Arc::new(content)
         } else {
+            if want.truncate && state.attr.size > 0 {
+                // Before pages are allocated ahead, so that they don't go with the old ones.
+                self.arena.open_write(inode.ino)?.set_len(0)?;
+            }
             Arc::new(self.arena.open_read(inode.ino)?)
         };
         let (opened, ahead) = self.serve_arena(inode.ino, state.file.lingering, known, &content, want)?;
