@@ -49,7 +49,7 @@ impl Ahead {
         Ahead { file: Mutex::new(Some(file)) }
     }
 
-    /// Allocates `range` without changing the file's size, at most [`LEAD_BYTES`] ahead of the writer. Stops quietly where
+    /// Allocates `range` without changing the file's size, at most `LEAD_BYTES` ahead of the writer. Stops quietly where
     /// memory ends, beside a writer of large blocks, and beside one that rests: what is not there ahead is allocated by
     /// the write itself.
     pub fn allocate(&self, range: Range<u64>) -> io::Result<()> {
