@@ -416,15 +416,21 @@ fn a_damaged_mark_costs_its_record_only() {
     }
 }
 
-#[test]
-fn an_old_active_file_beside_the_new_one_goes() {
+/// A log whose ten records are sealed.
+fn ten_sealed(config: LogConfig) -> (TempDir, Log) {
     let directory = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
-    let config = config(Compression::Lz4);
     let mut log = Log::open(directory.path(), config).expect("an empty directory");
     for i in 0..10 {
         log.append(format!("record {i}\n").as_bytes(), Micros(i)).expect("room");
     }
     log.seal(Micros(10)).expect("room");
+    (directory, log)
+}
+
+#[test]
+fn an_old_active_file_beside_the_new_one_goes() {
+    let config = config(Compression::Lz4);
+    let (directory, mut log) = ten_sealed(config);
     let (offset, position) = log.end();
     // What a crash just before its removal leaves.
     let old = directory.path().join(format!("{:020}-{:020}-{:020}.active", offset.0, position.0, position.0));
@@ -470,13 +476,8 @@ fn files_with_names_that_cannot_be_right_are_left_alone_and_listed() {
 
 #[test]
 fn an_active_file_that_lost_what_is_sealed_begins_anew() {
-    let directory = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
     let config = config(Compression::Lz4);
-    let mut log = Log::open(directory.path(), config).expect("an empty directory");
-    for i in 0..10 {
-        log.append(format!("record {i}\n").as_bytes(), Micros(i)).expect("room");
-    }
-    log.seal(Micros(10)).expect("room");
+    let (directory, log) = ten_sealed(config);
     let end = log.end();
     // The active file is gone, as after a reboot if it was in memory; then an older, shorter one is there
     // instead.

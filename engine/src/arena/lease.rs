@@ -5,6 +5,7 @@
 //! is taken and the lease given back in one breath, so that it never stands in anybody's way.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 
 /// What is asked for.
@@ -30,14 +31,7 @@ pub(super) fn can_hold(file: &File, kind: Kind) -> bool {
         Kind::Read => libc::F_RDLCK,
         Kind::Write => libc::F_WRLCK,
     };
-    // SAFETY: fcntl on an open descriptor with plain numbers.
-    unsafe {
-        let granted = libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, wanted) == 0;
-        if granted {
-            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK);
-        }
-        granted
-    }
+    take_and_give_back(file, wanted).is_ok()
 }
 
 /// Whether anybody else has `file` open or mapped; false where the kernel can't tell.
@@ -50,15 +44,19 @@ pub(crate) fn has_writers(file: &File) -> bool {
     is_refused(file, libc::F_RDLCK)
 }
 
+/// Somebody stands in the way, and not the file system.
 fn is_refused(file: &File, lease: libc::c_int) -> bool {
+    take_and_give_back(file, lease).is_err_and(|e| e.raw_os_error() == Some(libc::EAGAIN))
+}
+
+fn take_and_give_back(file: &File, lease: libc::c_int) -> io::Result<()> {
     // SAFETY: fcntl on an open descriptor with plain numbers.
-    let granted = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) == 0 };
-    let refused = !granted && std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
-    if granted {
-        // SAFETY: as above.
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) } != 0 {
+        return Err(io::Error::last_os_error());
     }
-    refused
+    // SAFETY: as above.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    Ok(())
 }
 
 #[cfg(test)]

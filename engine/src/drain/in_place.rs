@@ -52,12 +52,16 @@ impl Engine {
         self.apply_attributes(inode, &path, if unseen_writers { Times::Left } else { Times::Ours })?;
         let stat = self.backing.stat(&path)?;
         let mut state = inode.state.lock();
-        if state.file.epoch.is_none() && self.backing_leases.load(Ordering::Relaxed) {
-            state.linger_on(&file);
-        }
-        let served_by_us = matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Daemon(_)));
-        let mapped =
-            !served_by_us && self.backing_leases.load(Ordering::Relaxed) && crate::arena::has_writers(&file);
+        let leases = self.backing_leases.load(Ordering::Relaxed);
+        let mapped = match state.file.epoch.as_ref().map(|e| &e.mode) {
+            None if leases => {
+                state.linger_on(&file);
+                state.file.lingering
+            }
+            // The descriptor that we serve with could write, too.
+            None | Some(OpenMode::Daemon(_)) => false,
+            Some(_) => leases && crate::arena::has_writers(&file),
+        };
         if state.file.writers() == 0 && !mapped && state.file.touched == touched {
             state.file.dirty = false;
             self.drain.written.fetch_add(size, Ordering::Relaxed);

@@ -63,7 +63,7 @@ impl Engine {
             }
             for (link, ino) in op.change.given() {
                 if let Some(dir) = names.dirs.get_mut(&link.0).filter(|_| !op.cancelled) {
-                    dir.is_on_backing(&link.1, ino);
+                    dir.mark_on_backing(&link.1, ino);
                 }
             }
             let directories = op.change.directories();

@@ -394,7 +394,7 @@ impl Names {
                 Some(_) => dir.replace(name, ino, stat.attr.kind),
                 None => dir.insert(link.1.clone(), ino, stat.attr.kind),
             }
-            dir.is_on_backing(name, ino);
+            dir.mark_on_backing(name, ino);
         }
         let mut state = inode.state.lock();
         if state.place.is_none() {
@@ -455,7 +455,7 @@ impl Names {
             }
             if let Some(dir) = self.dirs.get_mut(&parent) {
                 dir.insert(Name::from(&*item.name), ino, item.kind.unwrap_or(Kind::File));
-                dir.is_on_backing(&item.name, ino);
+                dir.mark_on_backing(&item.name, ino);
             }
         }
         gone

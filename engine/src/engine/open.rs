@@ -129,7 +129,7 @@ pub(super) struct KnownBefore {
     /// The growth to the expected size was promised.
     pub(super) room: bool,
     promised: u64,
-    /// See [`Engine::is_on_root_device`].
+    /// See [`Engine::is_on_root_device`]; false where nobody asks.
     pub(super) name_on_root_device: bool,
 }
 
@@ -243,8 +243,9 @@ impl Engine {
         let asked = want.write && want.passthrough.is_ok() && !open;
         let room = asked && growth.is_some_and(|growth| self.promise(growth));
         let promised = if room { growth.unwrap_or(0) } else { 0 };
-        let name_on_root_device =
-            asked && place == Place::Empty && parent.is_some_and(|parent| self.is_on_root_device(parent));
+        // With room it doesn't matter: the file goes to the arena.
+        let may_go_there = asked && !room && place == Place::Empty;
+        let name_on_root_device = may_go_there && parent.is_some_and(|parent| self.is_on_root_device(parent));
         KnownBefore { place, expected, kept, room, promised, name_on_root_device }
     }
 

@@ -90,8 +90,8 @@ impl Dir {
         self.subdirectories += u32::from(kind == Kind::Directory);
     }
 
-    /// The backing has `name` for `ino`, if that is what it stands for here.
-    pub fn is_on_backing(&mut self, name: &[u8], ino: Ino) {
+    /// Remembers that the backing has `name` for `ino`, if that is what it stands for here.
+    pub fn mark_on_backing(&mut self, name: &[u8], ino: Ino) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.on_backing |= entry.ino == ino;
         }
