@@ -29,7 +29,7 @@ const LARGE_BLOCKS_SEEN: u32 = 4;
 
 /// How far ahead of the writer: enough for it not to catch up between two looks, and little enough that a writer of
 /// large blocks is recognised before much is allocated for it in small pieces.
-const LEAD_BYTES: u64 = 32 << 20;
+const LEAD_BYTES: u64 = 8 << 20;
 /// Between two looks at a writer that is further behind.
 const REST: Duration = Duration::from_millis(1);
 /// A writer that did not write for so long is left to itself.

@@ -33,7 +33,7 @@ use std::time::Instant;
 /// Files expected to be smaller are not allocated ahead: a handful of page allocations costs less than the call.
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Allocated before the open returns; the rest follows while the writer writes.
-const AHEAD_FIRST_BYTES: u64 = 16 << 20;
+const AHEAD_FIRST_BYTES: u64 = 2 << 20;
 
 /// How a file is to be opened.
 #[derive(Debug, Clone, Copy)]
