@@ -16,17 +16,23 @@
 //! hits: they are counted as lost, and those around them are served. No record is served that differs from
 //! what was indexed.
 //!
-//! Not here: consumer groups, partitions, and whoever wakes a waiting reader.
+//! 4. [`settings`] says what a stream was made with, and how a name on the backing stands for it.
+//! 5. [`group`] is who got which records.
+//! 6. [`live`] is what a mount runs: streams that are appended to by others and read by members who wait.
 
 mod error;
 pub mod framing;
+pub mod group;
+// pub mod live;
 pub mod log;
 pub mod segment;
+pub mod settings;
 
 pub use error::{Damage, Error, Problem, Result};
 pub use framing::{Framing, FramingError, Splitter};
 pub use log::{Batch, Indexed, Log, LogConfig, Record, Retention, Trimmed};
 pub use segment::Compression;
+pub use settings::{Marker, Settings, StreamId};
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

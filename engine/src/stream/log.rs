@@ -32,6 +32,7 @@
 
 mod active;
 mod cache;
+mod copy;
 mod index;
 mod marks;
 mod names;
@@ -41,6 +42,7 @@ mod retention;
 mod seal;
 mod verify;
 
+pub use copy::{Copied, News};
 pub use read::{Batch, Record};
 pub use retention::{Retention, Trimmed};
 pub use seal::Piece;

@@ -24,7 +24,10 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Active {
-    directory: PathBuf,
+    /// Where the file is.
+    pub directory: PathBuf,
+    /// Where bytes go that are no record.
+    aside: PathBuf,
     framing: Framing,
     bytes_max: u64,
     name: Name,
@@ -40,6 +43,8 @@ pub(super) struct Active {
     /// How far the file was looked at.
     seen: u64,
     refused: Option<FramingError>,
+    /// The lowest position at which the file was cut since a copy of it asked.
+    pub cut: Option<u64>,
     /// Time of the last record; the next is not before it.
     last_time: u64,
     chunk: Vec<u8>,
@@ -49,7 +54,7 @@ impl Active {
     /// Opens, or makes, the file with the name that says that its byte `skip` is the first of record
     /// `offset`.
     pub fn open(
-        directory: &Path,
+        (directory, aside): (&Path, &Path),
         config: &LogConfig,
         (offset, position, skip): (u64, u64, u64),
         last_time: u64,
@@ -65,6 +70,7 @@ impl Active {
         let changed = Micros::from(file.metadata()?.modified()?).0;
         let mut active = Active {
             directory: directory.into(),
+            aside: aside.into(),
             framing: config.framing,
             bytes_max: config.segment_bytes,
             name,
@@ -78,6 +84,7 @@ impl Active {
             pending_crc: 0,
             seen: skip,
             refused: None,
+            cut: None,
             last_time,
             chunk: Vec::new(),
         };
@@ -94,6 +101,10 @@ impl Active {
 
     pub fn path(&self) -> PathBuf {
         self.directory.join(self.name.text())
+    }
+
+    pub fn framing(&self) -> Framing {
+        self.framing
     }
 
     pub fn file_name(&self) -> String {
@@ -266,14 +277,15 @@ impl Active {
         let position = self.index.end_position();
         let (from, bytes) = (self.file_at(position), self.pending_bytes()?);
         if bytes > 0 {
-            let aside = self.directory.join(Name::Torn { position }.text());
+            let aside = self.aside.join(Name::Torn { position }.text());
             let mut aside = OpenOptions::new().append(true).create(true).open(aside)?;
             let mut tail = vec![0; bytes as usize];
             let there = read_there(&self.file, &mut tail, from)?;
             aside.write_all(&tail[..there])?;
             aside.sync_all()?;
-            sync_directory(&self.directory)?;
+            sync_directory(&self.aside)?;
             OpenOptions::new().write(true).open(self.path())?.set_len(from)?;
+            self.cut = Some(self.cut.unwrap_or(u64::MAX).min(position));
         }
         self.splitter = Splitter::new(self.framing, self.bytes_max, position);
         (self.seen, self.pending_crc, self.refused) = (from, 0, None);
@@ -302,7 +314,7 @@ impl Active {
         }
         let old = self.path();
         let begin = (self.index.offset, self.index.position, 0);
-        *self = Active::open(&self.directory, config, begin, self.last_time)?;
+        *self = Active::open((&self.directory, &self.aside), config, begin, self.last_time)?;
         fs::remove_file(old)?;
         Ok(())
     }

@@ -88,6 +88,12 @@ pub(super) fn add(file: &mut File, mark: Mark) -> io::Result<()> {
     })
 }
 
+/// Adds several marks at once.
+pub(super) fn add_all(file: &mut File, marks: &[Mark]) -> io::Result<()> {
+    let encoded: Vec<u8> = marks.iter().flat_map(|mark| mark.encode()).collect();
+    file.write_all(&encoded)
+}
+
 /// The marks that are good and in order. A torn one at the end is cut off, so that the next begins where one
 /// does.
 pub(super) fn read(directory: &Path) -> io::Result<Vec<Mark>> {

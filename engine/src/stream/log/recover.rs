@@ -11,6 +11,7 @@
 
 use super::active::{Active, length_of};
 use super::cache::Cache;
+use super::copy;
 use super::names::{self, Name};
 use super::{Log, LogConfig, Sealed};
 use crate::stream::segment::{Header, SEGMENT_BYTES_MAX, Segment, sync_directory};
@@ -20,33 +21,48 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Offset, position, skip: what an active file's name says.
-type Begin = (u64, u64, u64);
+pub(super) type Begin = (u64, u64, u64);
 
 impl Log {
     /// Opens the log in `directory`, which is made if it is missing.
     pub fn open(directory: &Path, config: LogConfig) -> Result<Log> {
+        Log::open_apart(directory, directory, config)
+    }
+
+    /// The same with the active file, and its marks, in another directory, on faster storage. What `directory` has of
+    /// an active file is a copy, which [`Copied`](super::Copied) keeps up to date; where the other directory has none,
+    /// it begins with that copy.
+    pub fn open_apart(directory: &Path, active_directory: &Path, config: LogConfig) -> Result<Log> {
         check(&config)?;
         fs::create_dir_all(directory)?;
+        fs::create_dir_all(active_directory)?;
+        if directory != active_directory {
+            copy::fetch(directory, active_directory)?;
+        }
         let (mut sealed, mut actives) = (Vec::new(), Vec::new());
         for (name, file) in names::list(directory)? {
             match name {
                 Name::Unfinished => fs::remove_file(directory.join(file))?,
                 Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file }),
-                Name::Active { offset, position, skip } => actives.push((offset, position, skip)),
-                Name::Torn { .. } => {}
+                Name::Active { .. } | Name::Torn { .. } => {}
             }
         }
-        let chosen = choose(directory, &mut actives)?;
+        for (name, _) in names::list(active_directory)? {
+            if let Name::Active { offset, position, skip } = name {
+                actives.push((offset, position, skip));
+            }
+        }
+        let chosen = choose(active_directory, &mut actives)?;
         let last = last_sealed(directory, &mut sealed, chosen)?;
         if let Some(header) = &last
             && header.framing != config.framing
         {
             return Err(Error::FramingDiffers { has: header.framing, wanted: config.framing });
         }
-        let begin = settle(directory, chosen, last.as_ref())?;
+        let begin = settle(active_directory, chosen, last.as_ref())?;
         drop_misplaced(&mut sealed, begin);
         let last_time = last.map_or(0, |header| header.last_time);
-        let active = Active::open(directory, &config, begin, last_time)?;
+        let active = Active::open((active_directory, directory), &config, begin, last_time)?;
         Ok(Log { directory: directory.into(), config, sealed, active, cache: Cache::default() })
     }
 }
@@ -76,7 +92,7 @@ fn check(config: &LogConfig) -> Result<()> {
     Ok(config.framing.check(config.segment_bytes)?)
 }
 
-fn path_of(directory: &Path, (offset, position, skip): Begin) -> PathBuf {
+pub(super) fn path_of(directory: &Path, (offset, position, skip): Begin) -> PathBuf {
     directory.join(Name::Active { offset, position, skip }.text())
 }
 

@@ -1,0 +1,216 @@
+//! What a stream is told when it is made, and the small file that stands for it in its directory.
+//!
+//! 1. [`Settings`] are kept as text beside the log, one `key = value` a line, so that they can be read with
+//!    any tool and keys may be added.
+//! 2. The [`Marker`] is all that the stream's name on the backing holds: 512 bytes of text that say to a
+//!    person what this is, and to us which log belongs to it. Its id is 128 random bits: who can't read the
+//!    marker can't make another that leads to the same log.
+
+use super::{Compression, Error, LogConfig, Result, Retention};
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Name of the settings' file in a log's directory.
+const FILE: &str = "settings";
+/// First line of that file: what it is, and its version.
+const HEAD: &str = "aimss-stream-settings 1";
+/// First word of a marker.
+const MARKER_HEAD: &str = "aimss-stream 1 ";
+/// Bytes of a marker: a size that tells which files to look into.
+pub const MARKER_BYTES: usize = 512;
+
+/// Names one stream for ever: 128 random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u128);
+
+impl StreamId {
+    /// A new one.
+    pub fn random() -> io::Result<StreamId> {
+        let mut bytes = [0; 16];
+        fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(StreamId(u128::from_le_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<StreamId, ()> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if digits { u128::from_str_radix(text, 16).map(StreamId).map_err(drop) } else { Err(()) }
+    }
+}
+
+/// What the name of a stream holds on the backing; see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker(pub StreamId);
+
+impl Marker {
+    /// The bytes of the file.
+    pub fn encode(self) -> Vec<u8> {
+        let mut text = format!(
+            "{MARKER_HEAD}{}\n\nThis file stands for an aimss stream: a log of records, which is kept in\n\
+             .aimss/streams/{} at the top of this tree.\nWithout a mount, read it with: aimss stream cat FILE\n\
+             To plain bytes, for good:   aimss stream export FILE TARGET\n",
+            self.0, self.0
+        )
+        .into_bytes();
+        text.resize(MARKER_BYTES - 1, b' ');
+        text.push(b'\n');
+        text
+    }
+
+    /// The marker in a file's bytes, if they are one.
+    pub fn decode(bytes: &[u8]) -> Option<Marker> {
+        if bytes.len() != MARKER_BYTES {
+            return None;
+        }
+        let line = bytes.split(|b| *b == b'\n').next()?;
+        let id = std::str::from_utf8(line).ok()?.strip_prefix(MARKER_HEAD)?;
+        id.parse().ok().map(Marker)
+    }
+}
+
+/// What a stream is made with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Of its log.
+    pub log: LogConfig,
+    /// What is kept.
+    pub retention: Retention,
+    /// How long a member may hold a batch before it is given to another; `None`: as long as it is open.
+    pub ack_timeout: Option<Duration>,
+    /// Where the stream was when it was last opened, relative to the backing: a help for people.
+    pub path: String,
+}
+
+impl Settings {
+    /// The value of each setting, as users write them.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = vec![
+            ("framing", self.log.framing.to_string()),
+            ("segment", self.log.segment_bytes.to_string()),
+            ("compress", compression_word(self.log.compression).to_string()),
+        ];
+        if let Some(bytes) = self.retention.bytes {
+            pairs.push(("retention.bytes", bytes.to_string()));
+        }
+        if let Some(age) = self.retention.age {
+            pairs.push(("retention.age", age.as_secs().to_string()));
+        }
+        if self.retention.acknowledged {
+            pairs.push(("retention.acked", "true".into()));
+        }
+        if let Some(timeout) = self.ack_timeout {
+            pairs.push(("ack_timeout_ms", timeout.as_millis().to_string()));
+        }
+        pairs
+    }
+
+    /// Writes them into a log's directory, durably.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let mut text = format!("{HEAD}\n");
+        for (key, value) in self.pairs() {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+        text.push_str(&format!("path = {}\n", self.path.replace('\n', " ")));
+        let beside = directory.join(format!("{FILE}.new"));
+        let mut file = fs::File::create(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, directory.join(FILE))?;
+        super::segment::sync_directory(directory)?;
+        Ok(())
+    }
+
+    /// Reads them. Keys that are not known are passed over; a file of a later version is refused.
+    pub fn read(directory: &Path) -> Result<Settings> {
+        let text = fs::read_to_string(directory.join(FILE))?;
+        let mut lines = text.lines();
+        if lines.next() != Some(HEAD) {
+            return Err(Error::Settings("the stream's settings were written by another version of aimss"));
+        }
+        let mut settings = Settings::default();
+        for line in lines {
+            let Some((key, value)) = line.split_once(" = ") else { continue };
+            let number = || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
+            match key {
+                "framing" => settings.log.framing = value.parse()?,
+                "segment" => settings.log.segment_bytes = number()?,
+                "compress" => settings.log.compression = compression(value)?,
+                "retention.bytes" => settings.retention.bytes = Some(number()?),
+                "retention.age" => settings.retention.age = Some(Duration::from_secs(number()?)),
+                "retention.acked" => settings.retention.acknowledged = value == "true",
+                "ack_timeout_ms" => settings.ack_timeout = Some(Duration::from_millis(number()?)),
+                "path" => settings.path = value.to_string(),
+                _ => {}
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// How users write a compression.
+pub fn compression_word(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "none",
+        Compression::Lz4 => "lz4",
+    }
+}
+
+/// The compression that a word means.
+pub fn compression(word: &str) -> Result<Compression> {
+    match word {
+        "lz4" => Ok(Compression::Lz4),
+        "none" => Ok(Compression::None),
+        _ => Err(Error::Settings("compression is `lz4` or `none`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let mut settings = Settings::default();
+        settings.write(dir.path()).expect("written");
+        assert_eq!(Settings::read(dir.path()).expect("read"), settings);
+        settings.log.framing = crate::stream::Framing::Fixed(7);
+        settings.log.compression = Compression::None;
+        settings.retention =
+            Retention { bytes: Some(5), age: Some(Duration::from_secs(9)), acknowledged: true };
+        settings.ack_timeout = Some(Duration::from_millis(1500));
+        settings.path = "a/b.stream".into();
+        settings.write(dir.path()).expect("written");
+        assert_eq!(Settings::read(dir.path()).expect("read"), settings);
+    }
+
+    #[test]
+    fn settings_of_another_version_are_refused() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        fs::write(dir.path().join(FILE), "aimss-stream-settings 2\nframing = line\n").expect("written");
+        assert!(matches!(Settings::read(dir.path()), Err(Error::Settings(_))));
+    }
+
+    #[test]
+    fn only_a_whole_marker_is_one() {
+        let marker = Marker(StreamId(0x1234));
+        let bytes = marker.encode();
+        assert_eq!(bytes.len(), MARKER_BYTES);
+        assert_eq!(Marker::decode(&bytes), Some(marker));
+        assert_eq!(Marker::decode(&bytes[..511]), None);
+        assert_eq!(Marker::decode(&[b' '; MARKER_BYTES]), None);
+    }
+}
