@@ -23,7 +23,7 @@
 mod error;
 pub mod framing;
 pub mod group;
-// pub mod live;
+pub mod live;
 pub mod log;
 pub mod segment;
 pub mod settings;

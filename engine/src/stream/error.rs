@@ -52,6 +52,16 @@ pub enum Error {
     /// Behind the end of the stream.
     #[error("behind the end of the stream")]
     PastEnd,
+    /// There is no such record, and never was or not any more.
+    #[error("record {} is not there: the stream has records {} to {}", offset.0, first.0, end.0)]
+    OutOfRange {
+        /// As asked.
+        offset: Offset,
+        /// The first that is retained.
+        first: Offset,
+        /// Behind the last.
+        end: Offset,
+    },
     /// Not one record fits: come back with more room.
     #[error("the record needs a buffer of {needed_bytes} bytes")]
     BufferTooSmall {

@@ -33,6 +33,7 @@
 mod active;
 mod cache;
 mod copy;
+mod hot;
 mod index;
 mod marks;
 mod names;
@@ -51,7 +52,10 @@ use super::segment::BLOCK_BYTES;
 use super::{Compression, Framing, FramingError, Micros, Offset, Position, Result};
 use active::Active;
 use cache::Cache;
+use hot::Hot;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a log is opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,8 @@ pub struct Log {
     config: LogConfig,
     /// In order; each begins where the one before it ends, unless one is missing.
     sealed: Vec<Sealed>,
+    /// Sealed, but still in the active file.
+    hot: Hot,
     active: Active,
     cache: Cache,
 }
@@ -156,9 +162,59 @@ impl Log {
         self.active.path()
     }
 
+    /// The same as [`Log::index_new_bytes`], of at most so many bytes.
+    pub fn index_some(&mut self, now: Micros, bytes_max: u64) -> Result<u64> {
+        self.active.index_some(now.0, bytes_max)
+    }
+
+    /// How far the active file was looked at, in its bytes.
+    pub fn seen(&self) -> u64 {
+        self.active.seen()
+    }
+
+    /// Whether records are found in the bytes: not where each write(2) is one, nor behind bytes that can't be divided.
+    pub fn is_splitting(&self) -> bool {
+        self.config.framing != Framing::Write && !self.is_refused()
+    }
+
+    /// Whether bytes at the end can't be divided, whatever follows.
+    pub fn is_refused(&self) -> bool {
+        self.active.refused().is_some()
+    }
+
+    /// The active file, open for reading.
+    pub fn active_file(&self) -> Arc<File> {
+        Arc::clone(&self.active.file)
+    }
+
+    /// Behind the last byte that was appended, whether it ends a record or not.
+    pub fn end_of_bytes(&self) -> Result<Position> {
+        Ok(Position(self.active.index.end_position() + self.active.pending_bytes()?))
+    }
+
+    /// Reads bytes at or behind the last record's end, which are no record yet.
+    pub fn read_pending(&self, from: Position, into: &mut [u8]) -> Result<usize> {
+        Ok(super::segment::read_there(&self.active.file, into, self.active.file_at(from.0))?)
+    }
+
     /// How many bytes at the active file's front are in sealed segments, and are not read any more.
     pub fn sealed_front_bytes(&self) -> u64 {
-        self.active.front_bytes()
+        self.hot.position().map_or(self.active.front_bytes(), |position| self.active.file_at(position))
+    }
+
+    /// Bytes of memory for records that are sealed and still read from the active file: theirs, and their index's.
+    pub fn hot_bytes(&self) -> u64 {
+        self.hot.bytes()
+    }
+
+    /// Reads the oldest of those from their segment from now on; false if there are none.
+    pub fn cool(&mut self) -> bool {
+        self.hot.cool()
+    }
+
+    /// Reads all sealed records from their segments from now on: for a log whose active file is on the same storage.
+    pub fn cool_all(&mut self) {
+        self.hot.clear();
     }
 
     /// Bytes of records that are not sealed.

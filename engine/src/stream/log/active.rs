@@ -111,6 +111,10 @@ impl Active {
         self.name.text()
     }
 
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     pub fn refused(&self) -> Option<FramingError> {
         self.refused
     }
@@ -143,11 +147,16 @@ impl Active {
 
     /// See [`super::Log::index_new_bytes`]; returns how many records were new.
     pub fn index_new_bytes(&mut self, now: u64) -> Result<u64> {
+        self.index_some(now, u64::MAX)
+    }
+
+    /// The same, of at most so many bytes.
+    pub fn index_some(&mut self, now: u64, bytes_max: u64) -> Result<u64> {
         let before = self.index.end_offset();
         if self.framing == Framing::Write || self.refused.is_some() {
             return Ok(0);
         }
-        let end = self.file.metadata()?.len();
+        let end = self.file.metadata()?.len().min(self.seen.saturating_add(bytes_max));
         let mut chunk = std::mem::take(&mut self.chunk);
         while self.seen < end && self.refused.is_none() {
             chunk.resize((end - self.seen).min(CHUNK_BYTES) as usize, 0);
@@ -292,9 +301,9 @@ impl Active {
         Ok(bytes)
     }
 
-    /// Forgets the first records, which are sealed now, and notes that in the file's name.
-    pub fn sealed(&mut self, records: usize) -> Result<()> {
-        self.index = self.index.part(records..self.index.len());
+    /// Takes the first records, which are sealed now, out of the index, and notes that in the file's name.
+    pub fn sealed(&mut self, records: usize) -> Result<Index> {
+        let front = self.index.split_front(records);
         let (offset, position) = (self.index.offset, self.index.position);
         let name = Name::Active { offset, position, skip: self.file_at(position) };
         fs::rename(self.path(), self.directory.join(name.text()))?;
@@ -304,7 +313,7 @@ impl Active {
             self.marks = None;
             marks::rewrite(&self.directory, &self.index)?;
         }
-        Ok(())
+        Ok(front)
     }
 
     /// Goes on in a new file. All records are sealed, and there is no tail.

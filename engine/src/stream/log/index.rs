@@ -108,6 +108,21 @@ impl Index {
         }
     }
 
+    /// Takes the first records out, as an index of their own.
+    pub fn split_front(&mut self, records: usize) -> Index {
+        let rest = self.part(records..self.len());
+        let mut front = std::mem::replace(self, rest);
+        front.bytes = self.position - front.position;
+        front.lengths.truncate(records);
+        front.crcs.truncate(records);
+        front.places.truncate(records.div_ceil(STRIDE));
+        front.times.retain(|(first, _)| *first < records);
+        for list in [&mut front.lengths, &mut front.crcs] {
+            list.shrink_to_fit();
+        }
+        front
+    }
+
     /// A copy of some of it.
     pub fn part(&self, range: Range<usize>) -> Index {
         let mut part = Index::new(self.offset + range.start as u64, self.position_of(range.start));
@@ -146,6 +161,11 @@ mod tests {
                 assert_eq!(part.record_at(part.position_of(i + 1) - 1), i);
             }
         }
+        let mut rest = index.clone();
+        let front = rest.split_front(300);
+        assert_eq!((front.len(), front.end_position()), (300, ends[299]));
+        assert_eq!((rest.offset, rest.position, rest.len()), (310, ends[299], 700));
+        assert_eq!(front.record_at(ends[299] - 1), 299);
         assert_eq!(index.first_since(5), Some(50));
         assert_eq!(index.first_since(100), None);
         assert_eq!(index.first_bytes(8), 4, "1 + 2 + 3 + 4 bytes are the first to come to 8");

@@ -5,10 +5,12 @@
 //! the next one begins behind those that are, and says how many they were.
 
 use super::Log;
+use super::index::Index;
 use crate::stream::segment::{Block, Segment, read_there};
 use crate::stream::{Error, Micros, Offset, Position, Result};
 use crc32c::crc32c;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The longest active record of which a part is checked against the whole one's checksum: reading a long
@@ -67,21 +69,26 @@ impl Log {
     }
 
     /// The same; `each` is told of every record.
-    pub fn read_with(
+    pub fn read_with(&self, from: Offset, into: &mut [u8], each: impl FnMut(Record<'_>)) -> Result<Batch> {
+        self.read_until(from, None, into, each)
+    }
+
+    /// The same, of records before `until`.
+    pub fn read_until(
         &self,
         from: Offset,
+        until: Option<Offset>,
         into: &mut [u8],
         mut each: impl FnMut(Record<'_>),
     ) -> Result<Batch> {
         self.check_offset(from)?;
-        let end = self.active.index.end_offset();
+        let end = until.map_or(u64::MAX, |until| until.0).min(self.active.index.end_offset());
         let mut batch = Batch { lost: 0, first: from, next: from, bytes: 0 };
         while batch.next.0 < end {
             let room = &mut into[batch.bytes..];
-            let step = if batch.next.0 < self.active.index.offset {
-                self.take_sealed(batch.next.0, room, &mut each)?
-            } else {
-                self.take_active(batch.next.0, room, &mut each)?
+            let step = match self.index_of_offset(batch.next.0) {
+                Some(index) => self.take_active(index, batch.next.0..end, room, &mut each)?,
+                None => self.take_sealed(batch.next.0..end, room, &mut each)?,
             };
             match step {
                 Step::Taken { records, bytes } => {
@@ -109,7 +116,24 @@ impl Log {
         if from > self.end().0 { Err(Error::PastEnd) } else { Ok(()) }
     }
 
-    fn take_sealed(&self, from: u64, into: &mut [u8], each: &mut impl FnMut(Record<'_>)) -> Result<Step> {
+    /// The index that has the record, if its bytes are in the active file.
+    fn index_of_offset(&self, offset: u64) -> Option<&Index> {
+        let active = &self.active.index;
+        if offset >= active.offset { Some(active) } else { self.hot.of_offset(offset) }
+    }
+
+    fn index_of_position(&self, position: u64) -> Option<&Index> {
+        let active = &self.active.index;
+        if position >= active.position { Some(active) } else { self.hot.of_position(position) }
+    }
+
+    fn take_sealed(
+        &self,
+        wanted: Range<u64>,
+        into: &mut [u8],
+        each: &mut impl FnMut(Record<'_>),
+    ) -> Result<Step> {
+        let from = wanted.start;
         let at = self.sealed.partition_point(|sealed| sealed.offset <= from) - 1;
         let until = self.begin_of(at + 1).0;
         let Some(segment) = self.segment(at)? else { return Ok(Step::Lost { until }) };
@@ -121,7 +145,7 @@ impl Log {
         if first >= block.records() {
             return Ok(Step::Lost { until });
         }
-        let run = first..block.run_end(first);
+        let run = first..block.run_end(first).min(first + (wanted.end - from) as usize);
         if block.is_lost(first) {
             return Ok(Step::Lost { until: block.offset() + run.end as u64 });
         }
@@ -144,11 +168,18 @@ impl Log {
         Ok(Step::Taken { records: fits as u64, bytes })
     }
 
-    fn take_active(&self, from: u64, into: &mut [u8], each: &mut impl FnMut(Record<'_>)) -> Result<Step> {
-        let index = &self.active.index;
+    fn take_active(
+        &self,
+        index: &Index,
+        wanted: Range<u64>,
+        into: &mut [u8],
+        each: &mut impl FnMut(Record<'_>),
+    ) -> Result<Step> {
+        let from = wanted.start;
         let first = (from - index.offset) as usize;
+        let last = index.len().min((wanted.end - index.offset) as usize);
         let (mut end, mut bytes) = (first, 0);
-        while end < index.len() && bytes + index.length(end) as usize <= into.len() {
+        while end < last && bytes + index.length(end) as usize <= into.len() {
             bytes += index.length(end) as usize;
             end += 1;
         }
@@ -201,10 +232,9 @@ impl Log {
         let mut done = 0;
         while done < into.len() && from.0 + (done as u64) < end {
             let at = from.0 + done as u64;
-            let step = if at < self.active.index.position {
-                self.copy_sealed(at, &mut into[done..])?
-            } else {
-                self.copy_active(at, &mut into[done..])?
+            let step = match self.index_of_position(at) {
+                Some(index) => self.copy_active(index, at, &mut into[done..])?,
+                None => self.copy_sealed(at, &mut into[done..])?,
             };
             match step {
                 Step::Taken { bytes, .. } => done += bytes,
@@ -237,8 +267,7 @@ impl Log {
         Ok(Step::Taken { records: 0, bytes })
     }
 
-    fn copy_active(&self, from: u64, into: &mut [u8]) -> Result<Step> {
-        let index = &self.active.index;
+    fn copy_active(&self, index: &Index, from: u64, into: &mut [u8]) -> Result<Step> {
         let wanted = (index.end_position() - from).min(into.len() as u64) as usize;
         let into = &mut into[..wanted];
         let there = read_there(&self.active.file, into, self.active.file_at(from))?;
@@ -253,7 +282,7 @@ impl Log {
                 && if begin >= from && end - from <= wanted as u64 {
                     crc32c(&into[(begin - from) as usize..upto]) == index.crc(i)
                 } else {
-                    length > CHECKED_PART_BYTES_MAX || self.active_record_is_good(i, begin)?
+                    length > CHECKED_PART_BYTES_MAX || self.active_record_is_good(index, i, begin)?
                 };
             if !good && done == 0 {
                 return Ok(Step::Lost { until: end });
@@ -268,8 +297,7 @@ impl Log {
         Ok(Step::Taken { records: 0, bytes: done })
     }
 
-    fn active_record_is_good(&self, i: usize, position: u64) -> Result<bool> {
-        let index = &self.active.index;
+    fn active_record_is_good(&self, index: &Index, i: usize, position: u64) -> Result<bool> {
         let mut record = vec![0; index.length(i) as usize];
         let there = read_there(&self.active.file, &mut record, self.active.file_at(position))?;
         Ok(there == record.len() && crc32c(&record) == index.crc(i))

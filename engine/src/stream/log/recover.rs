@@ -12,6 +12,7 @@
 use super::active::{Active, length_of};
 use super::cache::Cache;
 use super::copy;
+use super::hot::Hot;
 use super::names::{self, Name};
 use super::{Log, LogConfig, Sealed};
 use crate::stream::segment::{Header, SEGMENT_BYTES_MAX, Segment, sync_directory};
@@ -33,7 +34,7 @@ impl Log {
     /// an active file is a copy, which [`Copied`](super::Copied) keeps up to date; where the other directory has none,
     /// it begins with that copy.
     pub fn open_apart(directory: &Path, active_directory: &Path, config: LogConfig) -> Result<Log> {
-        check(&config)?;
+        config.check()?;
         fs::create_dir_all(directory)?;
         fs::create_dir_all(active_directory)?;
         if directory != active_directory {
@@ -63,7 +64,7 @@ impl Log {
         drop_misplaced(&mut sealed, begin);
         let last_time = last.map_or(0, |header| header.last_time);
         let active = Active::open((active_directory, directory), &config, begin, last_time)?;
-        Ok(Log { directory: directory.into(), config, sealed, active, cache: Cache::default() })
+        Ok(Log { directory: directory.into(), config, sealed, hot: Hot::default(), active, cache: Cache::default() })
     }
 }
 
@@ -82,14 +83,17 @@ fn drop_misplaced(sealed: &mut Vec<Sealed>, (offset, position, _): Begin) {
     sealed.reverse();
 }
 
-fn check(config: &LogConfig) -> Result<()> {
-    if config.segment_bytes == 0 || config.segment_bytes > SEGMENT_BYTES_MAX {
-        return Err(Error::Settings("a segment has from 1 byte to 1 GiB"));
+impl LogConfig {
+    /// Refuses what can't work.
+    pub fn check(&self) -> Result<()> {
+        if self.segment_bytes == 0 || self.segment_bytes > SEGMENT_BYTES_MAX {
+            return Err(Error::Settings("a segment has from 1 byte to 1 GiB"));
+        }
+        if self.block_bytes == 0 {
+            return Err(Error::Settings("a block has at least 1 byte"));
+        }
+        Ok(self.framing.check(self.segment_bytes)?)
     }
-    if config.block_bytes == 0 {
-        return Err(Error::Settings("a block has at least 1 byte"));
-    }
-    Ok(config.framing.check(config.segment_bytes)?)
 }
 
 pub(super) fn path_of(directory: &Path, (offset, position, skip): Begin) -> PathBuf {

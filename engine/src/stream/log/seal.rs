@@ -68,9 +68,14 @@ impl Piece {
 }
 
 impl Log {
+    /// Whether the active records come to a whole segment.
+    pub fn is_full(&self) -> bool {
+        self.active_bytes() >= self.config.segment_bytes
+    }
+
     /// The next piece to be sealed, once the active records come to a whole segment.
     pub fn full_piece(&self) -> Option<Piece> {
-        (self.active_bytes() >= self.config.segment_bytes).then(|| self.piece())
+        self.is_full().then(|| self.piece())
     }
 
     /// The active file's first records, up to the one that fills a segment.
@@ -96,7 +101,9 @@ impl Log {
         }
         let (offset, position) = (header.offset, header.position);
         self.sealed.push(Sealed { offset, position, name: Name::Sealed { offset, position }.text() });
-        self.active.sealed(header.records as usize)
+        let front = self.active.sealed(header.records as usize)?;
+        self.hot.keep(front);
+        Ok(())
     }
 
     /// Seals whole segments while there are any, and returns how many that were. The active file is kept, for
@@ -121,6 +128,7 @@ impl Log {
             sealed += 1;
         }
         self.active.set_tail_aside()?;
+        self.hot.clear();
         self.active.begin_anew(&self.config)?;
         Ok(sealed)
     }

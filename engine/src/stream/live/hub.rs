@@ -1,0 +1,206 @@
+//! All streams of a mount.
+//!
+//! Their logs lie in `.aimss/streams/ID` of the backing, their active files in a directory of the arena, which
+//! outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
+
+use super::Stream;
+use super::watch::Watch;
+use crate::stream::log::Copied;
+use crate::stream::{Log, Result, Settings, StreamId};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Where a backing keeps its logs, below its root.
+const HOME: &str = ".aimss/streams";
+
+/// What streams may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long appended bytes may be in memory alone.
+    pub flush_every: Duration,
+    /// Memory for records that are sealed and could be read from their segments.
+    pub hot_bytes: u64,
+    /// How long the log of a removed stream stays: until its name is gone from the backing for sure.
+    pub removed_after: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Streams {
+    home: PathBuf,
+    active_home: PathBuf,
+    pub(super) limits: Limits,
+    open: Mutex<HashMap<StreamId, Arc<Stream>>>,
+    pub(super) watch: Watch,
+    /// Wakes the service.
+    pub(super) event: OwnedFd,
+    /// Streams that the service is to look at.
+    pub(super) woken: Mutex<Vec<Arc<Stream>>>,
+    pub(super) offsets: Signal,
+    pub(super) full: Signal,
+    doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
+    /// Questions of members that wait, in all streams.
+    pub(super) questions: AtomicUsize,
+    pub(super) stopping: AtomicBool,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Something to be done, and the thread that does it.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    pub fn set(&self) {
+        let mut set = self.set.lock();
+        if !*set {
+            *set = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until it is set, or for so long, and clears it.
+    pub fn wait(&self, longest: Duration) {
+        let mut set = self.set.lock();
+        if !*set {
+            self.changed.wait_for(&mut set, longest);
+        }
+        *set = false;
+    }
+}
+
+impl Streams {
+    /// The directory of a backing's logs.
+    pub fn home(backing: &Path) -> PathBuf {
+        backing.join(HOME)
+    }
+
+    /// The streams of `backing`, with active files below `active_home`.
+    pub fn new(backing: &Path, active_home: &Path, limits: Limits) -> io::Result<Arc<Streams>> {
+        fs::create_dir_all(active_home)?;
+        Ok(Arc::new(Streams {
+            home: Streams::home(backing),
+            active_home: active_home.into(),
+            limits,
+            open: Mutex::default(),
+            watch: Watch::new()?,
+            event: rustix::event::eventfd(
+                0,
+                rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+            )?,
+            woken: Mutex::default(),
+            offsets: Signal::default(),
+            full: Signal::default(),
+            doomed: Mutex::default(),
+            questions: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            threads: Mutex::default(),
+        }))
+    }
+
+    /// Brings what a dead daemon left of active files to the logs.
+    pub fn recover(backing: &Path, active_home: &Path) -> Result<()> {
+        let entries = match fs::read_dir(active_home) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            let directory = Streams::home(backing).join(&name);
+            if !directory.exists() {
+                continue;
+            }
+            let settings = Settings::read(&directory)?;
+            let mut log = Log::open_apart(&directory, &active_home.join(&name), settings.log)?;
+            let mut copied = Copied::open(&log)?;
+            copied.bring_up_to_date(&log.news()?)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a new, empty stream.
+    pub fn create(self: &Arc<Self>, settings: &Settings) -> Result<Arc<Stream>> {
+        settings.log.check()?;
+        let id = StreamId::random()?;
+        let directory = self.home.join(id.to_string());
+        fs::create_dir_all(&directory)?;
+        settings.write(&directory)?;
+        crate::stream::segment::sync_directory(&self.home)?;
+        self.open(id)
+    }
+
+    /// The stream with this id; fails if there is none.
+    pub fn open(self: &Arc<Self>, id: StreamId) -> Result<Arc<Stream>> {
+        let mut open = self.open.lock();
+        if let Some(stream) = open.get(&id) {
+            return Ok(stream.clone());
+        }
+        let name = id.to_string();
+        let directory = self.home.join(&name);
+        let stream = Stream::open(id, &directory, &self.active_home.join(&name), Arc::downgrade(self))?;
+        open.insert(id, stream.clone());
+        drop(open);
+        stream.wake();
+        Ok(stream)
+    }
+
+    /// All that were opened.
+    pub fn all(&self) -> Vec<Arc<Stream>> {
+        self.open.lock().values().cloned().collect()
+    }
+
+    /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the backing.
+    pub fn doom(&self, stream: &Arc<Stream>) {
+        if !stream.doomed.swap(true, Ordering::Relaxed) {
+            self.doomed.lock().push((Instant::now(), stream.clone()));
+        }
+    }
+
+    /// Removes the logs of streams that are gone.
+    pub(super) fn remove_doomed(&self, now: bool) {
+        let ripe = |(since, stream): &mut (Instant, Arc<Stream>)| {
+            let rested = now || since.elapsed() >= self.limits.removed_after;
+            rested && stream.writers() == 0 && !stream.has_members()
+        };
+        let gone: Vec<_> = self.doomed.lock().extract_if(.., ripe).collect();
+        for (_, stream) in gone {
+            self.open.lock().remove(&stream.id);
+            for home in [&self.home, &self.active_home] {
+                if let Err(e) = fs::remove_dir_all(home.join(stream.id.to_string())) {
+                    log::warn!("the log of removed stream {} stays: {e}", stream.id);
+                }
+            }
+        }
+    }
+
+    /// Makes everything durable that was appended.
+    pub fn sync_all(&self) -> Result<()> {
+        self.all().iter().filter(|stream| !stream.is_doomed()).try_for_each(|stream| stream.sync())
+    }
+
+    /// Ends the threads; everything is durable afterwards, or an error says what isn't.
+    pub fn stop(&self) -> Result<()> {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.offsets.set();
+        self.full.set();
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let _ = thread.join();
+        }
+        self.remove_doomed(true);
+        self.sync_all()?;
+        // Nothing is left where there are no streams.
+        let _ = fs::remove_dir(&self.home);
+        Ok(())
+    }
+}

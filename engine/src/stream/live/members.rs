@@ -1,0 +1,229 @@
+//! Questions of group members: answered at once, or when something is appended.
+//!
+//! A question that waits is first put on the list and then everything is looked at again, so that an append
+//! between the two is not missed.
+
+use super::Stream;
+use crate::stream::group::MemberId;
+use crate::stream::{Error, Offset};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Why a member gets no records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There are none now, and the member doesn't wait.
+    WouldBlock,
+    /// The next record is longer than what the member has room for; nothing was taken.
+    TooSmall {
+        /// Its length.
+        needed_bytes: usize,
+    },
+    /// A signal came for the thread that waits.
+    Interrupted,
+    /// The group was removed.
+    NoGroup,
+    /// The log can't be read.
+    Failed(i32),
+}
+
+/// Bytes of whole records (none at the end, for members that don't wait there), or why not.
+pub type Answer<'a> = Result<&'a [u8], Refusal>;
+
+/// A question of a member.
+pub struct Waiting {
+    /// Its group.
+    pub group: Arc<str>,
+    /// The member.
+    pub member: MemberId,
+    /// Room for records.
+    pub bytes_max: usize,
+    /// The thread that asks, to see whether a signal came for it; 0 where that can't be known.
+    pub thread: u32,
+    /// Gets the answer, once.
+    pub answer: Box<dyn FnOnce(Answer<'_>) + Send>,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("group", &self.group).field("member", &self.member).finish_non_exhaustive()
+    }
+}
+
+/// What a member does where there are no records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// It waits for some.
+    Wait,
+    /// It is told that there are none now.
+    Refuse,
+    /// For it the stream ends there.
+    End,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `run` with a buffer that this thread keeps.
+fn with_buffer<T>(bytes: usize, run: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < bytes {
+            buffer.resize(bytes, 0);
+        }
+        run(&mut buffer[..bytes])
+    })
+}
+
+impl Stream {
+    /// A member comes back for more: what it had is acknowledged, and the next records are its own.
+    pub fn read_group(self: &Arc<Self>, question: Waiting, at_end: AtEnd) {
+        if let Some(group) = self.groups.lock().get_mut(&*question.group) {
+            group.acknowledge(question.member);
+        }
+        self.offsets_changed();
+        let Err(question) = self.try_answer(question) else { return };
+        // Nobody may have looked since the last append.
+        self.index_news();
+        let Err(question) = self.try_answer(question) else { return };
+        match at_end {
+            AtEnd::Refuse => (question.answer)(Err(Refusal::WouldBlock)),
+            AtEnd::End => (question.answer)(Ok(&[])),
+            AtEnd::Wait => {
+                self.waiting.lock().push(question);
+                self.count_questions(1);
+                self.await_append();
+            }
+        }
+    }
+
+    /// Whether a read of the group would be answered at once. If not, `wake` is called when it would; a new one
+    /// replaces nothing.
+    pub fn poll_group(self: &Arc<Self>, group: &str, wake: Option<Box<dyn FnOnce() + Send>>) -> bool {
+        self.index_news();
+        if self.has_work(group) {
+            return true;
+        }
+        let Some(wake) = wake else { return false };
+        self.polling.lock().push((group.into(), wake));
+        self.await_append();
+        false
+    }
+
+    fn has_work(&self, group: &str) -> bool {
+        let groups = self.groups.lock();
+        let end = self.log.read().end().0.0;
+        groups.get(group).is_none_or(|group| group.has_work(end))
+    }
+
+    /// Somebody waits for the next append: it is to be noticed.
+    fn await_append(self: &Arc<Self>) {
+        self.watch_next();
+        if self.index_news() > 0 || self.anything_returned() {
+            self.answer_waiting();
+        }
+    }
+
+    fn anything_returned(&self) -> bool {
+        let groups = self.groups.lock();
+        let end = self.log.read().end().0.0;
+        groups.values().any(|group| group.has_work(end))
+    }
+
+    /// Answers all questions that can be answered now.
+    pub(super) fn answer_waiting(&self) {
+        let questions = std::mem::take(&mut *self.waiting.lock());
+        let asked = questions.len();
+        let mut left = Vec::new();
+        for question in questions {
+            if let Err(question) = self.try_answer(question) {
+                left.push(question);
+            }
+        }
+        self.count_questions(left.len() as isize - asked as isize);
+        if !left.is_empty() {
+            let mut waiting = self.waiting.lock();
+            left.append(&mut waiting);
+            *waiting = left;
+        }
+        let polling = std::mem::take(&mut *self.polling.lock());
+        for (group, wake) in polling {
+            if self.has_work(&group) {
+                wake();
+            } else {
+                self.polling.lock().push((group, wake));
+            }
+        }
+    }
+
+    /// Whether anybody waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting.lock().is_empty() || !self.polling.lock().is_empty()
+    }
+
+    /// Gives a question its answer, or the question back where there are no records.
+    fn try_answer(&self, question: Waiting) -> Result<(), Waiting> {
+        with_buffer(question.bytes_max, |buffer| {
+            let taken = self.take(&question, buffer);
+            match taken {
+                Ok(0) => return Err(question),
+                Ok(bytes) => (question.answer)(Ok(&buffer[..bytes])),
+                Err(refusal) => (question.answer)(Err(refusal)),
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes the member's next records into `buffer`; 0 bytes if there are none.
+    fn take(&self, question: &Waiting, buffer: &mut [u8]) -> Result<usize, Refusal> {
+        let mut groups = self.groups.lock();
+        let group = groups.get_mut(&*question.group).ok_or(Refusal::NoGroup)?;
+        let log = self.log.read();
+        loop {
+            let claim = group.claim(log.first().0.0);
+            if claim.from >= log.end().0.0 {
+                return Ok(0);
+            }
+            let batch = match log.read_until(Offset(claim.from), claim.until.map(Offset), buffer, |_| {}) {
+                Ok(batch) => batch,
+                Err(Error::BufferTooSmall { needed_bytes }) => return Err(Refusal::TooSmall { needed_bytes }),
+                Err(Error::Io(e)) => return Err(Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO))),
+                Err(e) => {
+                    log::warn!("group {} of a stream can't be served: {e}", group.name());
+                    return Err(Refusal::Failed(libc::EIO));
+                }
+            };
+            group.give(question.member, &claim, batch.first.0..batch.next.0, Instant::now());
+            if batch.bytes > 0 {
+                return Ok(batch.bytes);
+            }
+            if batch.lost == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Questions of threads for which a signal came are answered so.
+    pub(super) fn answer_interrupted(&self, signalled: impl Fn(u32) -> bool) {
+        let interrupted: Vec<Waiting> =
+            self.waiting.lock().extract_if(.., |question| signalled(question.thread)).collect();
+        self.count_questions(-(interrupted.len() as isize));
+        for question in interrupted {
+            (question.answer)(Err(Refusal::Interrupted));
+        }
+    }
+
+    fn count_questions(&self, change: isize) {
+        if change != 0
+            && let Some(hub) = self.hub.upgrade()
+        {
+            let before = hub.questions.fetch_add(change as usize, Ordering::Relaxed);
+            if before == 0 && change > 0 {
+                // The service is to look for signals from now on.
+                let _ = rustix::io::write(&hub.event, &1_u64.to_ne_bytes());
+            }
+        }
+    }
+}

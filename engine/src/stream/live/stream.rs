@@ -1,0 +1,502 @@
+//! One stream of a mount: its log, its groups, and who writes.
+
+use super::hub::Streams;
+use super::members::Waiting;
+use crate::stream::group::{Counts, Group, MemberId};
+use crate::stream::log::Copied;
+use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Settings, StreamId};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Bytes indexed with the log borrowed once, so that readers get their turn.
+const INDEX_STEP_BYTES: u64 = 8 << 20;
+
+/// Where a group goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the first record that is retained.
+    Earliest,
+    /// Behind the last.
+    Latest,
+    /// At this record.
+    Offset(Offset),
+    /// At the first record that is not before.
+    Time(Micros),
+}
+
+/// A stream as a file: the bytes from the first that is retained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Position in the stream of the file's first byte.
+    pub begin: Position,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// When something was appended last.
+    pub mtime: SystemTime,
+}
+
+/// A group, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Every record before is done with.
+    pub committed: u64,
+    /// Records from there to the end.
+    pub lag: u64,
+    /// Open members.
+    pub members: usize,
+    /// What it counted.
+    pub counts: Counts,
+}
+
+/// A stream, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Status {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its log's directory.
+    pub directory: PathBuf,
+    /// First record that is retained.
+    pub first: Offset,
+    /// Behind the last.
+    pub end: Offset,
+    /// Bytes retained.
+    pub bytes: u64,
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Sealed segments.
+    pub segments: usize,
+    /// Bytes that are no record (yet) at the end.
+    pub pending_bytes: u64,
+    /// Time of the last append.
+    pub last_time: Micros,
+    /// Records a second over the last seconds.
+    pub rate: f64,
+    /// Handles that append.
+    pub writers: u32,
+    /// Its groups.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stream {
+    pub(super) id: StreamId,
+    pub(super) directory: PathBuf,
+    pub(super) hub: Weak<Streams>,
+    settings: Mutex<Settings>,
+    pub(super) log: RwLock<Log>,
+    pub(super) copied: Mutex<Copied>,
+    pub(super) groups: Mutex<BTreeMap<String, Group>>,
+    pub(super) waiting: Mutex<Vec<Waiting>>,
+    pub(super) polling: Polling,
+    /// The active file, for appends that come to us.
+    writer: Mutex<Option<File>>,
+    active_file: Arc<File>,
+    /// Handles that append through the kernel, and those that append through us.
+    passed_through: AtomicU32,
+    served: AtomicU32,
+    members: AtomicU64,
+    /// On the service's list of streams that are looked at.
+    pub(super) awake: AtomicBool,
+    /// Group offsets changed since they were written down.
+    pub(super) unsaved: AtomicBool,
+    /// Bytes came since the last copy.
+    pub(super) uncopied: AtomicBool,
+    /// To be removed once nobody uses it.
+    pub(super) doomed: AtomicBool,
+    /// When the service was last woken for it.
+    pub(super) woken: Mutex<Option<Instant>>,
+    /// It is looked at by time, and needs no watch.
+    pub(super) quick: AtomicBool,
+    /// How much of the active file's front was given back.
+    pub(super) punched: Mutex<u64>,
+    rate: Mutex<(Instant, u64, f64)>,
+}
+
+/// A group, and what is to be called when it has records.
+type Poll = (Arc<str>, Box<dyn FnOnce() + Send>);
+
+/// Who polls.
+#[derive(Default)]
+pub(super) struct Polling(Mutex<Vec<Poll>>);
+
+impl std::ops::Deref for Polling {
+    type Target = Mutex<Vec<Poll>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Polling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} who poll", self.0.lock().len())
+    }
+}
+
+impl Stream {
+    /// Opens the log in `directory` with its active file in `active`.
+    pub(super) fn open(
+        id: StreamId,
+        directory: &Path,
+        active: &Path,
+        hub: Weak<Streams>,
+    ) -> Result<Arc<Stream>> {
+        let settings = Settings::read(directory)?;
+        let mut log = Log::open_apart(directory, active, settings.log)?;
+        let copied = Copied::open(&log)?;
+        // What a dead daemon's members did not acknowledge is given again from where it was written down.
+        let mut groups = BTreeMap::new();
+        for name in Group::list(directory)? {
+            groups.insert(name.clone(), Group::read(directory, &name)?);
+        }
+        let uncopied = log.news()?.end() > copied.end();
+        let records = log.end().0.0;
+        Ok(Arc::new(Stream {
+            id,
+            directory: directory.into(),
+            hub,
+            settings: Mutex::new(settings),
+            active_file: log.active_file(),
+            log: RwLock::new(log),
+            copied: Mutex::new(copied),
+            groups: Mutex::new(groups),
+            waiting: Mutex::default(),
+            polling: Polling::default(),
+            writer: Mutex::default(),
+            passed_through: AtomicU32::new(0),
+            served: AtomicU32::new(0),
+            members: AtomicU64::new(1),
+            awake: AtomicBool::new(false),
+            unsaved: AtomicBool::new(false),
+            uncopied: AtomicBool::new(uncopied),
+            doomed: AtomicBool::new(false),
+            woken: Mutex::new(None),
+            quick: AtomicBool::new(false),
+            punched: Mutex::new(0),
+            rate: Mutex::new((Instant::now(), records, 0.0)),
+        }))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().clone()
+    }
+
+    /// How it is divided into records.
+    pub fn framing(&self) -> Framing {
+        self.settings.lock().log.framing
+    }
+
+    /// Changes what may change on a stream with data: retention, the time to acknowledge, where it is.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        let mut settings = self.settings.lock();
+        let mut new = settings.clone();
+        change(&mut new);
+        new.log = settings.log;
+        if new != *settings {
+            new.write(&self.directory)?;
+            *settings = new;
+        }
+        Ok(())
+    }
+
+    /// The active file, for reading. While the mount lives it is one file.
+    pub fn active_file(&self) -> Arc<File> {
+        Arc::clone(&self.active_file)
+    }
+
+    /// The stream as a file.
+    pub fn view(&self) -> Result<View> {
+        let log = self.log.read();
+        let begin = log.first().1;
+        let bytes = log.end_of_bytes()?.0 - begin.0;
+        let mtime = self.active_file.metadata()?.modified()?;
+        Ok(View { begin, bytes, mtime })
+    }
+
+    /// Reads the file's bytes from a position of the stream on; 0 at the end.
+    pub fn read_at(&self, from: Position, into: &mut [u8]) -> Result<usize> {
+        self.index_news();
+        let log = self.log.read();
+        let end = log.end().1;
+        let mut done = 0;
+        if from < end {
+            done = log.read_bytes(from, into)?;
+        }
+        let at = Position(from.0 + done as u64);
+        if done < into.len() && at >= end {
+            done += log.read_pending(at, &mut into[done..])?;
+        }
+        Ok(done)
+    }
+
+    /// Appends what one write(2) brought.
+    pub fn append(self: &Arc<Self>, data: &[u8]) -> Result<()> {
+        if self.framing() == Framing::Write {
+            self.log.write().append(data, Micros::now())?;
+        } else {
+            let mut writer = self.writer.lock();
+            let path = self.log.read().active_path();
+            let file = match &mut *writer {
+                Some(file) => file,
+                none => none.insert(OpenOptions::new().append(true).open(path)?),
+            };
+            file.write_all(data)?;
+        }
+        self.uncopied.store(true, Ordering::Relaxed);
+        if self.is_awaited() {
+            self.index_news();
+            self.answer_waiting();
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// Enters what came to the active file; returns how many records that were.
+    pub fn index_news(&self) -> u64 {
+        let mut records = 0;
+        loop {
+            let Ok(length) = self.active_file.metadata().map(|m| m.len()) else { return records };
+            let mut log = {
+                let log = self.log.upgradable_read();
+                if log.seen() >= length || !log.is_splitting() {
+                    return records;
+                }
+                parking_lot::RwLockUpgradableReadGuard::upgrade(log)
+            };
+            match log.index_some(Micros::now(), INDEX_STEP_BYTES) {
+                Ok(new) => records += new,
+                Err(e) => {
+                    log::warn!("what came to stream {} can't be indexed: {e}", self.id);
+                    return records;
+                }
+            }
+            self.uncopied.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A handle that appends through the kernel, or through us, is opened. Two of the former at a time only where
+    /// `many` may be.
+    pub fn writer_opened(&self, passed_through: bool) -> bool {
+        if !passed_through {
+            self.served.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let many = self.framing() == Framing::Line;
+        let take = |writers: u32| {
+            let alone = writers == 0 && self.served.load(Ordering::Relaxed) == 0;
+            (many || alone).then_some(writers + 1)
+        };
+        self.passed_through.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be continued.
+    pub fn writer_closed(self: &Arc<Self>, passed_through: bool) {
+        let counter = if passed_through { &self.passed_through } else { &self.served };
+        counter.fetch_sub(1, Ordering::AcqRel);
+        self.wake();
+        if self.writers() > 0 {
+            return;
+        }
+        *self.writer.lock() = None;
+        self.index_news();
+        let mut log = self.log.write();
+        log.close_writer();
+        let refused = log.is_refused();
+        if self.framing() != Framing::Line || refused {
+            match log.set_tail_aside() {
+                Ok(0) => {}
+                Ok(bytes) => {
+                    log::warn!("{bytes} bytes at the end of stream {} are no record and were set aside", self.id);
+                    self.uncopied.store(true, Ordering::Relaxed);
+                }
+                Err(e) => log::warn!("the torn tail of stream {} can't be set aside: {e}", self.id),
+            }
+        }
+    }
+
+    /// Handles that append.
+    pub fn writers(&self) -> u32 {
+        self.passed_through.load(Ordering::Acquire) + self.served.load(Ordering::Acquire)
+    }
+
+    /// A member joins a group, which is made if it is new.
+    pub fn join(&self, group: &str) -> io::Result<MemberId> {
+        let member = MemberId(self.members.fetch_add(1, Ordering::Relaxed));
+        let mut groups = self.groups.lock();
+        if !groups.contains_key(group) {
+            let start = self.log.read().first().0.0;
+            Group::write(&self.directory, group, start, Counts::default())?;
+            let mut new = Group::new(group, start);
+            new.saved(start);
+            groups.insert(group.into(), new);
+        }
+        groups.get_mut(group).expect("it was just made").join(member);
+        Ok(member)
+    }
+
+    /// A member leaves; what it did not acknowledge goes to others.
+    pub fn leave(self: &Arc<Self>, group: &str, member: MemberId) {
+        let returned = self.groups.lock().get_mut(group).is_some_and(|group| group.leave(member));
+        self.offsets_changed();
+        if returned {
+            self.answer_waiting();
+        }
+    }
+
+    /// Whether there is such a group.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.groups.lock().contains_key(group)
+    }
+
+    /// Lets a group, which is made if it is new, go on elsewhere; returns the offset.
+    pub fn seek(self: &Arc<Self>, group: &str, to: Start) -> Result<Offset> {
+        self.index_news();
+        let mut groups = self.groups.lock();
+        let (first, end) = {
+            let log = self.log.read();
+            (log.first().0, log.end().0)
+        };
+        let offset = match to {
+            Start::Earliest => first,
+            Start::Latest => end,
+            Start::Offset(offset) if offset < first || offset > end => {
+                return Err(Error::OutOfRange { offset, first, end });
+            }
+            Start::Offset(offset) => offset,
+            Start::Time(time) => self.log.read().offset_at_time(time)?,
+        };
+        let entry = groups.entry(group.into()).or_insert_with(|| Group::new(group, offset.0));
+        entry.seek(offset.0);
+        Group::write(&self.directory, group, offset.0, entry.counts())?;
+        entry.saved(offset.0);
+        drop(groups);
+        self.answer_waiting();
+        Ok(offset)
+    }
+
+    /// Removes a group; its members get errors. False if there is none.
+    pub fn remove_group(&self, group: &str) -> io::Result<bool> {
+        let mut groups = self.groups.lock();
+        if groups.remove(group).is_none() {
+            return Ok(false);
+        }
+        match fs::remove_file(Group::path(&self.directory, group)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        drop(groups);
+        self.answer_waiting();
+        Ok(true)
+    }
+
+    /// Makes what was appended, and the groups' offsets, durable on the backing.
+    pub fn sync(&self) -> Result<()> {
+        self.index_news();
+        self.copy_news()?;
+        self.save_offsets()?;
+        Ok(())
+    }
+
+    /// Copies what is new to the log's directory.
+    pub(super) fn copy_news(&self) -> Result<()> {
+        let mut copied = self.copied.lock();
+        self.uncopied.store(false, Ordering::Relaxed);
+        let news = self.log.write().news()?;
+        copied.bring_up_to_date(&news).inspect_err(|_| self.uncopied.store(true, Ordering::Relaxed))
+    }
+
+    /// Writes group offsets down that changed.
+    pub(super) fn save_offsets(&self) -> io::Result<()> {
+        self.unsaved.store(false, Ordering::Relaxed);
+        let unsaved: Vec<(String, u64, Counts)> = {
+            let groups = self.groups.lock();
+            groups.values().filter_map(|g| Some((g.name().into(), g.unsaved()?, g.counts()))).collect()
+        };
+        for (name, committed, counts) in unsaved {
+            Group::write(&self.directory, &name, committed, counts)
+                .inspect_err(|_| self.unsaved.store(true, Ordering::Relaxed))?;
+            if let Some(group) = self.groups.lock().get_mut(&name) {
+                group.saved(committed);
+            } else {
+                // Removed meanwhile.
+                let _ = fs::remove_file(Group::path(&self.directory, &name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes batches back that members hold longer than the stream allows.
+    pub(super) fn take_back_late(&self) {
+        let Some(timeout) = self.settings.lock().ack_timeout else { return };
+        let Some(deadline) = Instant::now().checked_sub(timeout) else { return };
+        let any = self.groups.lock().values_mut().fold(false, |any, group| group.take_back(deadline) | any);
+        if any {
+            self.answer_waiting();
+        }
+    }
+
+    /// The first record that some group still needs.
+    pub(super) fn acknowledged(&self) -> Option<Offset> {
+        self.groups.lock().values().map(Group::committed).min().map(Offset)
+    }
+
+    /// For people.
+    pub fn status(&self) -> Result<Status> {
+        self.index_news();
+        let groups = self.groups.lock();
+        let log = self.log.read();
+        let (first, begin) = log.first();
+        let (end, end_position) = log.end();
+        let rate = {
+            let mut rate = self.rate.lock();
+            let age = rate.0.elapsed();
+            if age >= Duration::from_secs(1) {
+                *rate = (Instant::now(), end.0, (end.0 - rate.1) as f64 / age.as_secs_f64());
+            }
+            rate.2
+        };
+        Ok(Status {
+            settings: self.settings.lock().clone(),
+            directory: self.directory.clone(),
+            first,
+            end,
+            bytes: log.end_of_bytes()?.0 - begin.0,
+            memory_bytes: log.hot_bytes() + log.active_bytes(),
+            segments: log.sealed_segments(),
+            pending_bytes: log.end_of_bytes()?.0 - end_position.0,
+            last_time: self.active_file.metadata()?.modified()?.into(),
+            rate,
+            writers: self.writers(),
+            groups: groups
+                .values()
+                .map(|group| GroupStatus {
+                    name: group.name().into(),
+                    committed: group.committed(),
+                    lag: end.0.saturating_sub(group.committed()),
+                    members: group.members(),
+                    counts: group.counts(),
+                })
+                .collect(),
+        })
+    }
+
+    /// Removes segments whose records are all before `offset`; returns how many records went.
+    pub fn trim_before(&self, offset: Offset) -> Result<u64> {
+        Ok(self.log.write().trim_before(offset)?.records)
+    }
+}
