@@ -7,11 +7,13 @@
 
 mod convert;
 mod passthrough;
+mod streams;
 
 use crate::errno::errno;
 use crate::latency::Latency;
 use crate::policy::Policy;
 use crate::posix::{self, Caller};
+use crate::streams::{Node, StreamFiles};
 use aimss_engine::engine::{DirEntry, Found, SetAttr, Want, Whence};
 use aimss_engine::{Engine, Ino, Kind, Result, Timestamp};
 use convert::{attr_out, kind_out, time_in};
@@ -22,6 +24,7 @@ use fuser::{
     WriteFlags,
 };
 use passthrough::Registered;
+use streams::AppenderIds;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -55,6 +58,8 @@ pub struct Adapter {
     policy: Arc<Policy>,
     shared: Arc<Shared>,
     registered: Arc<Registered>,
+    streams: Arc<StreamFiles>,
+    appenders: AppenderIds,
     latency: Arc<Latency>,
     /// Runs what waits for storage, so that the threads that read requests don't.
     blocking: tokio::runtime::Handle,
@@ -66,10 +71,20 @@ impl Adapter {
         engine: Arc<Engine>,
         policy: Arc<Policy>,
         shared: Arc<Shared>,
+        streams: Arc<StreamFiles>,
         blocking: tokio::runtime::Handle,
     ) -> Adapter {
         let latency = Latency::start();
-        Adapter { engine, policy, shared, registered: Arc::default(), latency, blocking }
+        Adapter {
+            engine,
+            policy,
+            shared,
+            registered: Arc::default(),
+            streams,
+            appenders: AppenderIds::default(),
+            latency,
+            blocking,
+        }
     }
 
     /// Runs what may wait for the backing beside the threads that read requests.
@@ -93,16 +108,18 @@ impl Adapter {
         Want { write, truncate, passthrough: self.passthrough(ino, req.pid(), write) }
     }
 
+    /// The inode behind a node's number, its twin's and a group's included.
+    fn ino(&self, number: INodeNo) -> Ino {
+        self.streams.inode(number.0)
+    }
+
     fn attr_ttl(&self, found: &Found) -> Duration {
         if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
     }
 
     fn reply_entry(&self, result: Result<Found>, reply: ReplyEntry) {
         match result {
-            Ok(found) => {
-                let attr = attr_out(found.ino, &found.attr);
-                reply.entry_with_ttls(&self.attr_ttl(&found), &ttl(found.ours), &attr, Generation(0));
-            }
+            Ok(found) => self.reply_found(found, 0, reply),
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -112,9 +129,6 @@ fn ttl(ours: bool) -> Duration {
     if ours { OURS } else { IN_STEP }
 }
 
-fn ino(number: INodeNo) -> Ino {
-    Ino(number.0)
-}
 
 fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
@@ -169,27 +183,41 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.latency.request();
-        match self.engine.lookup(ino(parent), name.as_bytes()) {
+        match self.engine.lookup(self.ino(parent), name.as_bytes()) {
             Err(aimss_engine::Error::NotFound) => {
-                let ours = self.engine.absence_is_ours(ino(parent));
+                if let Some(group) = self.find_group(self.ino(parent), name.as_bytes()) {
+                    return self.reply_group(group, reply);
+                }
+                let ours = self.engine.absence_is_ours(self.ino(parent));
                 // Inode 0 with a lifetime: the kernel remembers that there is no such name.
                 let none = fuser::FileAttr { ino: INodeNo(0), ..attr_out(Ino(0), &convert::NOTHING) };
                 reply.entry(&ttl(ours), &none, Generation(0));
             }
-            other => self.reply_entry(other, reply),
+            Ok(found) => self.reply_found(found, req.pid(), reply),
+            Err(e) => reply.error(errno(&e)),
         }
     }
 
     fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
-        self.engine.forget(ino(number), count);
+        if !self.streams.forget(number.0, count) {
+            self.engine.forget(self.ino(number), count);
+        }
     }
 
     fn getattr(&self, _req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.latency.request();
-        match self.engine.attr_and_age(ino(number)) {
-            Ok(found) => reply.attr(&self.attr_ttl(&found), &attr_out(found.ino, &found.attr)),
+        match self.engine.attr_and_age(self.ino(number)) {
+            Ok(found) if let Node::Group(_) = self.streams.node(number.0) => {
+                let attr = attr_out(Ino(number.0), &crate::streams::group_attr(&found.attr));
+                reply.attr(&Duration::ZERO, &attr);
+            }
+            Ok(mut found) => {
+                let stream = self.streams.show(&mut found);
+                let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
+                reply.attr(&ttl, &attr_out(found.ino, &found.attr));
+            }
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -213,22 +241,32 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         self.latency.request();
+        let stream = self.streams.of_inode(self.ino(number));
+        let cut = size.is_some_and(|size| {
+            stream.as_ref().is_some_and(|stream| stream.view().map_or(true, |view| view.bytes != size))
+        });
+        if cut || matches!(self.streams.node(number.0), Node::Group(_)) {
+            return reply.error(Errno::EPERM);
+        }
+        let size = size.filter(|_| stream.is_none());
         let time = |t| match t {
             TimeOrNow::Now => Timestamp::now(),
             TimeOrNow::SpecificTime(t) => time_in(t),
         };
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        match posix::set_attr(&self.engine, ino(number), caller(req), change) {
+        match posix::set_attr(&self.engine, self.ino(number), caller(req), change) {
             Ok(attr) => {
-                let found = Found { ino: ino(number), attr, ours: true };
-                reply.attr(&self.attr_ttl(&found), &attr_out(found.ino, &attr));
+                let mut found = Found { ino: self.ino(number), attr, ours: true };
+                let stream = self.streams.show(&mut found);
+                let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
+                reply.attr(&ttl, &attr_out(found.ino, &found.attr));
             }
             Err(e) => reply.error(errno(&e)),
         }
     }
 
     fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
-        match self.engine.read_link(ino(number)) {
+        match self.engine.read_link(self.ino(number)) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(&e)),
         }
@@ -246,35 +284,43 @@ impl Filesystem for Adapter {
     ) {
         let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
         let made =
-            posix::prepare(&self.engine, ino(parent), caller(req), kind, mode, umask).and_then(|mut new| {
+            posix::prepare(&self.engine, self.ino(parent), caller(req), kind, mode, umask).and_then(|mut new| {
                 new.rdev = rdev;
-                self.engine.make(ino(parent), name.as_bytes(), &new)
+                self.engine.make(self.ino(parent), name.as_bytes(), &new)
             });
         self.reply_entry(made, reply);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.latency.request();
-        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Directory, mode, umask)
-            .and_then(|new| self.engine.make(ino(parent), name.as_bytes(), &new));
+        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::Directory, mode, umask)
+            .and_then(|new| self.engine.make(self.ino(parent), name.as_bytes(), &new));
         self.reply_entry(made, reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
-        reply_empty(self.engine.unlink(ino(parent), name.as_bytes()), reply);
+        if let Some(removed) = self.unlink_group(self.ino(parent), name.as_bytes()) {
+            return reply_empty(removed, reply);
+        }
+        let gone = self.engine.resolve(self.ino(parent), name.as_bytes());
+        let removed = self.engine.unlink(self.ino(parent), name.as_bytes());
+        if removed.is_ok() && let Ok(gone) = gone {
+            self.streams.name_gone(gone);
+        }
+        reply_empty(removed, reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
-        reply_empty(self.engine.rmdir(ino(parent), name.as_bytes()), reply);
+        reply_empty(self.engine.rmdir(self.ino(parent), name.as_bytes()), reply);
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::Symlink, 0o777, 0).and_then(
+        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::Symlink, 0o777, 0).and_then(
             |mut new| {
                 new.target = Some(target.as_os_str().as_bytes());
-                self.engine.make(ino(parent), name.as_bytes(), &new)
+                self.engine.make(self.ino(parent), name.as_bytes(), &new)
             },
         );
         self.reply_entry(made, reply);
@@ -291,8 +337,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.latency.request();
-        let from = (ino(parent), name.as_bytes());
-        let to = (ino(newparent), newname.as_bytes());
+        let from = (self.ino(parent), name.as_bytes());
+        let to = (self.ino(newparent), newname.as_bytes());
+        let replaced = self.engine.resolve(to.0, to.1);
         let result = if flags == RenameFlags::RENAME_EXCHANGE {
             self.engine.exchange(from, to)
         } else if flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
@@ -300,22 +347,27 @@ impl Filesystem for Adapter {
         } else {
             Err(aimss_engine::Error::Invalid)
         };
+        if result.is_ok() && let Ok(replaced) = replaced {
+            self.streams.name_gone(replaced);
+        }
         reply_empty(result, reply);
     }
 
     fn link(&self, _req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        self.reply_entry(self.engine.link(ino(number), ino(newparent), newname.as_bytes()), reply);
+        self.reply_entry(self.engine.link(self.ino(number), self.ino(newparent), newname.as_bytes()), reply);
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.latency.request();
-        let want = self.want(ino(number), req, flags.0);
+        let Some(reply) = self.open_stream(req, number.0, flags.0, reply) else { return };
+        let ino = self.ino(number);
+        let want = self.want(ino, req, flags.0);
         if want.truncate && req.uid() != 0 {
-            let _ = posix::kill_privileges(&self.engine, ino(number));
+            let _ = posix::kill_privileges(&self.engine, ino);
         }
         let context = self.open_context();
-        let open = move |engine: &Engine| context.open(engine, ino(number), want, reply);
-        if self.engine.open_waits(ino(number), want) { self.aside(open) } else { open(&self.engine) }
+        let open = move |engine: &Engine| context.open(engine, ino, want, reply);
+        if self.engine.open_waits(ino, want) { self.aside(open) } else { open(&self.engine) }
     }
 
     fn create(
@@ -329,9 +381,12 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         self.latency.request();
-        let made = posix::prepare(&self.engine, ino(parent), caller(req), Kind::File, mode, umask)
-            .and_then(|new| self.engine.make(ino(parent), name.as_bytes(), &new));
+        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::File, mode, umask)
+            .and_then(|new| self.engine.make(self.ino(parent), name.as_bytes(), &new));
         match made {
+            Ok(found) if self.streams.is_stream_name(self.ino(parent), name.as_bytes()) => {
+                self.create_stream(req, &found, flags, reply);
+            }
             Ok(found) => {
                 // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
                 let want = Want { truncate: false, ..self.want(found.ino, req, flags & !libc::O_TRUNC) };
@@ -345,18 +400,21 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         self.latency.request();
+        if let Some(handle) = self.streams.handle(fh.0) {
+            return self.read_stream(req, handle, offset, size, flags.0, reply);
+        }
         passthrough::with_buffer(size as usize, |buffer| {
-            match self.engine.read(ino(number), offset, buffer) {
+            match self.engine.read(self.ino(number), offset, buffer) {
                 Ok(n) => reply.data(&buffer[..n]),
                 Err(e) => reply.error(errno(&e)),
             }
@@ -367,7 +425,7 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         number: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
@@ -377,11 +435,17 @@ impl Filesystem for Adapter {
     ) {
         self.latency.request();
         if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            let _ = posix::kill_privileges(&self.engine, ino(number));
+            let _ = posix::kill_privileges(&self.engine, self.ino(number));
         }
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = flags.0 & libc::O_APPEND != 0 && !from_mapping;
-        match self.engine.write(ino(number), offset, data, append) {
+        if from_mapping && self.streams.of_inode(self.ino(number)).is_some() {
+            return reply.error(Errno::EPERM);
+        }
+        if let Some(handle) = self.streams.handle(fh.0) {
+            return self.write_stream(&handle, offset, data, append, reply);
+        }
+        match self.engine.write(self.ino(number), offset, data, append) {
             Ok(()) => reply.written(data.len() as u32),
             Err(e) => reply.error(errno(&e)),
         }
@@ -402,20 +466,30 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.latency.request();
-        self.registered.release(&self.engine, ino(number), fh == handle(true));
+        if !self.release_stream(number.0, fh) {
+            self.registered.release(&self.engine, self.ino(number), fh == handle(true));
+        }
         reply.ok();
     }
 
     fn fsync(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.aside(move |engine| reply_empty(engine.sync(ino(number)), reply));
+        let (ino, streams) = (self.ino(number), self.streams.clone());
+        self.aside(move |engine| {
+            let synced = match streams.of_inode(ino) {
+                Some(stream) => stream.sync().map_err(crate::streams::error),
+                None => Ok(()),
+            };
+            reply_empty(synced.and_then(|()| engine.sync(ino)), reply);
+        });
     }
 
     fn fsyncdir(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.aside(move |engine| reply_empty(engine.sync(ino(number)), reply));
+        let ino = self.ino(number);
+        self.aside(move |engine| reply_empty(engine.sync(ino), reply));
     }
 
     fn opendir(&self, _req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.engine.open_directory(ino(number)) {
+        match self.engine.open_directory(self.ino(number)) {
             Ok(unchanged) => {
                 let keep = if unchanged { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
                 reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | keep);
@@ -432,7 +506,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let dir = ino(number);
+        let dir = self.ino(number);
         if self.dots(dir, offset, |at, cookie, name| {
             reply.add(INodeNo(at.0), cookie, fuser::FileType::Directory, name)
         }) {
@@ -460,7 +534,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let dir = ino(number);
+        let dir = self.ino(number);
         let none = attr_out(Ino(0), &convert::NOTHING);
         let full = self.dots(dir, offset, |at, cookie, name| {
             let attr = fuser::FileAttr { ino: INodeNo(at.0), kind: fuser::FileType::Directory, ..none };
@@ -482,9 +556,10 @@ impl Filesystem for Adapter {
         }
         for entry in batch {
             // Looked up only to be shown; gone meanwhile means not shown.
-            let Ok(found) = self.engine.lookup(dir, &entry.name) else { continue };
+            let Ok(mut found) = self.engine.lookup(dir, &entry.name) else { continue };
+            let stream = self.streams.show(&mut found);
             let attr = attr_out(found.ino, &found.attr);
-            let ttl = self.attr_ttl(&found);
+            let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
             let name = OsStr::from_bytes(&entry.name);
             if reply.add(INodeNo(found.ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
                 self.engine.forget(found.ino, 1);
@@ -514,24 +589,40 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if name.as_bytes().starts_with(b"user.aimss.")
+            && self.streams.of_inode(self.ino(number)).is_some()
+        {
+            return reply.error(Errno::EPERM);
+        }
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
         reply_empty(
-            posix::set_xattr(&self.engine, ino(number), name.as_bytes(), value, create, replace),
+            posix::set_xattr(&self.engine, self.ino(number), name.as_bytes(), value, create, replace),
             reply,
         );
     }
 
     fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.latency.request();
-        match self.engine.xattr(ino(number), name.as_bytes()) {
+        if name.as_bytes().starts_with(b"user.aimss.")
+            && let Some(stream) = self.streams.of_inode(self.ino(number))
+        {
+            return match self.streams.xattr(&stream, name.as_bytes()) {
+                Some(value) => reply_sized(value.as_bytes(), size, reply),
+                None => reply.error(Errno::ENODATA),
+            };
+        }
+        match self.engine.xattr(self.ino(number), name.as_bytes()) {
             Ok(value) => reply_sized(&value, size, reply),
             Err(e) => reply.error(errno(&e)),
         }
     }
 
     fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.engine.xattr_names(ino(number)) {
-            Ok(names) => {
+        match self.engine.xattr_names(self.ino(number)) {
+            Ok(mut names) => {
+                if let Some(stream) = self.streams.of_inode(self.ino(number)) {
+                    names.extend(self.streams.xattr_names(&stream));
+                }
                 let list: Vec<u8> = names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
                 reply_sized(&list, size, reply);
             }
@@ -540,7 +631,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(self.engine.remove_xattr(ino(number), name.as_bytes()), reply);
+        reply_empty(self.engine.remove_xattr(self.ino(number), name.as_bytes()), reply);
     }
 
     fn access(&self, _req: &Request, _number: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -558,7 +649,25 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(self.engine.fallocate(ino(number), offset, length, mode), reply);
+        if self.streams.of_inode(self.ino(number)).is_some() {
+            // Room that changes no size is no change of records.
+            let harmless = mode == libc::FALLOC_FL_KEEP_SIZE;
+            return if harmless { reply.ok() } else { reply.error(Errno::EPERM) };
+        }
+        reply_empty(self.engine.fallocate(self.ino(number), offset, length, mode), reply);
+    }
+
+    fn poll(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        fh: FileHandle,
+        notifier: fuser::PollNotifier,
+        _events: fuser::PollEvents,
+        flags: fuser::PollFlags,
+        reply: fuser::ReplyPoll,
+    ) {
+        self.poll_stream(fh, notifier, flags, reply);
     }
 
     fn ioctl(
@@ -591,7 +700,15 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match self.engine.seek(ino(number), offset, whence) {
+        if let Some(stream) = self.streams.of_inode(self.ino(number)) {
+            // All of it is data.
+            return match stream.view() {
+                Ok(view) if offset >= view.bytes => reply.error(Errno::ENXIO),
+                Ok(view) => reply.offset(if whence == Whence::Data { offset } else { view.bytes } as i64),
+                Err(e) => reply.error(errno(&crate::streams::error(e))),
+            };
+        }
+        match self.engine.seek(self.ino(number), offset, whence) {
             Ok(found) => reply.offset(found as i64),
             Err(e) => reply.error(errno(&e)),
         }
@@ -612,8 +729,13 @@ impl Filesystem for Adapter {
     ) {
         // A request's result is 32 bits wide; the caller comes back for the rest.
         let len = len.min(1 << 30);
+        let (ino_in, ino_out) = (self.ino(ino_in), self.ino(ino_out));
+        if self.streams.of_inode(ino_in).is_some() || self.streams.of_inode(ino_out).is_some() {
+            // The caller reads and writes instead.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         self.aside(move |engine| {
-            match engine.copy_range((ino(ino_in), offset_in), (ino(ino_out), offset_out), len) {
+            match engine.copy_range((ino_in, offset_in), (ino_out, offset_out), len) {
                 Ok(n) => reply.written(n as u32),
                 Err(e) => reply.error(errno(&e)),
             }

@@ -27,6 +27,10 @@ pub struct MountConfig {
     pub fsync: FsyncPolicy,
     /// Globs over paths relative to the mount point; matching files are served by the daemon. `**` serves all so.
     pub no_passthrough: Vec<String>,
+    /// Globs over paths relative to the mount point: new files that match are streams.
+    pub streams: Vec<String>,
+    /// How long what was appended to a stream may be in memory alone.
+    pub stream_flush: Duration,
     /// Whether other users than the mounting one may use the mount.
     pub allow_other: bool,
     /// Take the backing over from an owner that no longer exists on another node.

@@ -15,10 +15,12 @@ use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus};
 use crate::policy::Policy;
+use crate::streams::StreamFiles;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
 use aimss_engine::arena::Arena;
 use aimss_engine::backing::{Backing, LocalBacking};
 use aimss_engine::journal::Journal;
+use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::{Engine, EngineConfig, Ino};
 use fuser::{MountOption, Session, SessionACL};
 use std::ffi::OsStr;
@@ -32,6 +34,11 @@ use std::time::{Duration, Instant};
 const REQUEST_THREADS: usize = 2;
 /// After unmount, between tries to drain what a failing backing did not take.
 const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// One part in so many of the memory is for sealed records of streams that could be read from their segments.
+const STREAMS_SHARE: u64 = 2;
+/// How long after the drain delay a removed name is gone from the backing, or else something is wrong there.
+const REMOVED_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a mount didn't come about. Each is a sentence for stderr.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +105,7 @@ pub enum ServeError {
 pub struct Daemon {
     config: MountConfig,
     engine: Arc<Engine>,
+    streams: Arc<Streams>,
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
@@ -153,11 +161,21 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     }
     engine.start();
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
+    let limits = Limits {
+        flush_every: config.stream_flush,
+        hot_bytes: config.memory_bytes / STREAMS_SHARE,
+        removed_after: config.drain_delay + REMOVED_AFTER,
+    };
+    let streams = Streams::new(&config.backing, &arena_mount.streams(), limits)
+        .map_err(io("streams can't be served"))?;
+    streams.start();
+    let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams)?);
     let shared = Arc::new(Shared::default());
     note_limits(&shared, &arena_mount);
     let daemon = Arc::new(Daemon {
         config: config.clone(),
         engine: engine.clone(),
+        streams,
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
@@ -173,7 +191,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         server::listen(&state.socket()).map_err(io("the control socket can't be made"))?
     };
     runtime.spawn(server::serve(listener, daemon.clone()));
-    let adapter = Adapter::new(engine.clone(), policy, shared, runtime.handle().clone());
+    let adapter = Adapter::new(engine.clone(), policy, shared, files, runtime.handle().clone());
     let session = Session::new(adapter, &config.mountpoint, &session_config(&config)).map_err(|source| {
         ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source }
     })?;
@@ -333,7 +351,10 @@ impl Daemon {
         loop {
             let lingering = self.engine.busy().iter().any(|file| file.mapped);
             match self.engine.drain_all(|_| {}) {
-                Ok(()) if !lingering => return,
+                Ok(()) if !lingering => match self.streams.stop() {
+                    Ok(()) => return,
+                    Err(e) => log::warn!("not all of the streams is on the backing yet: {e}"),
+                },
                 Ok(()) => {}
                 Err(e) => log::warn!("not everything is on the backing yet: {e}"),
             }
@@ -393,6 +414,8 @@ impl Daemon {
     /// Drains everything, or only `paths`. The error is a sentence.
     pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
         let written = self.engine.status().written;
+        // Whatever is asked for, streams are few and their tails short.
+        self.streams.sync_all().map_err(|e| format!("not all of the streams is on the backing: {e}"))?;
         if paths.is_empty() {
             let result = self.engine.drain_all(|backlog| {
                 let bytes_done = self.engine.written().saturating_sub(written);

@@ -8,6 +8,7 @@
 //! - [`latency`]: processors that stay awake while requests come in bursts.
 //! - [`daemon`]: mounts, serves, drains, leaves nothing behind.
 //! - [`state`]: the directory that outlives a daemon, and the lease on the backing.
+//! - [`streams`]: streams and their groups as files.
 //! - [`control`]: how `aimss status` and its siblings talk to a daemon.
 
 pub mod adapter;
@@ -19,3 +20,4 @@ pub mod latency;
 pub mod policy;
 pub mod posix;
 pub mod state;
+pub mod streams;

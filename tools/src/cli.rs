@@ -96,6 +96,12 @@ pub struct Mount {
     /// Serve files that match GLOB by the daemon, which sees every call; may be repeated; '**' means all files
     #[arg(long, value_name = "GLOB")]
     pub no_passthrough: Vec<String>,
+    /// New files that match GLOB are streams: append-only logs that consumer groups are fed from; may be repeated
+    #[arg(long, value_name = "GLOB", default_value = "*.stream")]
+    pub streams: Vec<String>,
+    /// How long what was appended to a stream may be in memory alone; fsync(2) doesn't wait for it
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub stream_flush: String,
     /// Let other users use the mount too (others than root need user_allow_other in /etc/fuse.conf)
     #[arg(long)]
     pub allow_other: bool,

@@ -17,6 +17,8 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
     let memory_bytes = size::memory_budget(memory, size::machine_bytes()).map_err(Usage)?;
     let drain_delay =
         duration::parse(&asked.drain_delay).map_err(|why| Usage(format!("--drain-delay: {why}")))?;
+    let stream_flush =
+        duration::parse(&asked.stream_flush).map_err(|why| Usage(format!("--stream-flush: {why}")))?;
     if asked.no_passthrough.iter().any(String::is_empty) {
         bail!(Usage(
             "--no-passthrough '' matches no file; give a glob such as '*.mdb', or '**' for all files".into()
@@ -34,6 +36,8 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
             cli::Fsync::Memory => FsyncPolicy::Memory,
         },
         no_passthrough: asked.no_passthrough.clone(),
+        streams: asked.streams.clone(),
+        stream_flush,
         allow_other: asked.allow_other,
         take_over: asked.take_over,
         drain_delay,

@@ -151,6 +151,8 @@ pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> Mou
         memory_bytes: size::machine_bytes() / 2,
         fsync: FsyncPolicy::Durable,
         no_passthrough: Vec::new(),
+        streams: vec!["*.stream".into()],
+        stream_flush: std::time::Duration::from_secs(1),
         allow_other: false,
         take_over: false,
         drain_delay,

@@ -20,5 +20,5 @@ mod stream;
 mod watch;
 
 pub use hub::{Limits, Streams};
-pub use members::{Answer, Refusal, Waiting};
+pub use members::{Answer, AtEnd, Refusal, Waiting};
 pub use stream::{GroupStatus, Start, Status, Stream, View};

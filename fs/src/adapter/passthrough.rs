@@ -31,6 +31,11 @@ impl ModeCounts {
         *self.0.lock().entry((mode_word(&opened.mode), opened.reason.word())).or_default() += 1;
     }
 
+    /// An appender of a stream.
+    pub(super) fn count_append(&self) {
+        *self.0.lock().entry(("passthrough-arena", "stream-append")).or_default() += 1;
+    }
+
     /// For status.
     pub fn snapshot(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let mut modes: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();

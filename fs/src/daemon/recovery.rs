@@ -4,6 +4,7 @@ use super::{ServeError, build_engine};
 use crate::config::MountConfig;
 use crate::state::{self, StateDir};
 use aimss_engine::journal::{Journal, replay};
+use aimss_engine::stream::live::Streams;
 
 /// Drains what is left, if anything; afterwards the arena is gone. On an error all of it stays.
 pub(super) fn finish_what_was_left(
@@ -19,6 +20,13 @@ pub(super) fn finish_what_was_left(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(io(e)),
     };
+    // Streams are all that the journal does not know of.
+    let streams = state.arena().join(state::STREAMS);
+    Streams::recover(&config.backing, &streams).map_err(|e| ServeError::Recovery {
+        mountpoint: config.mountpoint.display().to_string(),
+        backing: config.backing.display().to_string(),
+        source: crate::streams::error(e),
+    })?;
     let recovered = replay(&bytes);
     let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io)?;
     if recovered.is_empty() {

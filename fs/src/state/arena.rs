@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Name of the journal beside the files.
 const JOURNAL: &str = "journal";
+/// Name of the directory of streams beside them.
+pub const STREAMS: &str = "streams";
 /// Memory left to the rest of the machine, in percent.
 const LEFT_PERCENT: u64 = 10;
 
@@ -30,6 +32,11 @@ impl ArenaMount {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
             _ => Ok(files),
         }
+    }
+
+    /// The directory of streams' active files.
+    pub fn streams(&self) -> PathBuf {
+        self.path.join(STREAMS)
     }
 
     /// The journal.

@@ -1,0 +1,319 @@
+//! Requests on streams and groups: what [`crate::streams`] decided, as replies.
+
+use super::convert::attr_out;
+use super::{Adapter, ttl};
+use crate::errno::errno;
+use crate::streams::{self, GroupName, GroupNode, Handle, Node, StreamFiles, Way, group_name};
+use aimss_engine::engine::Found;
+use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
+use aimss_engine::stream::{Framing, Position};
+use aimss_engine::{Error, Ino, Result};
+use fuser::{
+    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, PollEvents, PollFlags, PollNotifier,
+    ReplyCreate, ReplyData, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite, Request,
+};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reads and writes come to us, one by one.
+const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
+/// Members read what is next: there is no place in such a file.
+const MEMBER: FopenFlags =
+    FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NONSEEKABLE).union(FopenFlags::FOPEN_STREAM);
+
+/// Backing ids of active files, and how many handles use each.
+#[derive(Debug, Default)]
+pub(super) struct AppenderIds(Mutex<HashMap<Ino, (Arc<BackingId>, u64)>>);
+
+impl AppenderIds {
+    fn get(
+        &self,
+        ino: Ino,
+        stream: &Stream,
+        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> std::io::Result<Arc<BackingId>> {
+        let mut ids = self.0.lock();
+        if let Some((id, users)) = ids.get_mut(&ino) {
+            *users += 1;
+            return Ok(id.clone());
+        }
+        let id = Arc::new(register(stream.active_file().as_fd())?);
+        ids.insert(ino, (id.clone(), 1));
+        Ok(id)
+    }
+
+    fn release(&self, ino: Ino) {
+        let mut ids = self.0.lock();
+        if let Some((_, users)) = ids.get_mut(&ino) {
+            *users -= 1;
+            if *users == 0 {
+                ids.remove(&ino);
+            }
+        }
+    }
+}
+
+impl Adapter {
+    /// Answers a lookup that found something, as the stream or the twin that it may be.
+    pub(super) fn reply_found(&self, mut found: Found, thread: u32, reply: ReplyEntry) {
+        let Some(_stream) = self.streams.show(&mut found) else {
+            let attr = attr_out(found.ino, &found.attr);
+            return reply.entry_with_ttls(&self.attr_ttl(&found), &ttl(found.ours), &attr, Generation(0));
+        };
+        let mut attr = attr_out(found.ino, &found.attr);
+        if self.streams.was_sent(found.ino, thread) {
+            attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
+            return reply.entry(&Duration::ZERO, &attr, Generation(0));
+        }
+        reply.entry_with_ttls(&Duration::ZERO, &ttl(found.ours), &attr, Generation(0));
+    }
+
+    /// A name that the namespace doesn't have: a group's, perhaps.
+    pub(super) fn find_group(&self, parent: Ino, name: &[u8]) -> Option<Result<(FileAttr, GroupNode)>> {
+        let at = name.iter().position(|b| *b == b'@')?;
+        let base = self.engine.resolve(parent, &name[..at]).ok()?;
+        self.streams.of_inode(base)?;
+        let GroupName::Of { group, eof, .. } = group_name(name) else {
+            return Some(Err(if name.len() > at + 1 + 64 + 4 { Error::NameTooLong } else { Error::Invalid }));
+        };
+        let node = GroupNode { stream: base, group: group.into(), eof };
+        Some(self.engine.attr(base).map(|attr| (attr_out(base, &streams::group_attr(&attr)), node)))
+    }
+
+    pub(super) fn reply_group(&self, found: Result<(FileAttr, GroupNode)>, reply: ReplyEntry) {
+        match found {
+            Ok((mut attr, node)) => {
+                attr.ino = fuser::INodeNo(self.streams.group_number(&node));
+                reply.entry(&Duration::ZERO, &attr, Generation(0));
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    /// Opens a stream, its twin, or a group; gives the reply back for other files.
+    pub(super) fn open_stream(
+        &self,
+        req: &Request,
+        number: u64,
+        flags: i32,
+        reply: ReplyOpen,
+    ) -> Option<ReplyOpen> {
+        match self.streams.node(number) {
+            Node::Group(node) => {
+                if flags & libc::O_ACCMODE != libc::O_RDONLY {
+                    reply.error(Errno::EPERM);
+                    return None;
+                }
+                match self.streams.open_group(&node) {
+                    Ok(handle) => reply.opened(FileHandle(handle), MEMBER),
+                    Err(e) => reply.error(errno(&e)),
+                }
+                None
+            }
+            Node::Appender(ino) => {
+                self.open_appender(req, ino, flags, reply);
+                None
+            }
+            Node::Inode(ino) => {
+                let Some(stream) = self.streams.of_inode(ino) else { return Some(reply) };
+                let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+                let passthrough = write && self.passthrough(ino, req.pid(), true).is_ok();
+                let opened = self.streams.way(ino, &stream, flags, passthrough, req.pid()).and_then(|way| match way {
+                    Way::Served => self.streams.open_plain(stream, write),
+                    Way::Elsewhere => Err(Error::Stale),
+                });
+                match opened {
+                    Ok(handle) => reply.opened(FileHandle(handle), SERVED),
+                    Err(e) => reply.error(errno(&e)),
+                }
+                None
+            }
+        }
+    }
+
+    fn open_appender(&self, req: &Request, ino: Ino, flags: i32, reply: ReplyOpen) {
+        let Some(stream) = self.streams.of_inode(ino) else { return reply.error(Errno::ENOENT) };
+        let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
+        let counted = self.streams.arrived(ino, req.pid());
+        if !appends || (!counted && !stream.writer_opened(true)) {
+            // By a descriptor in /proc. What it would read or write is not the stream.
+            return reply.error(Errno::EPERM);
+        }
+        match self.appenders.get(ino, &stream, |fd| reply.open_backing(fd)) {
+            Ok(id) => {
+                self.shared.counts.count_append();
+                let handle = self.streams.keep(Handle::Appender { stream });
+                reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &id);
+            }
+            Err(e) => {
+                stream.writer_closed(true);
+                reply.error(Errno::from_i32(e.raw_os_error().unwrap_or(libc::EIO)));
+            }
+        }
+    }
+
+    /// Answers the creation of a stream: an appender goes to the twin at once.
+    pub(super) fn create_stream(
+        &self,
+        req: &Request,
+        found: &Found,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let made = self.streams.make(found.ino, &aimss_engine::stream::Settings::default());
+        let stream = match made {
+            Ok(stream) => stream,
+            Err(e) => {
+                self.engine.forget(found.ino, 1);
+                return reply.error(errno(&e));
+            }
+        };
+        let mut shown = *found;
+        streams::show(&stream, &mut shown.attr);
+        let mut attr = attr_out(found.ino, &shown.attr);
+        let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
+        let zero = Duration::ZERO;
+        if appends
+            && self.passthrough(found.ino, req.pid(), true).is_ok()
+            && stream.writer_opened(true)
+        {
+            match self.appenders.get(found.ino, &stream, |fd| reply.open_backing(fd)) {
+                Ok(id) => {
+                    self.shared.counts.count_append();
+                    let handle = FileHandle(self.streams.keep(Handle::Appender { stream }));
+                    attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
+                    let flags = FopenFlags::empty();
+                    return reply.created_passthrough(&zero, &attr, Generation(0), handle, flags, &id);
+                }
+                Err(e) => {
+                    log::warn!("the kernel refuses passthrough to a stream ({e}): its writers go through the daemon");
+                    stream.writer_closed(true);
+                }
+            }
+        }
+        match self.streams.open_plain(stream, write) {
+            Ok(handle) => reply.created(&zero, &attr, Generation(0), FileHandle(handle), SERVED),
+            Err(e) => {
+                self.engine.forget(found.ino, 1);
+                reply.error(errno(&e));
+            }
+        }
+    }
+
+    pub(super) fn read_stream(
+        &self,
+        req: &Request,
+        handle: Handle,
+        offset: u64,
+        size: u32,
+        flags: i32,
+        reply: ReplyData,
+    ) {
+        match handle {
+            Handle::Plain { stream, begin, .. } => {
+                super::passthrough::with_buffer(size as usize, |buffer| {
+                    match stream.read_at(Position(begin.0 + offset), buffer).map_err(streams::error) {
+                        Ok(n) => reply.data(&buffer[..n]),
+                        Err(e) => reply.error(errno(&e)),
+                    }
+                });
+            }
+            Handle::Appender { .. } => reply.error(Errno::EBADF),
+            Handle::Member { stream, group, member, eof } => {
+                let at_end = match (eof, flags & libc::O_NONBLOCK != 0) {
+                    (true, _) => AtEnd::End,
+                    (false, true) => AtEnd::Refuse,
+                    (false, false) => AtEnd::Wait,
+                };
+                let answer = Box::new(move |answer: std::result::Result<&[u8], Refusal>| match answer {
+                    Ok(bytes) => reply.data(bytes),
+                    Err(refusal) => reply.error(refused(&refusal)),
+                });
+                let question =
+                    Waiting { group, member, bytes_max: size as usize, thread: req.pid(), answer };
+                stream.read_group(question, at_end);
+            }
+        }
+    }
+
+    pub(super) fn write_stream(&self, handle: &Handle, offset: u64, data: &[u8], append: bool, reply: ReplyWrite) {
+        let Handle::Plain { stream, begin, write: true } = handle else { return reply.error(Errno::EBADF) };
+        // A write(2) of more comes in pieces of the largest request: the first one tells.
+        if stream.framing() == Framing::Write && data.len() >= super::REQUEST_BYTES as usize {
+            return reply.error(Errno::EMSGSIZE);
+        }
+        let end = match stream.view() {
+            Ok(view) => view.begin.0 + view.bytes,
+            Err(e) => return reply.error(errno(&streams::error(e))),
+        };
+        if !append && begin.0 + offset != end {
+            return reply.error(Errno::EPERM);
+        }
+        match stream.append(data).map_err(streams::error) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    /// A stream's handle is closed; false if it was another file's.
+    pub(super) fn release_stream(&self, number: u64, handle: FileHandle) -> bool {
+        match self.streams.close(handle.0) {
+            Some(Handle::Appender { .. }) => self.appenders.release(self.streams.inode(number)),
+            Some(_) => {}
+            None => return false,
+        }
+        true
+    }
+
+    pub(super) fn poll_stream(
+        &self,
+        handle: FileHandle,
+        notifier: PollNotifier,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
+        match self.streams.handle(handle.0) {
+            Some(Handle::Member { stream, group, eof, .. }) => {
+                let wake: Option<Box<dyn FnOnce() + Send>> = flags
+                    .contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY)
+                    .then(|| -> Box<dyn FnOnce() + Send> {
+                        Box::new(move || {
+                            let _ = notifier.notify();
+                        })
+                    });
+                let ready = eof || stream.poll_group(&group, wake);
+                reply.poll(if ready { readable } else { PollEvents::empty() });
+            }
+            _ => reply.poll(readable | PollEvents::POLLOUT | PollEvents::POLLWRNORM),
+        }
+    }
+
+    /// Removes a group by its name; `None` if the name is no group's.
+    pub(super) fn unlink_group(&self, parent: Ino, name: &[u8]) -> Option<Result<()>> {
+        if !name.contains(&b'@') || self.engine.resolve(parent, name).is_ok() {
+            return None;
+        }
+        let (_, node) = self.find_group(parent, name)?.ok()?;
+        let stream = self.streams.of_inode(node.stream)?;
+        Some(match stream.remove_group(&node.group) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotFound),
+            Err(e) => Err(Error::Io(e)),
+        })
+    }
+}
+
+fn refused(refusal: &Refusal) -> Errno {
+    match refusal {
+        Refusal::WouldBlock => Errno::EAGAIN,
+        Refusal::TooSmall { .. } => Errno::EMSGSIZE,
+        Refusal::Interrupted => Errno::EINTR,
+        Refusal::NoGroup => Errno::ENOENT,
+        Refusal::Failed(errno) => Errno::from_i32(*errno),
+    }
+}

@@ -1,0 +1,502 @@
+//! Streams as files of a mount: which names are streams, what they look like, who may do what with them.
+//!
+//! A stream's name stands for a small file, the [`Marker`], as far as the engine's namespace knows: so renames,
+//! links, permissions, the journal and the drain need to know nothing of streams. What is shown instead is the log's
+//! bytes. Kinds of nodes, told apart by their numbers:
+//!
+//! - **the stream itself**, by the number of its inode. All its handles are served by us: bytes come from memory or
+//!   from segments.
+//! - **its appending twin** ([`Node::Appender`]): the same inode with a bit set. Its handles go to the active file by
+//!   passthrough. The kernel is sent there when it opens the stream for appending: the open is answered with ESTALE,
+//!   and the lookup that follows from the same thread with the twin.
+//! - **a group** ([`Node::Group`]): `NAME@GROUP` or `NAME@GROUP+eof`, made when it is opened.
+//!
+//! Not here: FUSE; that is `adapter/streams.rs`.
+
+use aimss_engine::engine::Found;
+use aimss_engine::stream::group::{self, MemberId};
+use aimss_engine::stream::live::{Stream, Streams, View};
+use aimss_engine::stream::settings::MARKER_BYTES;
+use aimss_engine::stream::{Framing, Marker, Position, Settings, StreamId};
+use aimss_engine::{Attr, Engine, Error, Ino, Kind, Result, Timestamp};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Set in the number of an appending twin.
+const APPENDER: u64 = 1 << 62;
+/// Set in the number of a group.
+const GROUP: u64 = 1 << 61;
+/// Separates a stream's name from a group's.
+const AT: u8 = b'@';
+/// Behind a group's name: its members don't wait at the end.
+const EOF: &str = "+eof";
+/// First handle that is a stream's; smaller ones are other files'.
+const HANDLE_FIRST: u64 = 1 << 32;
+/// How long after it was sent to the twin a thread may take to get there.
+const SENT_FOR: Duration = Duration::from_secs(2);
+
+/// What a node number stands for.
+#[derive(Debug, Clone)]
+pub enum Node {
+    /// An inode as the engine knows it; a stream's, perhaps.
+    Inode(Ino),
+    /// The appending twin of a stream's inode.
+    Appender(Ino),
+    /// A group of a stream.
+    Group(GroupNode),
+}
+
+/// A group's name, as a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GroupNode {
+    /// The stream's inode.
+    pub stream: Ino,
+    /// The group.
+    pub group: Arc<str>,
+    /// Its members don't wait at the end.
+    pub eof: bool,
+}
+
+/// An open file of a stream.
+#[derive(Debug, Clone)]
+pub enum Handle {
+    /// The stream, read and written through us. Byte 0 was this position of the stream when it was opened.
+    Plain {
+        /// Which.
+        stream: Arc<Stream>,
+        /// Position of byte 0.
+        begin: Position,
+        /// It may write.
+        write: bool,
+    },
+    /// Appends by passthrough.
+    Appender {
+        /// Which.
+        stream: Arc<Stream>,
+    },
+    /// A member of a group.
+    Member {
+        /// Which.
+        stream: Arc<Stream>,
+        /// Group.
+        group: Arc<str>,
+        /// Member.
+        member: MemberId,
+        /// It doesn't wait at the end.
+        eof: bool,
+    },
+}
+
+/// How an open of a stream is to be answered.
+#[derive(Debug)]
+pub enum Way {
+    /// By us.
+    Served,
+    /// By its twin: look the name up again.
+    Elsewhere,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct StreamFiles {
+    engine: Arc<Engine>,
+    streams: Arc<Streams>,
+    /// By name alone, and by path.
+    names: GlobSet,
+    paths: GlobSet,
+    known: Mutex<Known>,
+    groups: Mutex<GroupNodes>,
+    /// Threads that were sent to a twin, and since when.
+    sent: Mutex<HashMap<u32, (Ino, Instant)>>,
+    handles: Mutex<HashMap<u64, Handle>>,
+    next_handle: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    streams: HashMap<Ino, Arc<Stream>>,
+    /// The inode that showed a stream's marker first: a copy of a marker is only a file.
+    owners: HashMap<StreamId, Ino>,
+}
+
+/// Numbers of groups that the kernel knows, and how often it asked.
+#[derive(Debug, Default)]
+struct GroupNodes {
+    by_number: HashMap<u64, (GroupNode, u64)>,
+    by_node: HashMap<GroupNode, u64>,
+    next: u64,
+}
+
+/// What a name with an `@` in it is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum GroupName<'a> {
+    /// Not a group's.
+    None,
+    /// A group of the stream `stream`.
+    Of {
+        /// The stream's name.
+        stream: &'a [u8],
+        /// The group's.
+        group: &'a str,
+        /// With the ending that says not to wait.
+        eof: bool,
+    },
+    /// Of a stream, but no group may be called so.
+    Bad,
+}
+
+/// Takes a name apart.
+pub fn group_name(name: &[u8]) -> GroupName<'_> {
+    let Some(at) = name.iter().position(|b| *b == AT).filter(|at| *at > 0) else { return GroupName::None };
+    let (stream, group) = (&name[..at], &name[at + 1..]);
+    let Ok(group) = std::str::from_utf8(group) else { return GroupName::Bad };
+    let (group, eof) = group.strip_suffix(EOF).map_or((group, false), |group| (group, true));
+    if group::is_name(group) { GroupName::Of { stream, group, eof } } else { GroupName::Bad }
+}
+
+impl StreamFiles {
+    /// Streams whose new names match `globs`.
+    pub fn new(
+        engine: Arc<Engine>,
+        streams: Arc<Streams>,
+        globs: &[String],
+    ) -> std::result::Result<StreamFiles, globset::Error> {
+        let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
+        for glob in globs {
+            let set = if glob.contains('/') { &mut paths } else { &mut names };
+            set.add(Glob::new(glob)?);
+        }
+        Ok(StreamFiles {
+            engine,
+            streams,
+            names: names.build()?,
+            paths: paths.build()?,
+            known: Mutex::default(),
+            groups: Mutex::default(),
+            sent: Mutex::default(),
+            handles: Mutex::default(),
+            next_handle: AtomicU64::new(HANDLE_FIRST),
+        })
+    }
+
+    /// All streams.
+    pub fn streams(&self) -> &Arc<Streams> {
+        &self.streams
+    }
+
+    /// What a number stands for.
+    pub fn node(&self, number: u64) -> Node {
+        if number & GROUP != 0 {
+            let groups = self.groups.lock();
+            let gone = || GroupNode { stream: Ino(0), group: "".into(), eof: false };
+            return Node::Group(groups.by_number.get(&number).map_or_else(gone, |(node, _)| node.clone()));
+        }
+        if number & APPENDER != 0 { Node::Appender(Ino(number & !APPENDER)) } else { Node::Inode(Ino(number)) }
+    }
+
+    /// The inode behind a number; of a group, its stream's.
+    pub fn inode(&self, number: u64) -> Ino {
+        match self.node(number) {
+            Node::Inode(ino) | Node::Appender(ino) => ino,
+            Node::Group(node) => node.stream,
+        }
+    }
+
+    /// The number of a stream's appending twin.
+    pub fn appender(ino: Ino) -> u64 {
+        ino.0 | APPENDER
+    }
+
+    /// The number of a group, which the kernel then knows.
+    pub fn group_number(&self, node: &GroupNode) -> u64 {
+        let mut groups = self.groups.lock();
+        if let Some(number) = groups.by_node.get(node).copied() {
+            if let Some((_, lookups)) = groups.by_number.get_mut(&number) {
+                *lookups += 1;
+            }
+            return number;
+        }
+        groups.next += 1;
+        let number = groups.next | GROUP;
+        groups.by_number.insert(number, (node.clone(), 1));
+        groups.by_node.insert(node.clone(), number);
+        number
+    }
+
+    /// The kernel forgets a number. True if it was a group's.
+    pub fn forget(&self, number: u64, count: u64) -> bool {
+        if number & GROUP == 0 {
+            return false;
+        }
+        let mut groups = self.groups.lock();
+        if let Some((node, lookups)) = groups.by_number.get_mut(&number) {
+            *lookups = lookups.saturating_sub(count);
+            if *lookups == 0 {
+                let node = node.clone();
+                groups.by_number.remove(&number);
+                groups.by_node.remove(&node);
+            }
+        }
+        true
+    }
+
+    /// Whether new files of this name are streams.
+    pub fn is_stream_name(&self, parent: Ino, name: &[u8]) -> bool {
+        let by_name = self.names.is_match(OsStr::from_bytes(name));
+        if by_name || self.paths.is_empty() {
+            return by_name;
+        }
+        let Some(mut path) = self.engine.path_of(parent) else { return false };
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        self.paths.is_match(OsStr::from_bytes(&path))
+    }
+
+    /// The stream that an inode stands for, if it does.
+    pub fn of(&self, ino: Ino, attr: &Attr) -> Option<Arc<Stream>> {
+        // Every stream's name has a marker, and every marker this size.
+        if attr.kind != Kind::File || attr.size != MARKER_BYTES as u64 {
+            return None;
+        }
+        if let Some(stream) = self.known.lock().streams.get(&ino) {
+            return Some(stream.clone());
+        }
+        let mut bytes = [0; MARKER_BYTES];
+        let read = self.engine.read(ino, 0, &mut bytes).ok()?;
+        let marker = Marker::decode(&bytes[..read])?;
+        match self.streams.open(marker.0) {
+            Ok(stream) => self.enter(ino, stream),
+            Err(e) => {
+                log::warn!("the log of a stream can't be opened, its marker is shown instead: {e}");
+                None
+            }
+        }
+    }
+
+    fn enter(&self, ino: Ino, stream: Arc<Stream>) -> Option<Arc<Stream>> {
+        let mut known = self.known.lock();
+        let owner = *known.owners.entry(stream.id()).or_insert(ino);
+        if owner != ino {
+            return None;
+        }
+        known.streams.insert(ino, stream.clone());
+        drop(known);
+        if let Some(path) = self.engine.path_of(ino) {
+            let path = String::from_utf8_lossy(&path).into_owned();
+            if let Err(e) = stream.change_settings(|settings| settings.path = path) {
+                log::warn!("the settings of a stream can't be written: {e}");
+            }
+        }
+        Some(stream)
+    }
+
+    /// The stream that an inode stands for, by its number alone.
+    pub fn of_inode(&self, ino: Ino) -> Option<Arc<Stream>> {
+        if let Some(stream) = self.known.lock().streams.get(&ino) {
+            return Some(stream.clone());
+        }
+        let attr = self.engine.attr(ino).ok()?;
+        self.of(ino, &attr)
+    }
+
+    /// Makes an empty file of the namespace a stream.
+    pub fn make(&self, ino: Ino, settings: &Settings) -> Result<Arc<Stream>> {
+        let stream = self.streams.create(settings).map_err(error)?;
+        self.engine.write(ino, 0, &Marker(stream.id()).encode(), false)?;
+        self.enter(ino, stream).ok_or(Error::Exists)
+    }
+
+    /// Shows an inode as it is, a stream as its bytes.
+    pub fn show(&self, found: &mut Found) -> Option<Arc<Stream>> {
+        let stream = self.of(found.ino, &found.attr)?;
+        show(&stream, &mut found.attr);
+        Some(stream)
+    }
+
+    /// A name is gone: a stream without any goes, too.
+    pub fn name_gone(&self, ino: Ino) {
+        let Some(stream) = self.known.lock().streams.get(&ino).cloned() else { return };
+        let nameless = self.engine.attr(ino).map_or(true, |attr| attr.nlink == 0);
+        if nameless {
+            self.streams.doom(&stream);
+            let mut known = self.known.lock();
+            known.streams.remove(&ino);
+            known.owners.remove(&stream.id());
+        }
+    }
+
+    /// How an open of a stream is to be answered. `passthrough`: the kernel may append by itself.
+    pub fn way(&self, ino: Ino, stream: &Arc<Stream>, flags: i32, passthrough: bool, thread: u32) -> Result<Way> {
+        if flags & libc::O_TRUNC != 0 && view(stream)?.bytes > 0 {
+            return Err(not_permitted());
+        }
+        let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
+        if !appends || !passthrough || stream.framing() == Framing::Write {
+            return Ok(Way::Served);
+        }
+        let mut sent = self.sent.lock();
+        sent.retain(|_, (of, since)| {
+            let kept = since.elapsed() < SENT_FOR;
+            if !kept && let Some(stream) = self.known.lock().streams.get(of).cloned() {
+                stream.writer_closed(true);
+            }
+            kept
+        });
+        if sent.remove(&thread).is_some() {
+            // It came back to the same node, by a descriptor in /proc: there is no name to be looked up.
+            stream.writer_closed(true);
+            return Ok(Way::Served);
+        }
+        if !stream.writer_opened(true) {
+            return Ok(Way::Served);
+        }
+        sent.insert(thread, (ino, Instant::now()));
+        Ok(Way::Elsewhere)
+    }
+
+    /// Whether this thread was sent to the twin of `ino`.
+    pub fn was_sent(&self, ino: Ino, thread: u32) -> bool {
+        let sent = self.sent.lock();
+        !sent.is_empty() && sent.get(&thread).is_some_and(|(of, _)| *of == ino)
+    }
+
+    /// It has arrived; the writer is counted already.
+    pub fn arrived(&self, ino: Ino, thread: u32) -> bool {
+        let mut sent = self.sent.lock();
+        let right = sent.get(&thread).is_some_and(|(of, _)| *of == ino);
+        if right {
+            sent.remove(&thread);
+        }
+        right
+    }
+
+    /// Keeps an open file; returns the number of its handle.
+    pub fn keep(&self, handle: Handle) -> u64 {
+        let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.handles.lock().insert(number, handle);
+        number
+    }
+
+    /// The open file of a handle, if it is a stream's.
+    pub fn handle(&self, number: u64) -> Option<Handle> {
+        if number < HANDLE_FIRST { None } else { self.handles.lock().get(&number).cloned() }
+    }
+
+    /// A handle is closed.
+    pub fn close(&self, number: u64) -> Option<Handle> {
+        if number < HANDLE_FIRST {
+            return None;
+        }
+        let handle = self.handles.lock().remove(&number)?;
+        match &handle {
+            Handle::Plain { stream, write, .. } => {
+                if *write {
+                    stream.writer_closed(false);
+                }
+            }
+            Handle::Appender { stream } => stream.writer_closed(true),
+            Handle::Member { stream, group, member, .. } => stream.leave(group, *member),
+        }
+        Some(handle)
+    }
+
+    /// Opens a stream for us to serve.
+    pub fn open_plain(&self, stream: Arc<Stream>, write: bool) -> Result<u64> {
+        let begin = view(&stream)?.begin;
+        if write {
+            stream.writer_opened(false);
+        }
+        Ok(self.keep(Handle::Plain { stream, begin, write }))
+    }
+
+    /// Opens a group for a member.
+    pub fn open_group(&self, node: &GroupNode) -> Result<u64> {
+        let stream = self.of_inode(node.stream).ok_or(Error::NotFound)?;
+        let member = stream.join(&node.group)?;
+        Ok(self.keep(Handle::Member { stream, group: node.group.clone(), member, eof: node.eof }))
+    }
+
+    /// What `user.aimss.*` says of a stream; `None` for other names.
+    pub fn xattr(&self, stream: &Stream, name: &[u8]) -> Option<String> {
+        let name = std::str::from_utf8(name).ok()?.strip_prefix(XATTR_PREFIX)?;
+        xattrs(stream).into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// The names of those.
+    pub fn xattr_names(&self, stream: &Stream) -> Vec<Box<[u8]>> {
+        xattrs(stream).iter().map(|(key, _)| format!("{XATTR_PREFIX}{key}").into_bytes().into()).collect()
+    }
+}
+
+/// How the names of a stream's attributes begin.
+const XATTR_PREFIX: &str = "user.aimss.";
+
+fn xattrs(stream: &Stream) -> Vec<(&'static str, String)> {
+    let mut pairs = stream.settings().pairs();
+    pairs.push(("id", stream.id().to_string()));
+    pairs
+}
+
+/// A stream as a file.
+pub fn view(stream: &Stream) -> Result<View> {
+    stream.view().map_err(error)
+}
+
+/// Writes a stream's size and times over those of its marker.
+pub fn show(stream: &Stream, attr: &mut Attr) {
+    let Ok(view) = stream.view() else { return };
+    attr.size = view.bytes;
+    attr.blocks = view.bytes.div_ceil(512);
+    let mtime = Timestamp::from(view.mtime);
+    attr.mtime = attr.mtime.max(mtime);
+    attr.ctime = attr.ctime.max(mtime);
+}
+
+/// The attributes of a group's name, from its stream's.
+pub fn group_attr(stream: &Attr) -> Attr {
+    Attr { mode: stream.mode & 0o444, size: 0, blocks: 0, nlink: 1, ..*stream }
+}
+
+/// A record is not changed.
+pub fn not_permitted() -> Error {
+    Error::Io(std::io::Error::from_raw_os_error(libc::EPERM))
+}
+
+/// An error of a log, for an application.
+pub fn error(e: aimss_engine::stream::Error) -> Error {
+    use aimss_engine::stream::Error as Log;
+    match e {
+        Log::Io(e) => Error::Io(e),
+        Log::Framing(_) | Log::Settings(_) => Error::Invalid,
+        Log::Trimmed { .. } => Error::NoData,
+        other => {
+            log::warn!("a stream can't be served: {other}");
+            Error::Io(std::io::Error::from_raw_os_error(libc::EIO))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_groups_are_taken_apart() {
+        let of = |stream, group, eof| GroupName::Of { stream, group, eof };
+        assert_eq!(group_name(b"a.stream@g"), of(b"a.stream", "g", false));
+        assert_eq!(group_name(b"a.stream@g+eof"), of(b"a.stream", "g", true));
+        assert_eq!(group_name(b"a.stream"), GroupName::None);
+        assert_eq!(group_name(b"@g"), GroupName::None);
+        for bad in [&b"a@"[..], b"a@.g", b"a@b@c", b"a@g h", b"a@\xff", b"a@+eof"] {
+            assert_eq!(group_name(bad), GroupName::Bad);
+        }
+    }
+}
