@@ -10,9 +10,12 @@
 //!
 //! Idle streams cost nothing: each is watched for its next append, and nobody looks at it until then.
 //!
+//! A group that lags has its next batch read, or unpacked, while its member works on the last one (`ahead`).
+//!
 //! Locks, in the order they may be taken: `groups`, then `log`. `copied` is held across I/O, before `log`.
 //! Answers are given with none of them held.
 
+mod ahead;
 mod hub;
 mod members;
 mod service;

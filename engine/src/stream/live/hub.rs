@@ -4,9 +4,11 @@
 //! outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
 
 use super::Stream;
+use super::ahead::Wanted;
 use super::watch::Watch;
 use crate::stream::log::Copied;
 use crate::stream::{Log, Result, Settings, StreamId};
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::fs;
@@ -46,6 +48,8 @@ pub struct Streams {
     pub(super) woken: Mutex<Vec<Arc<Stream>>>,
     pub(super) offsets: Signal,
     pub(super) full: Signal,
+    /// Batches to be read ahead.
+    pub(super) wanted: (Sender<Wanted>, Receiver<Wanted>),
     doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
@@ -101,6 +105,7 @@ impl Streams {
             woken: Mutex::default(),
             offsets: Signal::default(),
             full: Signal::default(),
+            wanted: crossbeam_channel::unbounded(),
             doomed: Mutex::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),

@@ -4,8 +4,8 @@
 //! between the two is not missed.
 
 use super::Stream;
-use crate::stream::group::MemberId;
-use crate::stream::{Error, Offset};
+use crate::stream::group::{Claim, MemberId};
+use crate::stream::{Batch, Error, Offset};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,17 +64,8 @@ pub enum AtEnd {
 }
 
 thread_local! {
+    /// What this thread reads records into.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Calls `run` with a buffer that this thread keeps.
-fn with_buffer<T>(bytes: usize, run: impl FnOnce(&mut [u8]) -> T) -> T {
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < bytes {
-            buffer.resize(bytes, 0);
-        }
-        run(&mut buffer[..bytes])
-    })
 }
 
 impl Stream {
@@ -133,7 +124,7 @@ impl Stream {
     }
 
     /// Answers all questions that can be answered now.
-    pub(super) fn answer_waiting(&self) {
+    pub(super) fn answer_waiting(self: &Arc<Self>) {
         let questions = std::mem::take(&mut *self.waiting.lock());
         let asked = questions.len();
         let mut left = Vec::new();
@@ -164,10 +155,9 @@ impl Stream {
     }
 
     /// Gives a question its answer, or the question back where there are no records.
-    fn try_answer(&self, question: Waiting) -> Result<(), Waiting> {
-        with_buffer(question.bytes_max, |buffer| {
-            let taken = self.take(&question, buffer);
-            match taken {
+    fn try_answer(self: &Arc<Self>, question: Waiting) -> Result<(), Waiting> {
+        BUFFER.with_borrow_mut(|buffer| {
+            match self.take(&question, buffer) {
                 Ok(0) => return Err(question),
                 Ok(bytes) => (question.answer)(Ok(&buffer[..bytes])),
                 Err(refusal) => (question.answer)(Err(refusal)),
@@ -177,30 +167,57 @@ impl Stream {
     }
 
     /// Takes the member's next records into `buffer`; 0 bytes if there are none.
-    fn take(&self, question: &Waiting, buffer: &mut [u8]) -> Result<usize, Refusal> {
+    fn take(self: &Arc<Self>, question: &Waiting, buffer: &mut Vec<u8>) -> Result<usize, Refusal> {
         let mut groups = self.groups.lock();
         let group = groups.get_mut(&*question.group).ok_or(Refusal::NoGroup)?;
-        let log = self.log.read();
         loop {
-            let claim = group.claim(log.first().0.0);
-            if claim.from >= log.end().0.0 {
+            let (first, end) = {
+                let log = self.log.read();
+                (log.first().0.0, log.end().0.0)
+            };
+            let claim = group.claim(first);
+            if claim.from >= end {
                 return Ok(0);
             }
-            let batch = match log.read_until(Offset(claim.from), claim.until.map(Offset), buffer, |_| {}) {
-                Ok(batch) => batch,
-                Err(Error::BufferTooSmall { needed_bytes }) => return Err(Refusal::TooSmall { needed_bytes }),
-                Err(Error::Io(e)) => return Err(Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO))),
-                Err(e) => {
-                    log::warn!("group {} of a stream can't be served: {e}", group.name());
-                    return Err(Refusal::Failed(libc::EIO));
-                }
+            let prepared = match claim.until {
+                None => self.ahead.take(&question.group, claim.from, question.bytes_max, buffer),
+                Some(_) => None,
+            };
+            let batch = match prepared {
+                Some(batch) => batch,
+                None => self.read_batch(&claim, question.bytes_max, buffer)?,
             };
             group.give(question.member, &claim, batch.first.0..batch.next.0, Instant::now());
             if batch.bytes > 0 {
+                if claim.until.is_none() && batch.bytes > question.bytes_max / 2 && batch.next.0 < end {
+                    self.ahead.want(self, &question.group, batch.next.0, question.bytes_max);
+                }
                 return Ok(batch.bytes);
             }
             if batch.lost == 0 {
                 return Ok(0);
+            }
+        }
+    }
+
+    /// Reads what a claim says.
+    pub(super) fn read_batch(
+        &self,
+        claim: &Claim,
+        bytes_max: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Batch, Refusal> {
+        if buffer.len() < bytes_max {
+            buffer.resize(bytes_max, 0);
+        }
+        let (from, until) = (Offset(claim.from), claim.until.map(Offset));
+        match self.log.read().read_until(from, until, &mut buffer[..bytes_max], |_| {}) {
+            Ok(batch) => Ok(batch),
+            Err(Error::BufferTooSmall { needed_bytes }) => Err(Refusal::TooSmall { needed_bytes }),
+            Err(Error::Io(e)) => Err(Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO))),
+            Err(e) => {
+                log::warn!("stream {} can't be read from record {} on: {e}", self.id, claim.from);
+                Err(Refusal::Failed(libc::EIO))
             }
         }
     }

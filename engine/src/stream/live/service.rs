@@ -7,6 +7,7 @@
 //! 2. `stream-offsets` writes changed group offsets down.
 //! 3. `stream-copy` copies the tails of active files to the backing.
 //! 4. `stream-seal` seals full segments, trims, and gives memory back.
+//! 5. `stream-ahead` reads what lagging groups will ask for next.
 //!
 //! A blocked read(2) does not hear of signals through FUSE here (fuser answers INTERRUPT with "not implemented", and
 //! the kernel asks no more), and its thread could not even be killed. So the threads that wait are asked for pending
@@ -57,6 +58,7 @@ impl Streams {
         spawn("stream-offsets", Streams::write_offsets);
         spawn("stream-copy", Streams::copy_tails);
         spawn("stream-seal", Streams::seal_and_trim);
+        spawn("stream-ahead", Streams::prepare_ahead);
     }
 
     fn is_stopping(&self) -> bool {
@@ -114,6 +116,14 @@ impl Streams {
 
     fn waiting_questions(&self) -> usize {
         self.questions.load(Ordering::Relaxed)
+    }
+
+    fn prepare_ahead(&self) {
+        while !self.is_stopping() {
+            if let Ok(wanted) = self.wanted.1.recv_timeout(CHORES_EVERY) {
+                wanted.prepare();
+            }
+        }
     }
 
     fn write_offsets(&self) {

@@ -1,5 +1,6 @@
 //! One stream of a mount: its log, its groups, and who writes.
 
+use super::ahead::Ahead;
 use super::hub::Streams;
 use super::members::Waiting;
 use crate::stream::group::{Counts, Group, MemberId};
@@ -97,6 +98,7 @@ pub struct Stream {
     pub(super) groups: Mutex<BTreeMap<String, Group>>,
     pub(super) waiting: Mutex<Vec<Waiting>>,
     pub(super) polling: Polling,
+    pub(super) ahead: Ahead,
     /// The active file, for appends that come to us.
     writer: Mutex<Option<File>>,
     active_file: Arc<File>,
@@ -171,6 +173,7 @@ impl Stream {
             groups: Mutex::new(groups),
             waiting: Mutex::default(),
             polling: Polling::default(),
+            ahead: Ahead::default(),
             writer: Mutex::default(),
             passed_through: AtomicU32::new(0),
             served: AtomicU32::new(0),
@@ -390,7 +393,7 @@ impl Stream {
     }
 
     /// Removes a group; its members get errors. False if there is none.
-    pub fn remove_group(&self, group: &str) -> io::Result<bool> {
+    pub fn remove_group(self: &Arc<Self>, group: &str) -> io::Result<bool> {
         let mut groups = self.groups.lock();
         if groups.remove(group).is_none() {
             return Ok(false);
@@ -441,7 +444,7 @@ impl Stream {
     }
 
     /// Takes batches back that members hold longer than the stream allows.
-    pub(super) fn take_back_late(&self) {
+    pub(super) fn take_back_late(self: &Arc<Self>) {
         let Some(timeout) = self.settings.lock().ack_timeout else { return };
         let Some(deadline) = Instant::now().checked_sub(timeout) else { return };
         let any = self.groups.lock().values_mut().fold(false, |any, group| group.take_back(deadline) | any);

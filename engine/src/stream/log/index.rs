@@ -71,6 +71,17 @@ impl Index {
         self.times[run - 1].1
     }
 
+    /// The times of records from `i` on, one after the other.
+    pub fn times_from(&self, i: usize) -> impl Iterator<Item = u64> + '_ {
+        let mut run = self.times.partition_point(|(first, _)| *first <= i);
+        (i..self.len()).map(move |i| {
+            if self.times.get(run).is_some_and(|(first, _)| *first == i) {
+                run += 1;
+            }
+            self.times[run - 1].1
+        })
+    }
+
     /// Position of a record's first byte; of the end, for one past the last.
     pub fn position_of(&self, i: usize) -> u64 {
         if i >= self.len() {

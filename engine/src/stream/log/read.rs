@@ -190,7 +190,7 @@ impl Log {
         let into = &mut into[..bytes];
         let there = read_there(&self.active.file, into, self.active.file_at(position))?;
         let (mut at, mut lost) = (0, 0);
-        for i in first..end {
+        for (i, time) in (first..end).zip(index.times_from(first)) {
             let record = at..at + index.length(i) as usize;
             let good = record.end <= there && crc32c(&into[record.clone()]) == index.crc(i);
             if !good && at > 0 && lost == 0 {
@@ -204,7 +204,7 @@ impl Log {
                 each(Record {
                     offset: Offset(index.offset + i as u64),
                     position: Position(position + record.start as u64),
-                    time: Micros(index.time(i)),
+                    time: Micros(time),
                     bytes: &into[record],
                 });
             } else {
