@@ -143,7 +143,8 @@ impl Settings {
         let mut settings = Settings::default();
         for line in lines {
             let Some((key, value)) = line.split_once(" = ") else { continue };
-            let number = || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
+            let number =
+                || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
             match key {
                 "framing" => settings.log.framing = value.parse()?,
                 "segment" => settings.log.segment_bytes = number()?,

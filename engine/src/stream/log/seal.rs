@@ -68,8 +68,10 @@ impl Piece {
 }
 
 impl Log {
-    /// The next piece to be sealed, once the active records come to a whole segment.
+    /// The next piece to be sealed, once the active records come to a whole segment; none of a log that was
+    /// opened for reading only.
     pub fn full_piece(&self) -> Option<Piece> {
+        self.active.changeable().ok()?;
         (self.active_bytes() >= self.config.segment_bytes).then(|| self.piece())
     }
 
@@ -89,6 +91,7 @@ impl Log {
 
     /// Takes over a piece that was written. Pieces are taken over in their order.
     pub fn install(&mut self, written: &Written) -> Result<()> {
+        self.active.changeable()?;
         let header = &written.header;
         let index = &self.active.index;
         if (header.offset, header.position) != (index.offset, index.position) {
@@ -102,6 +105,7 @@ impl Log {
     /// Seals whole segments while there are any, and returns how many that were. The active file is kept, for
     /// whoever appends to it.
     pub fn seal_full(&mut self) -> Result<usize> {
+        self.active.changeable()?;
         let mut sealed = 0;
         while let Some(piece) = self.full_piece() {
             self.install(&piece.write()?)?;
