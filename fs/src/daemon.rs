@@ -11,9 +11,10 @@ mod resources;
 
 use crate::adapter::{Adapter, Shared};
 use crate::config::{FsyncPolicy, MountConfig};
-use crate::control::protocol::{BusyFile, Progress};
+use crate::control::protocol::{BusyFile, Progress, Reply};
 use crate::control::server;
 use crate::control::status::{DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus};
+use crate::control::stream::StreamRequest;
 use crate::policy::Policy;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
 use aimss_engine::arena::Arena;
@@ -436,6 +437,11 @@ impl Daemon {
     /// What the backing does not have.
     pub fn pending(&self) -> Vec<PathBuf> {
         self.engine.pending_paths().iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
+    }
+
+    /// What is asked of streams.
+    pub fn stream(&self, _request: StreamRequest) -> Reply {
+        Reply::Error("streams are not served yet".into())
     }
 
     /// The client has unmounted.
