@@ -30,7 +30,7 @@ pub mod settings;
 
 pub use error::{Damage, Error, Problem, Result};
 pub use framing::{Framing, FramingError, Splitter};
-pub use log::{Batch, Indexed, Log, LogConfig, Record, Retention, Trimmed};
+pub use log::{Batch, Indexed, Log, LogConfig, Record, Retention, Statistics, Trimmed};
 pub use segment::Compression;
 pub use settings::{Marker, Settings, StreamId};
 

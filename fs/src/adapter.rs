@@ -24,12 +24,12 @@ use fuser::{
     WriteFlags,
 };
 use passthrough::Registered;
-use streams::AppenderIds;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use streams::AppenderIds;
 
 pub use passthrough::ModeCounts;
 
@@ -128,7 +128,6 @@ impl Adapter {
 fn ttl(ours: bool) -> Duration {
     if ours { OURS } else { IN_STEP }
 }
-
 
 fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
@@ -283,11 +282,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let made =
-            posix::prepare(&self.engine, self.ino(parent), caller(req), kind, mode, umask).and_then(|mut new| {
+        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), kind, mode, umask).and_then(
+            |mut new| {
                 new.rdev = rdev;
                 self.engine.make(self.ino(parent), name.as_bytes(), &new)
-            });
+            },
+        );
         self.reply_entry(made, reply);
     }
 
@@ -305,7 +305,9 @@ impl Filesystem for Adapter {
         }
         let gone = self.engine.resolve(self.ino(parent), name.as_bytes());
         let removed = self.engine.unlink(self.ino(parent), name.as_bytes());
-        if removed.is_ok() && let Ok(gone) = gone {
+        if removed.is_ok()
+            && let Ok(gone) = gone
+        {
             self.streams.name_gone(gone);
         }
         reply_empty(removed, reply);
@@ -317,12 +319,11 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::Symlink, 0o777, 0).and_then(
-            |mut new| {
+        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::Symlink, 0o777, 0)
+            .and_then(|mut new| {
                 new.target = Some(target.as_os_str().as_bytes());
                 self.engine.make(self.ino(parent), name.as_bytes(), &new)
-            },
-        );
+            });
         self.reply_entry(made, reply);
     }
 
@@ -347,7 +348,9 @@ impl Filesystem for Adapter {
         } else {
             Err(aimss_engine::Error::Invalid)
         };
-        if result.is_ok() && let Ok(replaced) = replaced {
+        if result.is_ok()
+            && let Ok(replaced) = replaced
+        {
             self.streams.name_gone(replaced);
         }
         reply_empty(result, reply);
@@ -589,9 +592,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if name.as_bytes().starts_with(b"user.aimss.")
-            && self.streams.of_inode(self.ino(number)).is_some()
-        {
+        if name.as_bytes().starts_with(b"user.aimss.") && self.streams.of_inode(self.ino(number)).is_some() {
             return reply.error(Errno::EPERM);
         }
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
@@ -734,11 +735,9 @@ impl Filesystem for Adapter {
             // The caller reads and writes instead.
             return reply.error(Errno::EOPNOTSUPP);
         }
-        self.aside(move |engine| {
-            match engine.copy_range((ino_in, offset_in), (ino_out, offset_out), len) {
-                Ok(n) => reply.written(n as u32),
-                Err(e) => reply.error(errno(&e)),
-            }
+        self.aside(move |engine| match engine.copy_range((ino_in, offset_in), (ino_out, offset_out), len) {
+            Ok(n) => reply.written(n as u32),
+            Err(e) => reply.error(errno(&e)),
         });
     }
 }

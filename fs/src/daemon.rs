@@ -8,6 +8,7 @@
 
 mod recovery;
 mod resources;
+mod streams;
 
 use crate::adapter::{Adapter, Shared};
 use crate::config::{FsyncPolicy, MountConfig};
@@ -15,8 +16,8 @@ use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus};
 use crate::policy::Policy;
-use crate::streams::StreamFiles;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
+use crate::streams::StreamFiles;
 use aimss_engine::arena::Arena;
 use aimss_engine::backing::{Backing, LocalBacking};
 use aimss_engine::journal::Journal;
@@ -105,7 +106,7 @@ pub enum ServeError {
 pub struct Daemon {
     config: MountConfig,
     engine: Arc<Engine>,
-    streams: Arc<Streams>,
+    streams: Arc<StreamFiles>,
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
@@ -175,7 +176,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let daemon = Arc::new(Daemon {
         config: config.clone(),
         engine: engine.clone(),
-        streams,
+        streams: files.clone(),
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
@@ -351,7 +352,7 @@ impl Daemon {
         loop {
             let lingering = self.engine.busy().iter().any(|file| file.mapped);
             match self.engine.drain_all(|_| {}) {
-                Ok(()) if !lingering => match self.streams.stop() {
+                Ok(()) if !lingering => match self.streams.all().stop() {
                     Ok(()) => return,
                     Err(e) => log::warn!("not all of the streams is on the backing yet: {e}"),
                 },
@@ -415,7 +416,10 @@ impl Daemon {
     pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
         let written = self.engine.status().written;
         // Whatever is asked for, streams are few and their tails short.
-        self.streams.sync_all().map_err(|e| format!("not all of the streams is on the backing: {e}"))?;
+        self.streams
+            .all()
+            .sync_all()
+            .map_err(|e| format!("not all of the streams is on the backing: {e}"))?;
         if paths.is_empty() {
             let result = self.engine.drain_all(|backlog| {
                 let bytes_done = self.engine.written().saturating_sub(written);

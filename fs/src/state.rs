@@ -18,7 +18,7 @@
 mod arena;
 mod lease;
 
-pub use arena::{STREAMS, ArenaMount, memory_bytes, mount_arena};
+pub use arena::{ArenaMount, STREAMS, memory_bytes, mount_arena};
 pub use lease::{Lease, LeaseError, Owner};
 
 use serde::{Deserialize, Serialize};

@@ -186,7 +186,7 @@ impl StreamFiles {
     }
 
     /// All streams.
-    pub fn streams(&self) -> &Arc<Streams> {
+    pub fn all(&self) -> &Arc<Streams> {
         &self.streams
     }
 
@@ -197,7 +197,11 @@ impl StreamFiles {
             let gone = || GroupNode { stream: Ino(0), group: "".into(), eof: false };
             return Node::Group(groups.by_number.get(&number).map_or_else(gone, |(node, _)| node.clone()));
         }
-        if number & APPENDER != 0 { Node::Appender(Ino(number & !APPENDER)) } else { Node::Inode(Ino(number)) }
+        if number & APPENDER != 0 {
+            Node::Appender(Ino(number & !APPENDER))
+        } else {
+            Node::Inode(Ino(number))
+        }
     }
 
     /// The inode behind a number; of a group, its stream's.
@@ -334,7 +338,14 @@ impl StreamFiles {
     }
 
     /// How an open of a stream is to be answered. `passthrough`: the kernel may append by itself.
-    pub fn way(&self, ino: Ino, stream: &Arc<Stream>, flags: i32, passthrough: bool, thread: u32) -> Result<Way> {
+    pub fn way(
+        &self,
+        ino: Ino,
+        stream: &Arc<Stream>,
+        flags: i32,
+        passthrough: bool,
+        thread: u32,
+    ) -> Result<Way> {
         if flags & libc::O_TRUNC != 0 && view(stream)?.bytes > 0 {
             return Err(not_permitted());
         }

@@ -3,6 +3,8 @@
 //! Sizes and durations are taken as text and read by the commands, so that a bad one gets the same kind of
 //! sentence as every other bad input instead of the parser's.
 
+pub mod stream;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -49,6 +51,9 @@ pub enum Command {
     /// Show memory, what still waits to be written, and how files are served
     #[command(after_long_help = STATUS_EXAMPLES)]
     Status(Status),
+    /// Streams: make, list, read, verify and remove logs of records, and place their groups
+    #[command(after_long_help = stream::EXAMPLES)]
+    Stream(stream::Stream),
     /// Say what this machine allows, what each missing thing costs, and the command that gives it
     #[command(after_long_help = DOCTOR_EXAMPLES)]
     Doctor(Doctor),

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod drain;
 pub mod mount;
 pub mod status;
+pub mod stream;
 pub mod umount;
 
 use crate::cli::Command;
@@ -31,6 +32,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Umount(asked) => umount::run(&asked),
         Command::Drain(asked) => drain::run(&asked),
         Command::Status(asked) => status::run(&asked),
+        Command::Stream(asked) => stream::run(&asked.command),
         Command::Doctor(asked) => doctor::run(&asked),
         Command::Demo(asked) => demo::run(&asked),
         Command::Bench(asked) => bench::run(&asked),

@@ -6,6 +6,7 @@ use crate::progress::Display;
 use aimss_fs::control::client::{self, Client, Known};
 use aimss_fs::control::protocol::{BusyFile, Reply, Request};
 use aimss_fs::control::status::MountStatus;
+use aimss_fs::control::stream::{StreamInfo, StreamRequest};
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,22 @@ pub fn finish(client: &mut Client, discard: bool, display: &mut Display) -> Resu
     match client.call(&Request::Finish { discard }, &mut |progress| display.update(progress)) {
         Ok(Reply::Error(sentence)) => bail!("{}", escape::text(&sentence)),
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Asks something of one stream.
+pub fn stream(known: &Known, request: StreamRequest) -> Result<StreamInfo> {
+    match connect(known)?.call(&Request::Stream(request), &mut |_| {})? {
+        Reply::Stream(info) => Ok(*info),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// All streams of a mount.
+pub fn streams(known: &Known) -> Result<Vec<StreamInfo>> {
+    match connect(known)?.call(&Request::Stream(StreamRequest::List), &mut |_| {})? {
+        Reply::Streams(streams) => Ok(streams),
+        other => Err(unexpected(&other)),
     }
 }
 

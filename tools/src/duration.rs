@@ -1,4 +1,4 @@
-//! Durations as people write them: `500ms`, `1s`, `1.5s`, `2m`, `1h`; a bare number is seconds.
+//! Durations as people write them: `500ms`, `1s`, `1.5s`, `2m`, `1h`, `7d`; a bare number is seconds.
 
 use std::time::Duration;
 
@@ -10,14 +10,16 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 =
-        number.parse().map_err(|_| format!("'{text}' is not a duration; write it as 500ms, 1s, 2m or 1h"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("'{text}' is not a duration; write it as 500ms, 1s, 2m, 1h or 7d"))?;
     let seconds = match unit.trim() {
         "ms" => number / 1000.0,
         "" | "s" => number,
         "m" | "min" => number * 60.0,
         "h" => number * 3600.0,
-        unit => return Err(format!("'{unit}' is not a unit of time; use ms, s, m or h (as in 500ms)")),
+        "d" => number * 86_400.0,
+        unit => return Err(format!("'{unit}' is not a unit of time; use ms, s, m, h or d (as in 500ms)")),
     };
     if seconds > SECONDS_MAX {
         return Err(format!("{text} is longer than anyone waits; write a duration such as 1s or 1h"));
@@ -48,6 +50,7 @@ mod tests {
             assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         assert_eq!(parse("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse("7d"), Ok(Duration::from_secs(7 * 86_400)));
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod processes;
 mod progress;
 mod scratch;
 mod size;
+mod timestamp;
 mod unmount;
 
 use clap::Parser;

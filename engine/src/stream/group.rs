@@ -244,7 +244,8 @@ impl Group {
     /// Reads a group's file.
     pub fn read(directory: &Path, name: &str) -> io::Result<Group> {
         let text = fs::read_to_string(Group::path(directory, name))?;
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("the file of group {name} can't be read"));
+        let bad =
+            || io::Error::new(io::ErrorKind::InvalidData, format!("the file of group {name} can't be read"));
         let mut lines = text.lines();
         if lines.next() != Some(HEAD) {
             return Err(bad());

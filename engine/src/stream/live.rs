@@ -24,4 +24,4 @@ mod watch;
 
 pub use hub::{Limits, Streams};
 pub use members::{Answer, AtEnd, Refusal, Waiting};
-pub use stream::{GroupStatus, Start, Status, Stream, View};
+pub use stream::{Moment, Start, Stream, View};

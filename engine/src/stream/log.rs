@@ -38,15 +38,18 @@ mod index;
 mod marks;
 mod names;
 mod read;
+mod read_only;
 mod recover;
 mod retention;
 mod seal;
+mod statistics;
 mod verify;
 
 pub use copy::{Copied, News};
 pub use read::{Batch, Record};
 pub use retention::{Retention, Trimmed};
 pub use seal::Piece;
+pub use statistics::Statistics;
 
 use super::segment::BLOCK_BYTES;
 use super::{Compression, Framing, FramingError, Micros, Offset, Position, Result};

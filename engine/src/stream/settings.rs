@@ -117,6 +117,24 @@ impl Settings {
         pairs
     }
 
+    /// Changes the setting `key` to `value`, both as [`Settings::pairs`] has them; an empty value takes a limit away.
+    /// Keys that are not known are passed over.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let number = || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
+        let limit = || if value.is_empty() { Ok(None) } else { number().map(Some) };
+        match key {
+            "framing" => self.log.framing = value.parse()?,
+            "segment" => self.log.segment_bytes = number()?,
+            "compress" => self.log.compression = compression(value)?,
+            "retention.bytes" => self.retention.bytes = limit()?,
+            "retention.age" => self.retention.age = limit()?.map(Duration::from_secs),
+            "retention.acked" => self.retention.acknowledged = value == "true",
+            "ack_timeout_ms" => self.ack_timeout = limit()?.map(Duration::from_millis),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Writes them into a log's directory, durably.
     pub fn write(&self, directory: &Path) -> Result<()> {
         let mut text = format!("{HEAD}\n");
@@ -143,17 +161,9 @@ impl Settings {
         let mut settings = Settings::default();
         for line in lines {
             let Some((key, value)) = line.split_once(" = ") else { continue };
-            let number = || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
             match key {
-                "framing" => settings.log.framing = value.parse()?,
-                "segment" => settings.log.segment_bytes = number()?,
-                "compress" => settings.log.compression = compression(value)?,
-                "retention.bytes" => settings.retention.bytes = Some(number()?),
-                "retention.age" => settings.retention.age = Some(Duration::from_secs(number()?)),
-                "retention.acked" => settings.retention.acknowledged = value == "true",
-                "ack_timeout_ms" => settings.ack_timeout = Some(Duration::from_millis(number()?)),
                 "path" => settings.path = value.to_string(),
-                _ => {}
+                _ => settings.set(key, value)?,
             }
         }
         Ok(settings)

@@ -121,10 +121,11 @@ impl Adapter {
                 let Some(stream) = self.streams.of_inode(ino) else { return Some(reply) };
                 let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
                 let passthrough = write && self.passthrough(ino, req.pid(), true).is_ok();
-                let opened = self.streams.way(ino, &stream, flags, passthrough, req.pid()).and_then(|way| match way {
-                    Way::Served => self.streams.open_plain(stream, write),
-                    Way::Elsewhere => Err(Error::Stale),
-                });
+                let opened =
+                    self.streams.way(ino, &stream, flags, passthrough, req.pid()).and_then(|way| match way {
+                        Way::Served => self.streams.open_plain(stream, write),
+                        Way::Elsewhere => Err(Error::Stale),
+                    });
                 match opened {
                     Ok(handle) => reply.opened(FileHandle(handle), SERVED),
                     Err(e) => reply.error(errno(&e)),
@@ -156,13 +157,7 @@ impl Adapter {
     }
 
     /// Answers the creation of a stream: an appender goes to the twin at once.
-    pub(super) fn create_stream(
-        &self,
-        req: &Request,
-        found: &Found,
-        flags: i32,
-        reply: ReplyCreate,
-    ) {
+    pub(super) fn create_stream(&self, req: &Request, found: &Found, flags: i32, reply: ReplyCreate) {
         let made = self.streams.make(found.ino, &aimss_engine::stream::Settings::default());
         let stream = match made {
             Ok(stream) => stream,
@@ -177,10 +172,7 @@ impl Adapter {
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
         let zero = Duration::ZERO;
-        if appends
-            && self.passthrough(found.ino, req.pid(), true).is_ok()
-            && stream.writer_opened(true)
-        {
+        if appends && self.passthrough(found.ino, req.pid(), true).is_ok() && stream.writer_opened(true) {
             match self.appenders.get(found.ino, &stream, |fd| reply.open_backing(fd)) {
                 Ok(id) => {
                     self.shared.counts.count_append();
@@ -190,7 +182,9 @@ impl Adapter {
                     return reply.created_passthrough(&zero, &attr, Generation(0), handle, flags, &id);
                 }
                 Err(e) => {
-                    log::warn!("the kernel refuses passthrough to a stream ({e}): its writers go through the daemon");
+                    log::warn!(
+                        "the kernel refuses passthrough to a stream ({e}): its writers go through the daemon"
+                    );
                     stream.writer_closed(true);
                 }
             }
@@ -233,14 +227,20 @@ impl Adapter {
                     Ok(bytes) => reply.data(bytes),
                     Err(refusal) => reply.error(refused(&refusal)),
                 });
-                let question =
-                    Waiting { group, member, bytes_max: size as usize, thread: req.pid(), answer };
+                let question = Waiting { group, member, bytes_max: size as usize, thread: req.pid(), answer };
                 stream.read_group(question, at_end);
             }
         }
     }
 
-    pub(super) fn write_stream(&self, handle: &Handle, offset: u64, data: &[u8], append: bool, reply: ReplyWrite) {
+    pub(super) fn write_stream(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        reply: ReplyWrite,
+    ) {
         let Handle::Plain { stream, begin, write: true } = handle else { return reply.error(Errno::EBADF) };
         // A write(2) of more comes in pieces of the largest request: the first one tells.
         if stream.framing() == Framing::Write && data.len() >= super::REQUEST_BYTES as usize {

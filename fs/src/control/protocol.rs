@@ -2,6 +2,7 @@
 //! daemon until one that is not [`Reply::Progress`].
 
 use super::status::MountStatus;
+use super::stream::{StreamInfo, StreamRequest};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ pub enum Request {
         /// Give up what the backing cannot take.
         discard: bool,
     },
+    /// Something of streams.
+    Stream(StreamRequest),
 }
 
 /// What the daemon answers.
@@ -41,6 +44,10 @@ pub enum Reply {
     Busy(Vec<BusyFile>),
     /// To `Pending`.
     Pending(Vec<PathBuf>),
+    /// To requests of one stream.
+    Stream(Box<StreamInfo>),
+    /// To `StreamRequest::List`.
+    Streams(Vec<StreamInfo>),
     /// Done.
     Done,
     /// It failed; a whole sentence.

@@ -92,6 +92,7 @@ fn answer(daemon: &Arc<Daemon>, request: Request, replies: &mpsc::UnboundedSende
             daemon.finish(discard);
             Reply::Done
         }
+        Request::Stream(request) => daemon.stream(request),
     };
     let _ = replies.send(reply);
 }

@@ -61,6 +61,16 @@ pub enum LeaseError {
         /// On which node.
         node: String,
     },
+    /// An owner on this node died, and what it had in memory must come first.
+    #[error(
+        "{backing} was last mounted at {mountpoint} by a daemon that died; mount it there again first, which brings back what it had"
+    )]
+    Died {
+        /// The backing.
+        backing: String,
+        /// Where it was mounted.
+        mountpoint: String,
+    },
     /// The backing can't hold it.
     #[error("{backing} can't be written to ({source}); aimss needs a backing that it can write")]
     Io {
@@ -72,6 +82,35 @@ pub enum LeaseError {
 }
 
 impl Lease {
+    /// Takes the lease of `backing` for a moment, without a name, to change what lies there while nothing is mounted.
+    /// Refused also if an owner died: the backing is not up to date then.
+    pub fn take_briefly(backing: &Path, node: &str) -> Result<Lease, LeaseError> {
+        let shown = backing.display().to_string();
+        let io = |source| LeaseError::Io { backing: shown.clone(), source };
+        let directory = backing.join(".aimss");
+        make_private_directory(&directory).map_err(io)?;
+        let mut file = open(&directory.join("lease")).map_err(io)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(io)?;
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let named = serde_json::from_str::<Owner>(&text).ok();
+        match named {
+            None if locked => Ok(Lease { directory, before: None, _file: file }),
+            None => {
+                let unknown = String::from("?");
+                Err(LeaseError::Held { backing: shown, mountpoint: unknown.clone(), pid: 0, node: unknown })
+            }
+            Some(Owner { node: there, pid, mountpoint }) => {
+                let mountpoint = mountpoint.display().to_string();
+                Err(match (there == node, locked) {
+                    (_, false) => LeaseError::Held { backing: shown, mountpoint, pid, node: there },
+                    (true, true) => LeaseError::Died { backing: shown, mountpoint },
+                    (false, true) => LeaseError::OtherNode { backing: shown, mountpoint, pid, node: there },
+                })
+            }
+        }
+    }
+
     /// Takes the lease of `backing` for `owner`. With `take_over`, also from another node.
     pub fn take(backing: &Path, owner: &Owner, take_over: bool) -> Result<Lease, LeaseError> {
         let shown = backing.display().to_string();
@@ -163,6 +202,25 @@ mod tests {
         assert!(refused.to_string().contains("process 1 on here"), "{refused}");
         drop(lease);
         assert!(!dir.path().join(".aimss").exists());
+    }
+
+    #[test]
+    fn a_moments_lease_leaves_nothing_and_waits_for_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(Lease::take_briefly(dir.path(), "here").expect("free"));
+        assert!(!dir.path().join(".aimss").exists());
+        let lease = Lease::take(dir.path(), &owner("here"), false).expect("free");
+        assert!(matches!(Lease::take_briefly(dir.path(), "here"), Err(LeaseError::Held { pid: 1, .. })));
+        drop(lease);
+        for (node, died) in [("here", true), ("far", false)] {
+            fs::create_dir(dir.path().join(".aimss")).expect("mkdir");
+            let text = serde_json::to_string(&owner(node)).expect("json");
+            fs::write(dir.path().join(".aimss/lease"), &text).expect("write");
+            let refused = Lease::take_briefly(dir.path(), "here").expect_err("named");
+            assert_eq!(matches!(refused, LeaseError::Died { .. }), died, "{refused}");
+            assert_eq!(fs::read_to_string(dir.path().join(".aimss/lease")).expect("kept"), text);
+            fs::remove_dir_all(dir.path().join(".aimss")).expect("ours");
+        }
     }
 
     #[test]

@@ -40,13 +40,7 @@ impl Ahead {
     }
 
     /// The batch from record `from` on, if it was read and fits into `bytes_max`; its bytes are then in `buffer`.
-    pub fn take(
-        &self,
-        group: &Arc<str>,
-        from: u64,
-        bytes_max: usize,
-        buffer: &mut Vec<u8>,
-    ) -> Option<Batch> {
+    pub fn take(&self, group: &Arc<str>, from: u64, bytes_max: usize, buffer: &mut Vec<u8>) -> Option<Batch> {
         let slot = self.0.lock().get(group)?.clone();
         let mut slot = slot.lock();
         slot.wanted = None;

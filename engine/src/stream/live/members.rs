@@ -48,7 +48,10 @@ pub struct Waiting {
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("group", &self.group).field("member", &self.member).finish_non_exhaustive()
+        f.debug_struct("Waiting")
+            .field("group", &self.group)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
     }
 }
 

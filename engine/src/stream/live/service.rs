@@ -107,8 +107,7 @@ impl Streams {
             tv_sec: longest.as_secs() as i64,
             tv_nsec: i64::from(longest.subsec_nanos()),
         };
-        let mut fds =
-            [PollFd::new(&self.watch, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.watch, PollFlags::IN), PollFd::new(&self.event, PollFlags::IN)];
         if poll(&mut fds, Some(&timeout)).is_ok() && !fds[1].revents().is_empty() {
             let _ = rustix::io::read(&self.event, &mut [0; 8]);
         }
@@ -158,7 +157,8 @@ impl Streams {
             self.full.wait(CHORES_EVERY);
             let chores_due = chores.elapsed() >= CHORES_EVERY;
             for stream in self.all() {
-                let result = stream.seal_full().and_then(|()| if chores_due { stream.trim() } else { Ok(()) });
+                let result =
+                    stream.seal_full().and_then(|()| if chores_due { stream.trim() } else { Ok(()) });
                 if let Err(e) = result {
                     log::warn!("stream {} can't be sealed or trimmed: {e}", stream.id);
                 }
@@ -179,7 +179,9 @@ impl Streams {
         let streams = self.all();
         let mut hot: u64 = streams.iter().map(|stream| stream.log.read().hot_bytes()).sum();
         while hot > self.limits.hot_bytes && !self.is_stopping() {
-            let Some(largest) = streams.iter().max_by_key(|stream| stream.log.read().hot_bytes()) else { return };
+            let Some(largest) = streams.iter().max_by_key(|stream| stream.log.read().hot_bytes()) else {
+                return;
+            };
             let before = largest.log.read().hot_bytes();
             if !largest.log.write().cool() {
                 return;

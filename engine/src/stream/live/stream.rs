@@ -17,6 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes indexed with the log borrowed once, so that readers get their turn.
 const INDEX_STEP_BYTES: u64 = 8 << 20;
+/// Rates are means over at least this long.
+const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// Where a group goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,48 +44,21 @@ pub struct View {
     pub mtime: SystemTime,
 }
 
-/// A group, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupStatus {
-    /// Its name.
-    pub name: String,
-    /// Every record before is done with.
-    pub committed: u64,
-    /// Records from there to the end.
-    pub lag: u64,
-    /// Open members.
-    pub members: usize,
-    /// What it counted.
-    pub counts: Counts,
-}
-
-/// A stream, for people.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Status {
+/// A stream at one moment, for [`Stream::inspect`].
+#[derive(Debug)]
+pub struct Moment<'a> {
     /// Its settings.
     pub settings: Settings,
-    /// Its log's directory.
-    pub directory: PathBuf,
-    /// First record that is retained.
-    pub first: Offset,
-    /// Behind the last.
-    pub end: Offset,
-    /// Bytes retained.
-    pub bytes: u64,
-    /// Bytes in memory.
-    pub memory_bytes: u64,
-    /// Sealed segments.
-    pub segments: usize,
-    /// Bytes that are no record (yet) at the end.
-    pub pending_bytes: u64,
-    /// Time of the last append.
-    pub last_time: Micros,
-    /// Records a second over the last seconds.
-    pub rate: f64,
+    /// Its log.
+    pub log: &'a Log,
+    /// Its groups.
+    pub groups: &'a BTreeMap<String, Group>,
     /// Handles that append.
     pub writers: u32,
-    /// Its groups.
-    pub groups: Vec<GroupStatus>,
+    /// Records appended a second, over the last seconds.
+    pub rate: f64,
+    /// Bytes in memory.
+    pub memory_bytes: u64,
 }
 
 /// See the module.
@@ -324,7 +299,10 @@ impl Stream {
             match log.set_tail_aside() {
                 Ok(0) => {}
                 Ok(bytes) => {
-                    log::warn!("{bytes} bytes at the end of stream {} are no record and were set aside", self.id);
+                    log::warn!(
+                        "{bytes} bytes at the end of stream {} are no record and were set aside",
+                        self.id
+                    );
                     self.uncopied.store(true, Ordering::Relaxed);
                 }
                 Err(e) => log::warn!("the torn tail of stream {} can't be set aside: {e}", self.id),
@@ -458,43 +436,27 @@ impl Stream {
         self.groups.lock().values().map(Group::committed).min().map(Offset)
     }
 
-    /// For people.
-    pub fn status(&self) -> Result<Status> {
+    /// Shows `look` the stream as it is now.
+    pub fn inspect<T>(&self, look: impl FnOnce(&Moment<'_>) -> T) -> T {
         self.index_news();
         let groups = self.groups.lock();
         let log = self.log.read();
-        let (first, begin) = log.first();
-        let (end, end_position) = log.end();
+        let end = log.end().0.0;
         let rate = {
             let mut rate = self.rate.lock();
             let age = rate.0.elapsed();
-            if age >= Duration::from_secs(1) {
-                *rate = (Instant::now(), end.0, (end.0 - rate.1) as f64 / age.as_secs_f64());
+            if age >= RATE_OVER {
+                *rate = (Instant::now(), end, (end - rate.1) as f64 / age.as_secs_f64());
             }
             rate.2
         };
-        Ok(Status {
+        look(&Moment {
             settings: self.settings.lock().clone(),
-            directory: self.directory.clone(),
-            first,
-            end,
-            bytes: log.end_of_bytes()?.0 - begin.0,
-            memory_bytes: log.hot_bytes() + log.active_bytes(),
-            segments: log.sealed_segments(),
-            pending_bytes: log.end_of_bytes()?.0 - end_position.0,
-            last_time: self.active_file.metadata()?.modified()?.into(),
-            rate,
+            log: &log,
+            groups: &groups,
             writers: self.writers(),
-            groups: groups
-                .values()
-                .map(|group| GroupStatus {
-                    name: group.name().into(),
-                    committed: group.committed(),
-                    lag: end.0.saturating_sub(group.committed()),
-                    members: group.members(),
-                    counts: group.counts(),
-                })
-                .collect(),
+            rate,
+            memory_bytes: log.hot_bytes() + log.active_bytes(),
         })
     }
 

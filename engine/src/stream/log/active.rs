@@ -10,6 +10,7 @@ use super::LogConfig;
 use super::index::Index;
 use super::marks::{self, Mark};
 use super::names::Name;
+use super::recover::Begin;
 use crate::stream::segment::{read_there, sync_directory};
 use crate::stream::{Error, Framing, FramingError, Micros, Result, Splitter};
 use crc32c::{crc32c, crc32c_append};
@@ -20,6 +21,9 @@ use std::sync::Arc;
 
 /// Bytes read at a time while indexing: what a second-level cache holds, so that checksums find them there.
 const CHUNK_BYTES: u64 = 1 << 20;
+
+/// An empty file, to stand for one that is missing and may not be made.
+const NOTHING: &str = "/dev/null";
 
 /// See the module.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(super) struct Active {
     /// Time of the last record; the next is not before it.
     last_time: u64,
     chunk: Vec<u8>,
+    /// Everything that would change a file is refused.
+    read_only: bool,
 }
 
 impl Active {
@@ -56,7 +62,7 @@ impl Active {
     pub fn open(
         (directory, aside): (&Path, &Path),
         config: &LogConfig,
-        (offset, position, skip): (u64, u64, u64),
+        (offset, position, skip): Begin,
         last_time: u64,
     ) -> Result<Active> {
         let name = Name::Active { offset, position, skip };
@@ -66,15 +72,64 @@ impl Active {
             File::create(&path)?.sync_all()?;
             sync_directory(directory)?;
         }
-        let file = Arc::new(File::open(&path)?);
+        let file = File::open(&path)?;
         let changed = Micros::from(file.metadata()?.modified()?).0;
-        let mut active = Active {
+        let mut active = Active::of(directory, aside, config, (offset, position, skip), file);
+        active.last_time = last_time;
+        match config.framing {
+            Framing::Write => {
+                if !active.index_marked(marks::read_and_mend(directory)?)? {
+                    // The next records get these offsets, so the marks from here on must go.
+                    marks::rewrite(directory, &active.index)?;
+                }
+            }
+            _ => active.index_new_bytes(changed).map(drop)?,
+        }
+        if !new {
+            // Whatever was trimmed since was not later than this: times don't go back behind it either.
+            active.last_time = active.last_time.max(changed);
+        }
+        Ok(active)
+    }
+
+    /// The same without changing anything, then or later. The `file` has the name that says `named`, which
+    /// may be less than is sealed by now; it is indexed from `begin` on. Nothing is there if there is none.
+    pub fn open_read_only(
+        directory: &Path,
+        config: &LogConfig,
+        file: Option<(Begin, File)>,
+        begin: Begin,
+    ) -> Result<Active> {
+        let (named, file) = match file {
+            Some((named, file)) => (named, file),
+            None => (begin, File::open(NOTHING)?),
+        };
+        let changed = Micros::from(file.metadata()?.modified()?).0;
+        let mut active = Active::of(directory, directory, config, begin, file);
+        active.name = Name::Active { offset: named.0, position: named.1, skip: named.2 };
+        match config.framing {
+            Framing::Write => active.index_marked(marks::read(directory)?).map(drop)?,
+            _ => active.index_new_bytes(changed).map(drop)?,
+        }
+        active.read_only = true;
+        Ok(active)
+    }
+
+    /// Nothing is indexed yet.
+    fn of(
+        directory: &Path,
+        aside: &Path,
+        config: &LogConfig,
+        (offset, position, skip): Begin,
+        file: File,
+    ) -> Active {
+        Active {
             directory: directory.into(),
             aside: aside.into(),
             framing: config.framing,
             bytes_max: config.segment_bytes,
-            name,
-            file,
+            name: Name::Active { offset, position, skip },
+            file: Arc::new(file),
             writer: None,
             marks: None,
             begin: position,
@@ -85,18 +140,15 @@ impl Active {
             seen: skip,
             refused: None,
             cut: None,
-            last_time,
+            last_time: 0,
             chunk: Vec::new(),
-        };
-        match config.framing {
-            Framing::Write => active.index_marked()?,
-            _ => active.index_new_bytes(changed).map(drop)?,
+            read_only: false,
         }
-        if !new {
-            // Whatever was trimmed since was not later than this: times don't go back behind it either.
-            active.last_time = active.last_time.max(changed);
-        }
-        Ok(active)
+    }
+
+    /// Refuses changes of a log that was opened for reading only.
+    pub fn changeable(&self) -> Result<()> {
+        if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -152,6 +204,7 @@ impl Active {
 
     /// The same, of at most so many bytes.
     pub fn index_some(&mut self, now: u64, bytes_max: u64) -> Result<u64> {
+        self.changeable()?;
         let before = self.index.end_offset();
         if self.framing == Framing::Write || self.refused.is_some() {
             return Ok(0);
@@ -200,10 +253,11 @@ impl Active {
     }
 
     /// Enters the records that have marks. Where marks are missing between two others, their records are
-    /// entered with checksums that their bytes don't have: they are lost, but keep their offsets.
-    fn index_marked(&mut self) -> Result<()> {
+    /// entered with checksums that their bytes don't have: they are lost, but keep their offsets. False if
+    /// there are marks of records that are not there.
+    fn index_marked(&mut self, marks: Vec<Mark>) -> Result<bool> {
         let end = self.file.metadata()?.len();
-        for mark in marks::read(&self.directory)? {
+        for mark in marks {
             let (offset, position) = (self.index.end_offset(), self.index.end_position());
             if mark.offset < offset || mark.position < position {
                 continue;
@@ -211,13 +265,12 @@ impl Active {
             let (records, bytes) = (mark.offset - offset, mark.position - position);
             let there = self.file_at(mark.position) + u64::from(mark.length) <= end;
             if !there || records > bytes || (records == 0 && bytes > 0) {
-                // The next records get these offsets, so the marks from here on must go.
-                return Ok(marks::rewrite(&self.directory, &self.index)?);
+                return Ok(false);
             }
             self.enter_lost(records, bytes, mark.time)?;
             self.push(mark.length, mark.crc, mark.time);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn enter_lost(&mut self, records: u64, bytes: u64, time: u64) -> Result<()> {
@@ -232,6 +285,7 @@ impl Active {
 
     /// See [`super::Log::append`]; returns the record's offset.
     pub fn append(&mut self, record: &[u8], now: u64) -> Result<u64> {
+        self.changeable()?;
         self.framing.check_record(record, self.bytes_max)?;
         self.index_new_bytes(now)?;
         if self.pending_bytes()? > 0 {
@@ -283,6 +337,7 @@ impl Active {
 
     /// See [`super::Log::set_tail_aside`].
     pub fn set_tail_aside(&mut self) -> Result<u64> {
+        self.changeable()?;
         let position = self.index.end_position();
         let (from, bytes) = (self.file_at(position), self.pending_bytes()?);
         if bytes > 0 {

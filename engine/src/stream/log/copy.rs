@@ -64,6 +64,7 @@ impl Log {
     /// Where the copy in the log's directory has to get to.
     pub fn news(&mut self) -> Result<News> {
         let active = &mut self.active;
+        active.changeable()?;
         let index = &active.index;
         let file_at = active.file_at(index.position);
         let length = active.file.metadata()?.len();
@@ -84,13 +85,14 @@ impl Log {
 impl Copied {
     /// The copy in `directory` of the log that was just opened there; made if it is missing.
     pub fn open(log: &Log) -> Result<Copied> {
+        log.active.changeable()?;
         let directory = log.directory.clone();
         let index = &log.active.index;
         let begin = newest(&directory)?.unwrap_or((index.offset, index.position, 0));
         let path = path_of(&directory, begin);
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let end = begin.1 + length_of(&path)?.saturating_sub(begin.2);
-        let marked = marks::read(&directory)?.last().map_or(0, |mark| mark.offset + 1);
+        let marked = marks::read_and_mend(&directory)?.last().map_or(0, |mark| mark.offset + 1);
         Ok(Copied { directory, begin, file, end, marked })
     }
 

@@ -94,17 +94,29 @@ pub(super) fn add_all(file: &mut File, marks: &[Mark]) -> io::Result<()> {
     file.write_all(&encoded)
 }
 
-/// The marks that are good and in order. A torn one at the end is cut off, so that the next begins where one
-/// does.
+/// The marks that are good and in order.
 pub(super) fn read(directory: &Path) -> io::Result<Vec<Mark>> {
-    let bytes = match fs::read(directory.join(MARKS)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read?,
-    };
+    Ok(good(&read_bytes(directory)?))
+}
+
+/// The same. A torn one at the end is cut off, so that the next begins where one does.
+pub(super) fn read_and_mend(directory: &Path) -> io::Result<Vec<Mark>> {
+    let bytes = read_bytes(directory)?;
     let torn = bytes.len() % MARK_BYTES;
     if torn > 0 {
         open(directory)?.set_len((bytes.len() - torn) as u64)?;
     }
+    Ok(good(&bytes))
+}
+
+fn read_bytes(directory: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(directory.join(MARKS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
+fn good(bytes: &[u8]) -> Vec<Mark> {
     let mut marks: Vec<Mark> = Vec::new();
     for mark in bytes.chunks_exact(MARK_BYTES).filter_map(Mark::decode) {
         let behind = |last: &Mark| {
@@ -114,7 +126,7 @@ pub(super) fn read(directory: &Path) -> io::Result<Vec<Mark>> {
             marks.push(mark);
         }
     }
-    Ok(marks)
+    marks
 }
 
 /// Replaces all marks by those of `index`.

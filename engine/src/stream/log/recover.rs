@@ -8,6 +8,8 @@
 //!    says less than is sealed: it gets the right one. A new active file that was just made has an old one
 //!    beside it, in which nothing is left: that is removed.
 //! 4. The active file is indexed. What is no whole record at its end stays, for whoever may go on writing it.
+//!
+//! All is looked at before anything is changed; `read_only` takes the first part alone.
 
 use super::active::{Active, length_of};
 use super::cache::Cache;
@@ -21,8 +23,29 @@ use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Ending of a segment that can't be read and whose records the active file has.
+const DAMAGED: &str = "damaged";
+
 /// Offset, position, skip: what an active file's name says.
 pub(super) type Begin = (u64, u64, u64);
+
+/// What is in a log's directories, and what has to be changed there before anybody appends.
+pub(super) struct Found {
+    pub sealed: Vec<Sealed>,
+    /// Header of the last segment, if it can be read.
+    pub last: Option<Header>,
+    /// The active file that is in use, as its name says.
+    pub active: Option<Begin>,
+    /// What its name should say; of a new one if there is none, or if nothing in it is needed.
+    pub begin: Begin,
+    changes: Vec<Change>,
+}
+
+/// Something that a crash left undone; paths are whole.
+enum Change {
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
 
 impl Log {
     /// Opens the log in `directory`, which is made if it is missing.
@@ -40,32 +63,69 @@ impl Log {
         if directory != active_directory {
             copy::fetch(directory, active_directory)?;
         }
-        let (mut sealed, mut actives) = (Vec::new(), Vec::new());
-        for (name, file) in names::list(directory)? {
-            match name {
-                Name::Unfinished => fs::remove_file(directory.join(file))?,
-                Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file }),
-                Name::Active { .. } | Name::Torn { .. } => {}
-            }
-        }
-        for (name, _) in names::list(active_directory)? {
-            if let Name::Active { offset, position, skip } = name {
-                actives.push((offset, position, skip));
-            }
-        }
-        let chosen = choose(active_directory, &mut actives)?;
-        let last = last_sealed(directory, &mut sealed, chosen)?;
-        if let Some(header) = &last
-            && header.framing != config.framing
-        {
-            return Err(Error::FramingDiffers { has: header.framing, wanted: config.framing });
-        }
-        let begin = settle(active_directory, chosen, last.as_ref())?;
-        drop_misplaced(&mut sealed, begin);
-        let last_time = last.map_or(0, |header| header.last_time);
+        let found = find(directory, active_directory, &config)?;
+        put_right(&found.changes, active_directory)?;
+        let (sealed, begin) = (found.sealed, found.begin);
+        let last_time = found.last.map_or(0, |header| header.last_time);
         let active = Active::open((active_directory, directory), &config, begin, last_time)?;
-        Ok(Log { directory: directory.into(), config, sealed, hot: Hot::default(), active, cache: Cache::default() })
+        Ok(Log {
+            directory: directory.into(),
+            config,
+            sealed,
+            hot: Hot::default(),
+            active,
+            cache: Cache::default(),
+        })
     }
+}
+
+/// Looks, and changes nothing.
+pub(super) fn find(directory: &Path, active_directory: &Path, config: &LogConfig) -> Result<Found> {
+    let (mut sealed, mut actives, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, file) in names::list(directory)? {
+        match name {
+            Name::Unfinished => changes.push(Change::Remove(directory.join(file))),
+            Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file }),
+            Name::Active { .. } | Name::Torn { .. } => {}
+        }
+    }
+    for (name, _) in names::list(active_directory)? {
+        if let Name::Active { offset, position, skip } = name {
+            actives.push((offset, position, skip));
+        }
+    }
+    let chosen = choose(active_directory, &actives, &mut changes)?;
+    let last = last_sealed(directory, &mut sealed, chosen, &mut changes)?;
+    if let Some(header) = &last
+        && header.framing != config.framing
+    {
+        return Err(Error::FramingDiffers { has: header.framing, wanted: config.framing });
+    }
+    let (active, begin) = settle(active_directory, chosen, last.as_ref(), &mut changes)?;
+    drop_misplaced(&mut sealed, begin);
+    Ok(Found { sealed, last, active, begin, changes })
+}
+
+/// Does what was left undone.
+fn put_right(changes: &[Change], active_directory: &Path) -> Result<()> {
+    for change in changes {
+        match change {
+            Change::Remove(path) => fs::remove_file(path)?,
+            Change::Rename(from, to) => {
+                if to.extension().is_some_and(|ending| ending == DAMAGED) {
+                    let name = from.file_name().unwrap_or_default().to_string_lossy();
+                    log::warn!(
+                        "{name} can't be read and is put out of the way: it has a name ending in .damaged now"
+                    );
+                }
+                fs::rename(from, to)?;
+            }
+        }
+    }
+    if changes.iter().any(|change| matches!(change, Change::Rename(..))) {
+        sync_directory(active_directory)?;
+    }
+    Ok(())
 }
 
 /// Forgets segments that don't begin before the one behind them, or the active file, does. Nobody here makes
@@ -100,10 +160,10 @@ pub(super) fn path_of(directory: &Path, (offset, position, skip): Begin) -> Path
     directory.join(Name::Active { offset, position, skip }.text())
 }
 
-/// The active file that is in use. Others without anything in them are removed.
-fn choose(directory: &Path, actives: &mut [Begin]) -> Result<Option<Begin>> {
+/// The active file that is in use. Others without anything in them are to go.
+fn choose(directory: &Path, actives: &[Begin], changes: &mut Vec<Change>) -> Result<Option<Begin>> {
     let mut lengths = Vec::with_capacity(actives.len());
-    for begin in actives.iter() {
+    for begin in actives {
         lengths.push((*begin, length_of(&path_of(directory, *begin))? > begin.2));
     }
     // The last in the stream; of two for the same place the one with something in it, or the new one.
@@ -111,14 +171,19 @@ fn choose(directory: &Path, actives: &mut [Begin]) -> Result<Option<Begin>> {
     let chosen = lengths.pop();
     for (begin, used) in lengths {
         if !used {
-            fs::remove_file(path_of(directory, begin))?;
+            changes.push(Change::Remove(path_of(directory, begin)));
         }
     }
     Ok(chosen.map(|(begin, _)| begin))
 }
 
 /// The header of the last segment, if it can be read.
-fn last_sealed(directory: &Path, sealed: &mut Vec<Sealed>, active: Option<Begin>) -> Result<Option<Header>> {
+fn last_sealed(
+    directory: &Path,
+    sealed: &mut Vec<Sealed>,
+    active: Option<Begin>,
+    changes: &mut Vec<Change>,
+) -> Result<Option<Header>> {
     while let Some(last) = sealed.last() {
         let path = directory.join(&last.name);
         match Segment::open(&path) {
@@ -134,41 +199,40 @@ fn last_sealed(directory: &Path, sealed: &mut Vec<Sealed>, active: Option<Begin>
         if active.is_some_and(|(offset, ..)| offset > last.offset) {
             return Ok(None);
         }
-        let mut aside = path.clone().into_os_string();
-        aside.push(".damaged");
-        log::warn!(
-            "{} can't be read and is put out of the way: it has a name ending in .damaged now",
-            last.name
-        );
-        fs::rename(&path, aside)?;
+        let aside = directory.join(format!("{}.{DAMAGED}", last.name));
+        changes.push(Change::Rename(path, aside));
         sealed.pop();
     }
     Ok(None)
 }
 
-/// Where the active file begins, after it got the right name.
-fn settle(directory: &Path, active: Option<Begin>, last: Option<&Header>) -> Result<Begin> {
+/// The active file if something in it is needed, and where the active records begin.
+fn settle(
+    directory: &Path,
+    active: Option<Begin>,
+    last: Option<&Header>,
+    changes: &mut Vec<Change>,
+) -> Result<(Option<Begin>, Begin)> {
     let sealed = last.map_or((0, 0), |header| (header.end_offset(), header.end_position()));
     let fresh = (sealed.0, sealed.1, 0);
-    let Some(active) = active else { return Ok(fresh) };
+    let Some(active) = active else { return Ok((None, fresh)) };
     let (offset, position, skip) = active;
     if offset >= sealed.0 {
-        return Ok(active);
+        return Ok((Some(active), active));
     }
     let path = path_of(directory, active);
     let length = length_of(&path)?;
     // A position that is ahead although the offset is behind can't be right, and has no byte in the file.
     let right = (sealed.0, sealed.1, sealed.1.checked_sub(position).map_or(u64::MAX, |bytes| skip + bytes));
     if right.2 <= length {
-        fs::rename(path, path_of(directory, right))?;
-        sync_directory(directory)?;
-        return Ok(right);
+        changes.push(Change::Rename(path, path_of(directory, right)));
+        return Ok((Some(active), right));
     }
     // The file has less than was sealed of it: nothing in it is needed, but it is not what we left.
     if length > skip {
-        fs::rename(path, directory.join(Name::Torn { position }.text()))?;
+        changes.push(Change::Rename(path, directory.join(Name::Torn { position }.text())));
     } else {
-        fs::remove_file(path)?;
+        changes.push(Change::Remove(path));
     }
-    Ok(fresh)
+    Ok((None, fresh))
 }

@@ -43,6 +43,7 @@ impl Log {
         now: Micros,
         acknowledged: Option<Offset>,
     ) -> Result<Trimmed> {
+        self.active.changeable()?;
         let end = self.active.index.end_position();
         let oldest = retention.age.map(|age| now.before(age).0);
         let mut count = 0;
@@ -85,6 +86,7 @@ impl Log {
     }
 
     fn remove_first(&mut self, count: usize) -> Result<Trimmed> {
+        self.active.changeable()?;
         let mut trimmed = Trimmed::default();
         for _ in 0..count {
             let (begin, next) = (self.begin_of(0), self.begin_of(1));

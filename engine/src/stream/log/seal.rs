@@ -68,9 +68,9 @@ impl Piece {
 }
 
 impl Log {
-    /// Whether the active records come to a whole segment.
+    /// Whether the active records come to a whole segment; never of a log that was opened for reading only.
     pub fn is_full(&self) -> bool {
-        self.active_bytes() >= self.config.segment_bytes
+        self.active_bytes() >= self.config.segment_bytes && self.active.changeable().is_ok()
     }
 
     /// The next piece to be sealed, once the active records come to a whole segment.
@@ -94,6 +94,7 @@ impl Log {
 
     /// Takes over a piece that was written. Pieces are taken over in their order.
     pub fn install(&mut self, written: &Written) -> Result<()> {
+        self.active.changeable()?;
         let header = &written.header;
         let index = &self.active.index;
         if (header.offset, header.position) != (index.offset, index.position) {
@@ -109,6 +110,7 @@ impl Log {
     /// Seals whole segments while there are any, and returns how many that were. The active file is kept, for
     /// whoever appends to it.
     pub fn seal_full(&mut self) -> Result<usize> {
+        self.active.changeable()?;
         let mut sealed = 0;
         while let Some(piece) = self.full_piece() {
             self.install(&piece.write()?)?;

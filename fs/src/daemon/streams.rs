@@ -1,0 +1,153 @@
+//! What `aimss stream` asks of a daemon.
+
+use super::Daemon;
+use crate::control::protocol::Reply;
+use crate::control::stream::{GroupInfo, SeekTo, StreamInfo, StreamRequest};
+use crate::streams::error;
+use aimss_engine::engine::New;
+use aimss_engine::stream::group;
+use aimss_engine::stream::live::{Start, Stream};
+use aimss_engine::stream::{Micros, Offset, Settings};
+use aimss_engine::{Error, Ino, Kind};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Permissions of a stream made by command: as a file made by a shell.
+const MODE: u32 = 0o644;
+
+type Answer<T> = Result<T, String>;
+
+impl Daemon {
+    /// What is asked of streams.
+    pub fn stream(&self, request: StreamRequest) -> Reply {
+        let answer = match request {
+            StreamRequest::List => return Reply::Streams(self.list_streams()),
+            StreamRequest::Create { path, settings } => self.create_stream(&path, &settings),
+            StreamRequest::Settings { path, settings } => self.with(&path, |stream| {
+                let mut all = Ok(());
+                let changed = stream.change_settings(|now| {
+                    all = settings.iter().try_for_each(|(key, value)| now.set(key, value));
+                });
+                all.and(changed).map_err(|e| e.to_string())
+            }),
+            StreamRequest::Flush { path } => {
+                self.with(&path, |stream| stream.sync().map_err(|e| format!("it can't be made durable: {e}")))
+            }
+            StreamRequest::Seek { path, group, to } => self.with(&path, |stream| {
+                if !group::is_name(&group) {
+                    return Err(format!("'{group}' can't be a group's name"));
+                }
+                let to = match to {
+                    SeekTo::Earliest => Start::Earliest,
+                    SeekTo::Latest => Start::Latest,
+                    SeekTo::Offset(offset) => Start::Offset(Offset(offset)),
+                    SeekTo::Time(time) => Start::Time(Micros(time)),
+                };
+                stream.seek(&group, to).map(drop).map_err(|e| e.to_string())
+            }),
+            StreamRequest::Trim { path, before } => self.with(&path, |stream| {
+                stream.trim_before(Offset(before)).map(drop).map_err(|e| e.to_string())
+            }),
+            StreamRequest::RemoveGroup { path, group } => self.with(&path, |stream| {
+                if stream.inspect(|now| now.groups.get(&group).is_some_and(|group| group.members() > 0)) {
+                    return Err(format!("group {group} has members; end them first"));
+                }
+                match stream.remove_group(&group) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(format!("there is no group {group}")),
+                    Err(e) => Err(e.to_string()),
+                }
+            }),
+        };
+        match answer {
+            Ok(info) => Reply::Stream(Box::new(info)),
+            Err(sentence) => Reply::Error(sentence),
+        }
+    }
+
+    /// Does something to the stream at `path`, and tells what it is then.
+    fn with(&self, path: &Path, run: impl FnOnce(&Arc<Stream>) -> Answer<()>) -> Answer<StreamInfo> {
+        let named = |e: String| format!("{}: {e}", path.display());
+        let ino = self.resolve(path).map_err(|e| named(e.to_string()))?;
+        let stream = self.streams.of_inode(ino).ok_or_else(|| named("it is not a stream".into()))?;
+        run(&stream).map_err(named)?;
+        info(path, &stream).map_err(named)
+    }
+
+    fn create_stream(&self, path: &Path, settings: &[(String, String)]) -> Answer<StreamInfo> {
+        let named = |e: String| format!("{}: {e}", path.display());
+        let mut wanted = Settings::default();
+        for (key, value) in settings {
+            wanted.set(key, value).map_err(|e| named(e.to_string()))?;
+        }
+        wanted.log.check().map_err(|e| named(e.to_string()))?;
+        let name = path.file_name().ok_or_else(|| named("it has no name".into()))?;
+        let parent = self
+            .resolve(path.parent().unwrap_or(Path::new("")))
+            .map_err(|e| named(format!("its directory: {e}")))?;
+        let new =
+            New { kind: Kind::File, mode: MODE, uid: 0, gid: 0, rdev: 0, target: None, xattrs: Vec::new() };
+        let found = self.engine.make(parent, name.as_bytes(), &new).map_err(|e| match e {
+            Error::Exists => named("there is such a name already; settings are given to new streams".into()),
+            e => named(e.to_string()),
+        })?;
+        let made = self.streams.make(found.ino, &wanted);
+        self.engine.forget(found.ino, 1);
+        match made {
+            Ok(stream) => info(path, &stream).map_err(named),
+            Err(e) => {
+                let _ = self.engine.unlink(parent, name.as_bytes());
+                Err(named(e.to_string()))
+            }
+        }
+    }
+
+    /// All streams, by walking the tree as far as it has markers; those in it alone are opened.
+    fn list_streams(&self) -> Vec<StreamInfo> {
+        let mut found = Vec::new();
+        let mut directories = vec![(Ino::ROOT, PathBuf::new())];
+        while let Some((dir, path)) = directories.pop() {
+            if self.engine.load_directory(dir).is_err() {
+                continue;
+            }
+            let mut entries = Vec::new();
+            let listed = self.engine.read_directory(dir, 0, |entry| {
+                entries.push((entry.name.clone(), entry.kind));
+                true
+            });
+            if listed.is_err() {
+                continue;
+            }
+            for (name, kind) in entries {
+                let path = path.join(OsStr::from_bytes(&name));
+                let Ok(ino) = self.engine.resolve(dir, &name) else { continue };
+                if kind == Kind::Directory {
+                    directories.push((ino, path));
+                } else if kind == Kind::File
+                    && let Some(stream) = self.streams.of_inode(ino)
+                    && let Ok(info) = info(&path, &stream)
+                {
+                    found.push(info);
+                }
+            }
+        }
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found
+    }
+}
+
+fn info(path: &Path, stream: &Stream) -> Answer<StreamInfo> {
+    stream.inspect(|now| {
+        let mut info = StreamInfo::of(path, &now.settings, now.log).map_err(|e| error(e).to_string())?;
+        info.records_per_second = now.rate;
+        info.writers = u64::from(now.writers);
+        info.groups = now
+            .groups
+            .values()
+            .map(|group| GroupInfo::of(group, info.first_offset, info.end_offset))
+            .collect();
+        Ok(info)
+    })
+}
