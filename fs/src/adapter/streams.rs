@@ -24,6 +24,10 @@ const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 const MEMBER: FopenFlags =
     FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NONSEEKABLE).union(FopenFlags::FOPEN_STREAM);
 
+/// The most that a member gets by one request. A larger read(2) comes in several requests, and the kernel goes on while
+/// they are filled: the next one would acknowledge this batch, or wait, before the application has it.
+const MEMBER_BYTES_MAX: u32 = super::REQUEST_BYTES - 1;
+
 /// Backing ids of active files, and how many handles use each.
 #[derive(Debug, Default)]
 pub(super) struct AppenderIds(Mutex<HashMap<Ino, (Arc<BackingId>, u64)>>);
@@ -227,7 +231,7 @@ impl Adapter {
                     Ok(bytes) => reply.data(bytes),
                     Err(refusal) => reply.error(refused(&refusal)),
                 });
-                let question = Waiting { group, member, bytes_max: size as usize, thread: req.pid(), answer };
+                let question = Waiting { group, member, bytes_max: size.min(MEMBER_BYTES_MAX) as usize, thread: req.pid(), answer };
                 stream.read_group(question, at_end);
             }
         }

@@ -78,7 +78,6 @@ impl Stream {
             group.acknowledge(question.member);
         }
         self.offsets_changed();
-        let Err(question) = self.try_answer(question) else { return };
         // Nobody may have looked since the last append.
         self.index_news();
         let Err(question) = self.try_answer(question) else { return };
