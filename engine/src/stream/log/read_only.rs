@@ -62,7 +62,8 @@ fn look(directory: &Path, config: LogConfig) -> Result<(Log, bool)> {
         Some(named) => Some((named, File::open(path_of(directory, named))?)),
         None => None,
     };
-    let active = Active::open_read_only(directory, &config, file, found.begin)?;
+    let last_time = found.last.map_or(0, |header| header.last_time);
+    let active = Active::open_read_only(directory, &config, file, found.begin, last_time)?;
     let marked = config.framing != Framing::Write || active.pending_bytes()? == 0;
     let sealed = found.sealed;
     let log = Log { directory: directory.into(), config, sealed, active, cache: Cache::default() };
