@@ -110,7 +110,7 @@ impl Place {
 }
 
 fn lines(range: std::ops::Range<u64>) -> String {
-    range.map(|i| format!("line {i:04}\n")).collect()
+    range.map(|i| format!("line {i:04}\n")).collect::<Vec<_>>().concat()
 }
 
 #[test]
