@@ -169,8 +169,8 @@ fn what_would_change_it_is_refused() {
     assert_eq!(snapshot(scratch.path()), before);
 }
 
-/// A daemon's side: the active file is elsewhere, its copy follows, segments are sealed, the front is trimmed.
-/// Whatever moment it is opened in, the log is one run of the records that were appended.
+/// A daemon's side: the active file is elsewhere, its copy follows, segments are sealed, the front is
+/// trimmed. Whatever moment it is opened in, the log is one run of the records that were appended.
 #[test]
 fn it_is_a_log_while_another_process_writes_it() {
     for framing in [Framing::Line, Framing::Write] {

@@ -1,5 +1,5 @@
-//! `aimss stream` on a backing directory that is not mounted: a stream that the engine makes here is listed, read,
-//! exported, verified, trimmed and removed by the binary.
+//! `aimss stream` on a backing directory that is not mounted: a stream that the engine makes here is listed,
+//! read, exported, verified, trimmed and removed by the binary.
 
 mod support;
 
@@ -21,8 +21,8 @@ use tempfile::TempDir;
 const NOON: u64 = 1_763_985_600_000_000;
 const ID: StreamId = StreamId(0xabc);
 
-/// A backing `b` with the stream `b/d/events`: 100 lines, one a second from noon on, of 10 bytes; ten segments of ten
-/// lines, the last five lines not sealed.
+/// A backing `b` with the stream `b/d/events`: 100 lines, one a second from noon on, of 10 bytes; ten
+/// segments of ten lines, the last five lines not sealed.
 struct Place(TempDir);
 
 impl Place {

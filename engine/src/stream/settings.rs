@@ -117,8 +117,8 @@ impl Settings {
         pairs
     }
 
-    /// Changes the setting `key` to `value`, both as [`Settings::pairs`] has them; an empty value takes a limit away.
-    /// Keys that are not known are passed over.
+    /// Changes the setting `key` to `value`, both as [`Settings::pairs`] has them; an empty value takes a
+    /// limit away. Keys that are not known are passed over.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let number = || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
         let limit = || if value.is_empty() { Ok(None) } else { number().map(Some) };

@@ -1,8 +1,8 @@
 //! `aimss stream ls`: the streams of a mount, or of a backing directory.
 //!
-//! Without a mount the logs say where their streams were last (a log's settings have the path). Where that is not so
-//! any more, because somebody moved names, the tree is walked for names of streams. A log that no name leads to is
-//! listed without one.
+//! Without a mount the logs say where their streams were last (a log's settings have the path). Where that is
+//! not so any more, because somebody moved names, the tree is walked for names of streams. A log that no name
+//! leads to is listed without one.
 
 use super::opened;
 use super::place::{self, STREAMS};
