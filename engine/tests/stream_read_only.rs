@@ -104,6 +104,21 @@ fn a_seal_that_was_interrupted_is_taken_into_account() {
 }
 
 #[test]
+fn times_are_those_of_any_other_opening() {
+    let scratch = scratch();
+    let late = Micros(Micros::now().0 + 3_600_000_000);
+    let mut log = Log::open(scratch.path(), config(Framing::Line)).expect("an empty directory");
+    log.append(b"sealed\n", late).expect("room");
+    log.seal(late).expect("room");
+    // The clock was set back: the file's time is before that of the last sealed record.
+    log.append(b"active\n", late).expect("room");
+    drop(log);
+    let log = Log::open_read_only(scratch.path(), config(Framing::Line)).expect("a log");
+    let numbers = log.statistics().expect("numbers");
+    assert_eq!((numbers.first_time, numbers.last_time), (Some(late), Some(late)));
+}
+
+#[test]
 fn a_missing_active_file_is_an_empty_one() {
     let scratch = scratch();
     let mut log = filled(scratch.path(), Framing::Line, 20);
@@ -154,8 +169,8 @@ fn what_would_change_it_is_refused() {
     assert_eq!(snapshot(scratch.path()), before);
 }
 
-/// A daemon's side: the active file is elsewhere, its copy follows, segments are sealed, the front is trimmed.
-/// Whatever moment it is opened in, the log is one run of the records that were appended.
+/// A daemon's side: the active file is elsewhere, its copy follows, segments are sealed, the front is
+/// trimmed. Whatever moment it is opened in, the log is one run of the records that were appended.
 #[test]
 fn it_is_a_log_while_another_process_writes_it() {
     for framing in [Framing::Line, Framing::Write] {

@@ -1,5 +1,5 @@
-//! Points in time as people write them: `2026-11-24T12:00:00Z` (RFC 3339, also with an offset or a fraction), seconds
-//! since 1970, or an age such as `-5m`. Inside, microseconds since 1970. Leap seconds are not known.
+//! Points in time as people write them: `2026-11-24T12:00:00Z` (RFC 3339, also with an offset or a fraction),
+//! seconds since 1970, or an age such as `-5m`. Inside, microseconds since 1970. Leap seconds are not known.
 
 use crate::duration;
 use aimss_engine::stream::Micros;
@@ -82,8 +82,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Years count from March, so that the leap day is a year's last; 719468 days lie between March 1st of year 0 and
-/// 1970.
+/// Years count from March, so that the leap day is a year's last; 719468 days lie between March 1st of year 0
+/// and 1970.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;

@@ -74,7 +74,8 @@ pub enum Error {
         /// The next byte that may be read.
         until: Position,
     },
-    /// The log was opened for reading only: open it with [`Log::open`](super::Log::open). Nothing was changed.
+    /// The log was opened for reading only: open it with [`Log::open`](super::Log::open). Nothing was
+    /// changed.
     #[error("the log was opened for reading only")]
     ReadOnly,
     /// A file of the log could not be read or written.

@@ -117,8 +117,8 @@ impl Settings {
         pairs
     }
 
-    /// Changes the setting `key` to `value`, both as [`Settings::pairs`] has them; an empty value takes a limit away.
-    /// Keys that are not known are passed over.
+    /// Changes the setting `key` to `value`, both as [`Settings::pairs`] has them; an empty value takes a
+    /// limit away. Keys that are not known are passed over.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let number = || value.parse::<u64>().map_err(|_| Error::Settings("a stream's setting is no number"));
         let limit = || if value.is_empty() { Ok(None) } else { number().map(Some) };
@@ -137,11 +137,9 @@ impl Settings {
 
     /// Writes them into a log's directory, durably.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let mut text = format!("{HEAD}\n");
-        for (key, value) in self.pairs() {
-            text.push_str(&format!("{key} = {value}\n"));
-        }
-        text.push_str(&format!("path = {}\n", self.path.replace('\n', " ")));
+        let lines: Vec<String> =
+            self.pairs().iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let text = format!("{HEAD}\n{}path = {}\n", lines.concat(), self.path.replace('\n', " "));
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = fs::File::create(&beside)?;
         file.write_all(text.as_bytes())?;

@@ -1,6 +1,6 @@
-//! Streams over the control socket: what is asked of them, and what they are in numbers. `aimss stream ls --json`
-//! prints [`StreamInfo`], so it is a stable schema like that of `status`: fields are added, never renamed. All sizes
-//! are bytes, all spans seconds, all times microseconds since 1970.
+//! Streams over the control socket: what is asked of them, and what they are in numbers. `aimss stream ls
+//! --json` prints [`StreamInfo`], so it is a stable schema like that of `status`: fields are added, never
+//! renamed. All sizes are bytes, all spans seconds, all times microseconds since 1970.
 
 use aimss_engine::stream::group::Group;
 use aimss_engine::stream::{Log, Micros, Settings};
@@ -15,8 +15,8 @@ pub enum StreamRequest {
     Create {
         /// Its name.
         path: PathBuf,
-        /// Keys and values as [`Settings::pairs`] has them and [`Settings::set`] takes them; what is left out is as in
-        /// `Settings::default()`.
+        /// Keys and values as [`Settings::pairs`] has them and [`Settings::set`] takes them; what is left out
+        /// is as in `Settings::default()`.
         settings: Vec<(String, String)>,
     },
     /// Change retention and ack timeout. Answered by `Reply::Stream`.
@@ -26,7 +26,8 @@ pub enum StreamRequest {
         /// As above, only what changes; an empty value takes a limit away.
         settings: Vec<(String, String)>,
     },
-    /// Make the log's directory on the backing complete, as of now, and durable. The answer, `Reply::Stream`, names it.
+    /// Make the log's directory on the backing complete, as of now, and durable. The answer, `Reply::Stream`,
+    /// names it.
     Flush {
         /// The stream.
         path: PathBuf,
@@ -191,7 +192,8 @@ impl StreamInfo {
 }
 
 impl GroupInfo {
-    /// A group of a stream whose retained records are from `first` to before `end`; the rate is for the caller to add.
+    /// A group of a stream whose retained records are from `first` to before `end`; the rate is for the
+    /// caller to add.
     pub fn of(group: &Group, first: u64, end: u64) -> GroupInfo {
         let counts = group.counts();
         let committed = group.committed();

@@ -82,8 +82,8 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Takes the lease of `backing` for a moment, without a name, to change what lies there while nothing is mounted.
-    /// Refused also if an owner died: the backing is not up to date then.
+    /// Takes the lease of `backing` for a moment, without a name, to change what lies there while nothing is
+    /// mounted. Refused also if an owner died: the backing is not up to date then.
     pub fn take_briefly(backing: &Path, node: &str) -> Result<Lease, LeaseError> {
         let shown = backing.display().to_string();
         let io = |source| LeaseError::Io { backing: shown.clone(), source };

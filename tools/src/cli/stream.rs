@@ -86,8 +86,8 @@ pub struct Create {
     /// Where records end: line, len32, fixed:N or write
     #[arg(long, default_value = "line")]
     pub framing: String,
-    /// What is kept: the last 10GiB, the last 7d, or what is not acked by every group; may be repeated, and what one \
-    /// of them does not keep goes; `10m` is ten minutes, `10M` ten mebibytes [default: all]
+    /// What is kept: the last 10GiB, the last 7d, or what is not acked by every group; may be repeated, and
+    /// what one of them does not keep goes; `10m` is ten minutes, `10M` ten mebibytes [default: all]
     #[arg(long, value_name = "SIZE|AGE|acked")]
     pub retention: Vec<String>,
     /// At which size a segment is sealed; also the longest record; at most 1GiB

@@ -1,8 +1,8 @@
 //! `aimss stream`: streams of a mount through its daemon, streams of a backing directory directly.
 //!
 //! 1. [`place`] finds out which of the two a path is. A backing that is mounted by us counts as the mount.
-//! 2. [`opened`] opens what is to be read, without changing anything: for a mount, its daemon first makes the log's
-//!    directory complete.
+//! 2. [`opened`] opens what is to be read, without changing anything: for a mount, its daemon first makes the
+//!    log's directory complete.
 //! 3. The others do one thing each. What changes a log of a backing does so with the backing's lease.
 
 mod base64;

@@ -99,6 +99,7 @@ impl Active {
         config: &LogConfig,
         file: Option<(Begin, File)>,
         begin: Begin,
+        last_time: u64,
     ) -> Result<Active> {
         let (named, file) = match file {
             Some((named, file)) => (named, file),
@@ -106,6 +107,7 @@ impl Active {
         };
         let changed = Micros::from(file.metadata()?.modified()?).0;
         let mut active = Active::of(directory, directory, config, begin, file);
+        active.last_time = last_time;
         active.name = Name::Active { offset: named.0, position: named.1, skip: named.2 };
         match config.framing {
             Framing::Write => active.index_marked(marks::read(directory)?).map(drop)?,

@@ -1,14 +1,14 @@
 //! Opening a log without changing anything in its directory, which a running daemon may be writing.
 //!
-//! 1. The directory is looked at as for any opening (see `recover`), but what a crash, or a seal that is under
-//!    way, has left undone stays so: it is only taken into account. So the active file may have a name that
-//!    says less than is sealed, and is read from the right place.
+//! 1. The directory is looked at as for any opening (see `recover`), but what a crash, or a seal that is
+//!    under way, has left undone stays so: it is only taken into account. So the active file may have a name
+//!    that says less than is sealed, and is read from the right place.
 //! 2. Files may vanish, be renamed, or lose their front between the listing and the indexing. So the names
 //!    are listed again when all is indexed, and if they are others by then, it all begins anew.
 //!
 //! Such a log is the log as of that moment. Later the daemon may seal records and give back their blocks in
-//! the active file, or trim: they read as lost, then, or are not found, until the log is opened anew. Nothing is
-//! served that was not written: every record is compared with the checksum that it was indexed with.
+//! the active file, or trim: they read as lost, then, or are not found, until the log is opened anew. Nothing
+//! is served that was not written: every record is compared with the checksum that it was indexed with.
 
 use super::active::Active;
 use super::cache::Cache;
@@ -29,8 +29,9 @@ const LOOKS_MAX: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Log {
-    /// Opens the log in `directory`, which must be there, for reading only. Nothing is ever changed in it, and what
-    /// would do so fails with [`Error::ReadOnly`]; what is appended later is seen by opening the log anew.
+    /// Opens the log in `directory`, which must be there, for reading only. Nothing is ever changed in it,
+    /// and what would do so fails with [`Error::ReadOnly`]; what is appended later is seen by opening the log
+    /// anew.
     pub fn open_read_only(directory: &Path, config: LogConfig) -> Result<Log> {
         config.check()?;
         let mut before = names_in(directory)?;
@@ -63,7 +64,8 @@ fn look(directory: &Path, config: LogConfig) -> Result<(Log, bool)> {
         Some(named) => Some((named, File::open(path_of(directory, named))?)),
         None => None,
     };
-    let active = Active::open_read_only(directory, &config, file, found.begin)?;
+    let last_time = found.last.map_or(0, |header| header.last_time);
+    let active = Active::open_read_only(directory, &config, file, found.begin, last_time)?;
     let marked = config.framing != Framing::Write || active.pending_bytes()? == 0;
     let sealed = found.sealed;
     let (hot, cache) = (Hot::default(), Cache::default());

@@ -1,4 +1,5 @@
-//! `aimss stream create`, `set`, `seek` and `trim`: through the daemon, or with the backing's lease on the files.
+//! `aimss stream create`, `set`, `seek` and `trim`: through the daemon, or with the backing's lease on the
+//! files.
 
 use super::opened::{self, unreadable};
 use super::options::{self, Pairs};

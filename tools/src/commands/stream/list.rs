@@ -1,8 +1,8 @@
 //! `aimss stream ls`: the streams of a mount, or of a backing directory.
 //!
-//! Without a mount the logs say where their streams were last (a log's settings have the path). Where that is not so
-//! any more, because somebody moved names, the tree is walked for names of streams. A log that no name leads to is
-//! listed without one.
+//! Without a mount the logs say where their streams were last (a log's settings have the path). Where that is
+//! not so any more, because somebody moved names, the tree is walked for names of streams. A log that no name
+//! leads to is listed without one.
 
 use super::opened;
 use super::place::{self, STREAMS};
@@ -13,7 +13,7 @@ use crate::{cli, control, escape};
 use aimss_engine::stream::{Log, Settings, StreamId};
 use aimss_fs::control::client::{self, Known};
 use aimss_fs::control::stream::StreamInfo;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,10 +49,8 @@ pub fn run(asked: &cli::stream::Ls) -> Result<()> {
     } else {
         print(&lines(&streams))?;
     }
-    match failed.is_empty() {
-        true => Ok(()),
-        false => bail!("{}", failed.join("; ")),
-    }
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
 }
 
 /// Streams, and sentences of what can't be listed.
@@ -166,9 +164,10 @@ fn walk(top: &Path, at: &Path, each: &mut impl FnMut(PathBuf, StreamId)) {
 fn lines(streams: &[Shown]) -> String {
     let mut rows = vec![["STREAM", "RECORDS", "BYTES", "STORED", "GROUPS", "LAG"].map(String::from).to_vec()];
     for Shown { root, info } in streams {
-        let name = match info.path.as_os_str().is_empty() {
-            true => format!("(no name: {})", escape::path(&info.directory)),
-            false => escape::path(&root.join(&info.path)),
+        let name = if info.path.as_os_str().is_empty() {
+            format!("(no name: {})", escape::path(&info.directory))
+        } else {
+            escape::path(&root.join(&info.path))
         };
         let lag = info.groups.iter().map(|group| group.lag).max();
         rows.push(vec![

@@ -1,4 +1,5 @@
-//! What the options of `aimss stream` mean, as keys and values of a stream's settings, and as places in a stream.
+//! What the options of `aimss stream` mean, as keys and values of a stream's settings, and as places in a
+//! stream.
 
 use crate::commands::Usage;
 use crate::size::Size;

@@ -1,9 +1,9 @@
-//! What a path means: a stream of a mount, whose daemon is to be asked, or one of a backing directory that is not
-//! mounted, whose files can be used directly.
+//! What a path means: a stream of a mount, whose daemon is to be asked, or one of a backing directory that is
+//! not mounted, whose files can be used directly.
 //!
-//! A path in a backing that this user has mounted is the mount's: its daemon has newer records in memory than the
-//! files show. That a backing is mounted by somebody else, or was by a daemon that died, is seen by its lease: readers
-//! are told, writers are refused.
+//! A path in a backing that this user has mounted is the mount's: its daemon has newer records in memory than
+//! the files show. That a backing is mounted by somebody else, or was by a daemon that died, is seen by its
+//! lease: readers are told, writers are refused.
 
 use crate::{commands, control, escape};
 use aimss_engine::stream::settings::MARKER_BYTES;

@@ -41,7 +41,8 @@ pub fn run(asked: &cli::stream::Rm) -> Result<()> {
         }
         Place::Backing { top, path, directory } => {
             let _lease = place::lease(&top)?;
-            // The name first: a log without one is listed, and can be removed; a name without a log leads nowhere.
+            // The name first: a log without one is listed, and can be removed; a name without a log leads
+            // nowhere.
             let name = top.join(path);
             remove_durably(&name).with_context(|| format!("{shown} can't be removed"))?;
             fs::remove_dir_all(&directory).with_context(|| {
