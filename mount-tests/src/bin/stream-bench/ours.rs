@@ -80,15 +80,14 @@ impl Ours {
         well(&output).with_context(|| format!("aimss {}", subcommand.join(" ")))
     }
 
-    /// `aimss stream create OPTIONS PATH`.
+    /// Makes a stream: by opening it where there are no `options`, else by `aimss stream create OPTIONS PATH`.
     pub fn create(&self, path: &Path, options: &str) -> Result<()> {
-        if self.is_mount() {
-            let mut command = binary::aimss();
-            command.args(["stream", "create"]).args(options.split_whitespace()).arg(path);
-            return well(&command.output()?).context("aimss stream create");
+        if options.is_empty() || !self.is_mount() {
+            return open_append(path).map(drop);
         }
-        File::create(path)?;
-        Ok(())
+        let mut command = binary::aimss();
+        command.args(["stream", "create"]).args(options.split_whitespace()).arg(path);
+        well(&command.output()?).context("aimss stream create")
     }
 
     /// The file of a group of a stream; `until_tail` for the one that ends there.

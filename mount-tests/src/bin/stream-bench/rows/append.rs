@@ -34,7 +34,7 @@ pub fn line(bench: &mut Bench) -> Result<Figures> {
 
     let mut shares = Vec::new();
     let followed = || {
-        bench.ours.create(&stream, "--framing line")?;
+        bench.ours.create(&stream, "")?;
         let kept = bench.shm("drunk");
         let group = bench.ours.group(&stream, "reader", false);
         let reader = Running::start(&["drink".as_ref(), group.as_os_str(), kept.as_os_str()])?;

@@ -62,7 +62,7 @@ pub fn run(bench: &mut Bench) -> Result<Figures> {
 
 fn through_file(bench: &Bench, count: usize, pace: Duration) -> Result<Vec<u64>> {
     let stream = bench.ours.at("latency.stream");
-    bench.ours.create(&stream, "--framing line")?;
+    bench.ours.create(&stream, "")?;
     let group = bench.ours.group(&stream, "reader", false);
     let total = (count + WARM_UP).to_string();
     let reader = Running::start(&["ages".as_ref(), group.as_os_str(), total.as_ref()])?;
