@@ -34,8 +34,9 @@ pub fn workspace() -> PathBuf {
 
 fn beside_the_test() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // TARGET/PROFILE/deps/TEST-HASH
-    let profile_dir = test.ancestors().nth(2).context("the test lies in no target directory")?;
+    // TARGET/PROFILE/deps/TEST-HASH, or TARGET/PROFILE/BINARY
+    let dir = test.parent().context("the test lies in no directory")?;
+    let profile_dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
     let binary = profile_dir.join("aimss");
     let changed = SOURCES.iter().map(|package| newest(&workspace().join(package))).max().flatten();
     if std::fs::metadata(&binary).and_then(|found| found.modified()).ok() < changed {

@@ -16,12 +16,10 @@
 
 pub mod cgroup;
 mod context;
-pub mod memory;
-mod pairs;
-pub mod report;
 pub mod rows;
 mod work;
 
+pub use aimss_measure::{memory, pairs, report};
 pub use context::Context;
 
 use crate::{escape, interrupt};
@@ -49,7 +47,14 @@ pub fn measure(context: &Context, row: &Row) -> Result<Measured> {
     let modes = report::difference(&before, &status.modes);
     empty(mount.point())?;
     mount.unmount()?;
-    Ok(Measured { row: row.name, what: row.what, outcomes, modes, limits: status.limits })
+    Ok(Measured {
+        row: row.name,
+        what: row.what,
+        outcomes,
+        conditions: String::new(),
+        modes,
+        limits: status.limits,
+    })
 }
 
 /// Removes what a row left, so that nothing of it is drained at the unmount.

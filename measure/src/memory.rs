@@ -7,13 +7,13 @@ use std::path::Path;
 
 const PAGE: usize = 4096;
 
-/// So many times what is asked for is touched. The kernel hands out the blocks that it likes best, not those that
-/// were given back last: after a touch of 1.25 times the bytes a file of large pages was written at 3.4 to 4.5 GB/s,
-/// or at 0.5; after 2.5 and 4 times at 6.5 to 7.8.
+/// So many times what is asked for is touched. The kernel hands out the blocks that it likes best, not those
+/// that were given back last: after a touch of 1.25 times the bytes a file of large pages was written at 3.4
+/// to 4.5 GB/s, or at 0.5; after 2.5 and 4 times at 6.5 to 7.8.
 const TOUCHED_TIMES: u64 = 3;
 
-/// Takes memory for `bytes` from the system on huge pages, three times over, writes to every page, and gives it back:
-/// whoever takes memory next gets pages that the host has.
+/// Takes memory for `bytes` from the system on huge pages, three times over, writes to every page, and gives
+/// it back: whoever takes memory next gets pages that the host has.
 pub fn touch(bytes: u64) -> Result<()> {
     let length = (bytes * TOUCHED_TIMES) as usize;
     if length == 0 {

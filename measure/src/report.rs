@@ -14,6 +14,8 @@ pub enum Bar {
     AtLeast(f64),
     /// The value (or ratio) is below this.
     Below(f64),
+    /// The value (or ratio) is this or less.
+    AtMost(f64),
     /// The work ends well.
     Completes,
     /// Stated, not judged.
@@ -31,6 +33,7 @@ impl Bar {
         match self {
             Self::AtLeast(bar) => format!(">= {bar}"),
             Self::Below(bar) => format!("< {bar}"),
+            Self::AtMost(bar) => format!("<= {bar}"),
             Self::Completes => "completes".into(),
             Self::Stated => "stated".into(),
         }
@@ -62,7 +65,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Alternating pairs against somebody.
-    pub fn against(who: &str, unit: &'static str, medians: super::pairs::Medians, bar: Bar) -> Self {
+    pub fn against(who: &str, unit: &'static str, medians: crate::pairs::Medians, bar: Bar) -> Self {
         let met = judge(bar, medians.ratio);
         Self {
             case: String::new(),
@@ -120,6 +123,7 @@ fn judge(bar: Bar, value: f64) -> Option<bool> {
     match bar {
         Bar::AtLeast(bar) => Some(value >= bar),
         Bar::Below(bar) => Some(value < bar),
+        Bar::AtMost(bar) => Some(value <= bar),
         Bar::Completes => Some(true),
         Bar::Stated => None,
     }
@@ -134,6 +138,9 @@ pub struct Measured {
     pub what: &'static str,
     /// Its figures.
     pub outcomes: Vec<Outcome>,
+    /// What was run, exactly, in one line; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub conditions: String,
     /// How opens on our mount were served.
     pub modes: Modes,
     /// What the mount could not have.
@@ -194,6 +201,9 @@ pub fn lines(measured: &Measured) -> String {
             writeln!(out, "    {}", outcome.note).expect("a String takes all");
         }
     }
+    if !measured.conditions.is_empty() {
+        writeln!(out, "    {}", measured.conditions).expect("a String takes all");
+    }
     for (mode, reasons) in &measured.modes {
         let reasons: Vec<String> =
             reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -220,18 +230,25 @@ fn figure(value: Option<f64>, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::pairs::Medians;
+    use crate::pairs::Medians;
 
     #[test]
     fn a_row_shows_its_figures_its_verdict_and_its_modes() {
         let medians = Medians { ours: 15.3, theirs: 2.9, ratio: 5.27 };
         let modes = Modes::from([("passthrough".into(), BTreeMap::from([("known size".into(), 6)]))]);
         let outcome = Outcome::against("/dev/shm", "GB/s", medians, Bar::AtLeast(4.0));
-        let measured =
-            Measured { row: "write-1m", what: "", outcomes: vec![outcome], modes, limits: Vec::new() };
+        let measured = Measured {
+            row: "write-1m",
+            what: "",
+            outcomes: vec![outcome],
+            conditions: "one pair".into(),
+            modes,
+            limits: Vec::new(),
+        };
         assert_eq!(
             lines(&measured),
             "write-1m                    15.3 GB/s    2.90 GB/s /dev/shm     5.27       >= 4  yes\n    \
+             one pair\n    \
              opens, passthrough: 6 known size\n"
         );
     }
