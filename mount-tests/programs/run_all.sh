@@ -7,7 +7,8 @@
 #       exits 1 when one failed or ran too long. What a failed test said is printed below the table.
 # How:  one after another, in the order of the list below. These can be changed from outside:
 #         FSX_OPS (100000)  FSX_SEED (1)  ENTRIES (200000, of dir_churn.py)  COMMITS (400, of git_tree.sh)
-#         FILES (8000, of tree.sh)  LIMIT_SECONDS (1800, for each test)  NO_SKIPS=1 (a skipped test fails)
+#         FILES (8000, of tree.sh)  SOAK_SECONDS (600, of stream_soak.py)
+#         LIMIT_SECONDS (1800, for each test)  NO_SKIPS=1 (a skipped test fails)
 #       and what the tests themselves read: PJDFSTEST_DIR, PJDFSTEST_REMOUNT, AIMSS_TEST_TOOLS, KEEP.
 # Limits: DIR and REF need 3 GB of room. A test that hangs in the kernel cannot be ended, and is then said to
 #       be left behind.
@@ -41,6 +42,9 @@ TESTS=(
     "fio_verify.sh         fio_verify.sh $dir $ref"
     "git_tree.sh           git_tree.sh $dir $ref ${COMMITS:-400}"
     "tree.sh               tree.sh $dir $ref ${FILES:-8000}"
+    "stream_groups.py      stream_groups.py $dir $ref"
+    "stream_programs.sh    stream_programs.sh $dir $ref"
+    "stream_soak.py        stream_soak.py $dir $ref --seconds ${SOAK_SECONDS:-600}"
 )
 
 said=$(mktemp -d) || fail "cannot make a directory for what the tests say"

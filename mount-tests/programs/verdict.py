@@ -74,14 +74,20 @@ def directories(arguments="DIR REF", optional=0):
     if not wanted - optional <= len(given) <= wanted or not all(n.isdigit() for n in numbers):
         print(f"usage: {NAME} {arguments}", file=sys.stderr)
         sys.exit(2)
+    made = scratch(*given[:2])
+    return made[0], made[1], [int(n) for n in numbers]
+
+
+def scratch(*parents):
+    """Makes a directory of this test alone in each of `parents`."""
     made = []
-    for parent in given[:2]:
+    for parent in parents:
         if not os.path.isdir(parent):
             print(f"{NAME}: needs a directory, and {parent} is none", file=sys.stderr)
             sys.exit(2)
         made.append(pathlib.Path(tempfile.mkdtemp(prefix=f"{NAME[:-3]}.", dir=os.path.abspath(parent))))
     _scratch.extend(made)
-    return made[0], made[1], [int(n) for n in numbers]
+    return made
 
 
 def same_bytes(path, reference):

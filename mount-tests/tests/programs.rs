@@ -48,4 +48,16 @@ both_modes! {
     fn appends_by_eight_processes(mount: &Mount) {
         program::run(mount, "concurrent_append.py", &[])?;
     }
+
+    fn stream_files_and_groups(mount: &Mount) {
+        program::run(mount, "stream_groups.py", &[])?;
+    }
+
+    fn loggers_followers_and_shippers_of_streams(mount: &Mount) {
+        program::run(mount, "stream_programs.sh", &[])?;
+    }
+
+    fn members_of_groups_are_killed(mount: &Mount) {
+        program::run(mount, "stream_soak.py", &["--seconds", "15"])?;
+    }
 }
