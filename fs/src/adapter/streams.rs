@@ -231,7 +231,13 @@ impl Adapter {
                     Ok(bytes) => reply.data(bytes),
                     Err(refusal) => reply.error(refused(&refusal)),
                 });
-                let question = Waiting { group, member, bytes_max: size.min(MEMBER_BYTES_MAX) as usize, thread: req.pid(), answer };
+                let question = Waiting {
+                    group,
+                    member,
+                    bytes_max: size.min(MEMBER_BYTES_MAX) as usize,
+                    thread: req.pid(),
+                    answer,
+                };
                 stream.read_group(question, at_end);
             }
         }

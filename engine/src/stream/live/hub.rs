@@ -193,8 +193,8 @@ impl Streams {
         self.all().iter().filter(|stream| !stream.is_doomed()).try_for_each(|stream| stream.sync())
     }
 
-    /// Ends the threads; everything is durable afterwards, or an error says what isn't.
-    pub fn stop(&self) -> Result<()> {
+    /// Ends the threads, as the death of the daemon would: what is not durable stays so.
+    pub fn end_threads(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.offsets.set();
         self.full.set();
@@ -202,6 +202,11 @@ impl Streams {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
+    }
+
+    /// Ends the threads; everything is durable afterwards, or an error says what isn't.
+    pub fn stop(&self) -> Result<()> {
+        self.end_threads();
         self.remove_doomed(true);
         self.sync_all()?;
         // Nothing is left where there are no streams.

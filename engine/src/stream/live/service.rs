@@ -271,6 +271,15 @@ impl Stream {
         grown
     }
 
+    /// Seals what is full and reads all that is sealed from its segments from now on. For tests; the service does it
+    /// when there is a reason.
+    pub fn seal_and_cool(&self) -> Result<()> {
+        self.seal_full()?;
+        self.log.write().cool_all();
+        self.punch_front();
+        Ok(())
+    }
+
     /// Seals while there is a segment's worth.
     fn seal_full(&self) -> Result<()> {
         loop {
@@ -281,7 +290,8 @@ impl Stream {
         }
     }
 
-    fn trim(&self) -> Result<()> {
+    /// Removes segments that the stream's retention does not keep.
+    pub fn trim(&self) -> Result<()> {
         let retention = self.settings().retention;
         if retention == crate::stream::Retention::default() {
             return Ok(());

@@ -422,7 +422,7 @@ impl Stream {
     }
 
     /// Takes batches back that members hold longer than the stream allows.
-    pub(super) fn take_back_late(self: &Arc<Self>) {
+    pub fn take_back_late(self: &Arc<Self>) {
         let Some(timeout) = self.settings.lock().ack_timeout else { return };
         let Some(deadline) = Instant::now().checked_sub(timeout) else { return };
         let any = self.groups.lock().values_mut().fold(false, |any, group| group.take_back(deadline) | any);

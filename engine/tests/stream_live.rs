@@ -1,0 +1,436 @@
+//! Streams of a mount against a model that is a list of records and a set for each group: appends by the kernel's
+//! way and through us, members that come, read, close and are late, seeks, seals, trims by acknowledgement, daemons
+//! that end well, die, or lose the node's memory. `AIMSS_LIVE=N` for more.
+//!
+//! Held against the model: what a member gets are whole records of the stream, in order and unchanged; in the end each
+//! group got each record that was not lost; and a record comes again only if the model allows it: its batch was not
+//! acknowledged when its member left, or when the daemon died, or the acknowledgement was not written down yet.
+
+mod support;
+
+use aimss_engine::stream::group::MemberId;
+use aimss_engine::stream::live::{AtEnd, Limits, Refusal, Start, Stream, Streams, Waiting};
+use aimss_engine::stream::{Framing, LogConfig, Offset, Position, Retention, Settings, StreamId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use support::random::Random;
+use support::{Seed, first_seed, runs};
+use tempfile::TempDir;
+
+/// Small, so that histories seal often.
+const SEGMENT_BYTES: u64 = 600;
+const GROUPS: [&str; 2] = ["g", "h"];
+
+#[test]
+fn each_group_gets_each_record() {
+    let first = first_seed();
+    for seed in first..first + runs("AIMSS_LIVE", 30) {
+        let _seed = Seed(seed);
+        let mut world = World::new(seed);
+        for _ in 0..150 {
+            world.step();
+        }
+        world.finish();
+    }
+}
+
+#[test]
+fn a_question_that_waits_is_answered_by_the_next_append() {
+    let world = World::new(1);
+    world.stream.start_service();
+    let (answers, answered) = mpsc::channel();
+    let member = world.stream.get().join("g").expect("a group");
+    let question = Waiting {
+        group: "g".into(),
+        member,
+        bytes_max: 100,
+        thread: 0,
+        answer: Box::new(move |answer| answers.send(answer.map(<[u8]>::to_vec)).expect("listening")),
+    };
+    world.stream.get().read_group(question, AtEnd::Wait);
+    assert!(answered.recv_timeout(Duration::from_millis(50)).is_err(), "there is nothing yet");
+    world.append_by_kernel(b"now\n");
+    let answer = answered.recv_timeout(Duration::from_secs(5)).expect("an event of the append");
+    assert_eq!(answer.expect("a record"), b"now\n");
+}
+
+#[test]
+fn a_poll_is_told_of_the_next_append() {
+    let world = World::new(1);
+    world.stream.start_service();
+    world.stream.get().join("g").expect("a group");
+    let (told, heard) = mpsc::channel();
+    let ready = world.stream.get().poll_group("g", Some(Box::new(move || told.send(()).expect("listening"))));
+    assert!(!ready);
+    world.append_by_kernel(b"now\n");
+    heard.recv_timeout(Duration::from_secs(5)).expect("an event of the append");
+    assert!(world.stream.get().poll_group("g", None));
+}
+
+#[test]
+fn what_a_dead_daemon_left_in_memory_is_brought_to_the_log() {
+    let mut world = World::new(1);
+    world.append_by_kernel(b"one\ntwo\nhal");
+    let (backing, active) = (world.backing.path().to_owned(), world.active.path().to_owned());
+    world.stream.forget();
+    Streams::recover(&backing, &active).expect("recovered");
+    std::fs::remove_dir_all(active.join(world.id.to_string())).expect("the memory is gone");
+    world.stream = Running::start(&world.backing, &world.active, world.id);
+    let mut bytes = [0; 100];
+    let read = world.stream.get().read_at(Position(0), &mut bytes).expect("readable");
+    assert_eq!(&bytes[..read], b"one\ntwo\nhal");
+}
+
+#[test]
+fn a_late_member_loses_its_batch_to_another() {
+    let world = World::new(1);
+    world.append_by_kernel(b"one\n");
+    let stream = world.stream.get();
+    stream
+        .change_settings(|settings| settings.ack_timeout = Some(Duration::from_millis(50)))
+        .expect("written");
+    let (slow, other) = (stream.join("g").expect("a member"), stream.join("g").expect("a member"));
+    assert_eq!(ask(stream, "g", slow, 100), Ok(b"one\n".to_vec()));
+    assert_eq!(ask(stream, "g", other, 100), Err(Refusal::WouldBlock));
+    std::thread::sleep(Duration::from_millis(60));
+    stream.take_back_late();
+    assert_eq!(ask(stream, "g", other, 100), Ok(b"one\n".to_vec()));
+}
+
+#[test]
+fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
+    let mut world = World::of(1, Framing::Len32);
+    let stream = world.stream.get().clone();
+    assert!(stream.writer_opened(true));
+    assert!(!stream.writer_opened(true), "a second one would tear the first one's records");
+    world.append_by_kernel(b"\x02\0\0\0ab\x05\0\0\0c");
+    stream.writer_closed(true);
+    stream.append(b"\x01\0\0\0d").expect("room");
+    stream.sync().expect("durable");
+    drop(stream);
+    world.restart(End::Memory);
+    let mut bytes = [0; 100];
+    let read = world.stream.get().read_at(Position(0), &mut bytes).expect("readable");
+    assert_eq!(&bytes[..read], b"\x02\0\0\0ab\x01\0\0\0d");
+}
+
+/// What a member gets now.
+fn ask(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+    let (answers, answered) = mpsc::channel();
+    let question = Waiting {
+        group: group.into(),
+        member,
+        bytes_max,
+        thread: 0,
+        answer: Box::new(move |answer| answers.send(answer.map(<[u8]>::to_vec)).expect("listening")),
+    };
+    stream.read_group(question, AtEnd::Refuse);
+    answered.recv().expect("an answer at once")
+}
+
+/// How a daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything is durable.
+    Well,
+    /// Its memory is left.
+    Death,
+    /// Its memory is gone, too.
+    Memory,
+}
+
+/// A daemon's streams, and the one of them that is tested.
+struct Running(Option<(Arc<Streams>, Arc<Stream>)>);
+
+impl Running {
+    fn start(backing: &TempDir, active: &TempDir, id: StreamId) -> Running {
+        let streams = Streams::new(backing.path(), active.path(), limits()).expect("directories");
+        let stream = streams.open(id).expect("a log");
+        Running(Some((streams, stream)))
+    }
+
+    fn get(&self) -> &Arc<Stream> {
+        &self.0.as_ref().expect("it runs").1
+    }
+
+    fn start_service(&self) {
+        self.0.as_ref().expect("it runs").0.start();
+    }
+
+    fn stop(&self) {
+        self.0.as_ref().expect("it runs").0.stop().expect("durable");
+    }
+
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some((streams, _)) = &self.0 {
+            streams.end_threads();
+        }
+    }
+}
+
+fn limits() -> Limits {
+    Limits { flush_every: Duration::from_secs(1), hot_bytes: 1500, removed_after: Duration::ZERO }
+}
+
+/// What the model knows of a group.
+#[derive(Debug, Default)]
+struct Expected {
+    got: BTreeSet<u64>,
+    /// May come again.
+    again: BTreeSet<u64>,
+    /// Acknowledged, but perhaps not written down.
+    unsaved: BTreeSet<u64>,
+    members: BTreeMap<MemberId, Vec<u64>>,
+}
+
+impl Expected {
+    /// A member that did not acknowledge them is gone: they must come again.
+    fn took_in_vain(&mut self, held: &[u64]) {
+        held.iter().for_each(|offset| {
+            self.got.remove(offset);
+        });
+    }
+}
+
+struct World {
+    random: Random,
+    backing: TempDir,
+    active: TempDir,
+    id: StreamId,
+    stream: Running,
+    records: Vec<Vec<u8>>,
+    /// Records that would survive the loss of memory.
+    durable: usize,
+    first: u64,
+    groups: BTreeMap<&'static str, Expected>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        World::of(seed, Framing::Line)
+    }
+
+    fn of(seed: u64, framing: Framing) -> World {
+        let backing = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        let active = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        let streams = Streams::new(backing.path(), active.path(), limits()).expect("directories");
+        let log = LogConfig { framing, segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
+        let retention = Retention { acknowledged: seed.is_multiple_of(3), ..Retention::default() };
+        let settings = Settings { log, retention, ..Settings::default() };
+        let stream = streams.create(&settings).expect("a stream");
+        let id = stream.id();
+        World {
+            random: Random::new(seed),
+            backing,
+            active,
+            id,
+            stream: Running(Some((streams, stream))),
+            records: Vec::new(),
+            durable: 0,
+            first: 0,
+            groups: BTreeMap::new(),
+        }
+    }
+
+    fn append_by_kernel(&self, bytes: &[u8]) {
+        let directory = self.active.path().join(self.id.to_string());
+        let active = std::fs::read_dir(directory).expect("it is there").flatten();
+        let active =
+            active.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "active"));
+        let mut file = OpenOptions::new().append(true).open(active.expect("one")).expect("it can be opened");
+        file.write_all(bytes).expect("room");
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..=6 => self.append(),
+            7..=13 => self.read(),
+            14 => self.leave(),
+            15 => {
+                self.stream.get().sync().expect("durable");
+                self.durable = self.records.len();
+                self.groups.values_mut().for_each(|group| group.unsaved.clear());
+            }
+            16 => self.stream.get().seal_and_cool().expect("sealed"),
+            17 if self.random.below(4) == 0 => self.seek(),
+            18 if self.random.below(3) == 0 => {
+                let end = [End::Well, End::Death, End::Memory][self.random.below(3) as usize];
+                self.restart(end);
+            }
+            _ => self.compare_view(),
+        }
+    }
+
+    fn append(&mut self) {
+        let mut bytes = Vec::new();
+        for _ in 0..=self.random.below(5) {
+            let mut record = format!("{} ", self.records.len()).into_bytes();
+            record.resize(record.len() + self.random.below(60) as usize, b'x');
+            record.push(b'\n');
+            bytes.extend_from_slice(&record);
+            self.records.push(record);
+        }
+        if self.random.below(2) == 0 {
+            self.append_by_kernel(&bytes);
+        } else {
+            self.stream.get().append(&bytes).expect("room");
+        }
+    }
+
+    fn read(&mut self) {
+        let name = GROUPS[self.random.below(2) as usize];
+        let stream = self.stream.get().clone();
+        let first = stream.inspect(|now| now.log.first().0.0);
+        // A new group begins at the first record that is retained.
+        let new = || Expected { got: (0..first).collect(), ..Expected::default() };
+        let group = self.groups.entry(name).or_insert_with(new);
+        let member = match group.members.keys().nth(self.random.below(3) as usize) {
+            Some(member) => *member,
+            None => stream.join(name).expect("a group"),
+        };
+        let held = group.members.insert(member, Vec::new()).unwrap_or_default();
+        group.unsaved.extend(held.iter().copied());
+        held.iter().for_each(|offset| {
+            group.again.remove(offset);
+        });
+        let bytes_max = 100 + self.random.below(400) as usize;
+        let bytes = match ask(&stream, name, member, bytes_max) {
+            Ok(bytes) => bytes,
+            Err(Refusal::WouldBlock) => return,
+            Err(refusal) => panic!("{refusal:?}"),
+        };
+        let mut next = None;
+        for record in bytes.split_inclusive(|b| *b == b'\n') {
+            let text = std::str::from_utf8(record).expect("text");
+            let offset: u64 = text.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+            assert_eq!(self.records.get(offset as usize).map(Vec::as_slice), Some(record), "invented");
+            assert!(next.is_none_or(|next| next == offset), "out of order");
+            next = Some(offset + 1);
+            let new = group.got.insert(offset);
+            assert!(
+                new || group.again.remove(&offset),
+                "record {offset} comes to {name} again without a reason"
+            );
+            group.members.get_mut(&member).expect("it reads").push(offset);
+        }
+    }
+
+    fn leave(&mut self) {
+        let name = GROUPS[self.random.below(2) as usize];
+        let Some(group) = self.groups.get_mut(name) else { return };
+        if let Some((member, held)) = group.members.pop_first() {
+            group.took_in_vain(&held);
+            self.stream.get().leave(name, member);
+        }
+    }
+
+    fn seek(&mut self) {
+        let name = GROUPS[self.random.below(2) as usize];
+        let Some(group) = self.groups.get_mut(name) else { return };
+        let first = self.stream.get().inspect(|now| now.log.first().0.0);
+        let to = first + self.random.below(self.records.len() as u64 + 1 - first);
+        self.stream.get().seek(name, Start::Offset(Offset(to))).expect("it is there");
+        // Those before count as got; those behind come (again).
+        group.got = (0..to).collect();
+        group.again.clear();
+        group.unsaved.clear();
+        group.members.values_mut().for_each(Vec::clear);
+    }
+
+    fn restart(&mut self, end: End) {
+        if end == End::Well {
+            self.stream.stop();
+            self.durable = self.records.len();
+            self.groups.values_mut().for_each(|group| group.unsaved.clear());
+        }
+        self.stream.forget();
+        if end == End::Memory {
+            std::fs::remove_dir_all(self.active.path().join(self.id.to_string())).expect("it was there");
+            let sealed =
+                Streams::new(self.backing.path(), self.active.path(), limits()).expect("directories");
+            let there = sealed.open(self.id).expect("a log").inspect(|now| now.log.end().0.0) as usize;
+            assert!(there >= self.durable, "{there} records left of {} durable ones", self.durable);
+            self.records.truncate(there);
+        }
+        for group in self.groups.values_mut() {
+            let held: Vec<u64> = std::mem::take(&mut group.members).into_values().flatten().collect();
+            group.took_in_vain(&held);
+            let unsaved = std::mem::take(&mut group.unsaved);
+            group.again.extend(unsaved);
+            // What was given of records that no longer are was of a log that no longer is.
+            let end = self.records.len() as u64;
+            group.got.retain(|offset| *offset < end);
+            group.again.retain(|offset| *offset < end);
+        }
+        self.stream = Running::start(&self.backing, &self.active, self.id);
+        // A group that is behind what was acknowledged last is so for one of the reasons above.
+        for (name, group) in &mut self.groups {
+            let committed = self.stream.get().inspect(|now| now.groups.get(*name).map(|g| g.committed()));
+            let committed = committed.expect("its file");
+            let mut reason = false;
+            for offset in committed..self.records.len() as u64 {
+                // Offsets are written down up to the first record that somebody still held: all behind come again.
+                reason |= !group.got.contains(&offset) || group.again.contains(&offset);
+                assert!(reason, "{name} would get record {offset} again without a reason");
+                if group.got.contains(&offset) {
+                    group.again.insert(offset);
+                }
+            }
+        }
+    }
+
+    fn compare_view(&mut self) {
+        let stream = self.stream.get();
+        stream.trim().expect("trimmed");
+        let (first, begin) = stream.inspect(|now| now.log.first());
+        self.first = first.0;
+        let whole: Vec<u8> = self.records[first.0 as usize..].concat();
+        let view = stream.view().expect("its size");
+        assert_eq!((view.begin, view.bytes), (begin, whole.len() as u64));
+        let mut bytes = vec![0; whole.len() + 10];
+        let mut read = 0;
+        while read < bytes.len() {
+            match stream.read_at(Position(begin.0 + read as u64), &mut bytes[read..]).expect("readable") {
+                0 => break,
+                n => read += n,
+            }
+        }
+        assert!(bytes[..read] == whole[..], "the plain view differs");
+        for (name, group) in &self.groups {
+            let missing = (0..self.first).find(|offset| !group.got.contains(offset));
+            assert_eq!(missing, None, "{name} still needs what was trimmed");
+        }
+    }
+
+    fn finish(&mut self) {
+        self.compare_view();
+        let names: Vec<&str> = self.groups.keys().copied().collect();
+        for name in names {
+            while self.groups[name].members.len() > 1 {
+                let group = self.groups.get_mut(name).expect("it is there");
+                let (member, held) = group.members.pop_first().expect("more than one");
+                group.took_in_vain(&held);
+                self.stream.get().leave(name, member);
+            }
+            let got = |world: &World| world.groups[name].got.len();
+            for _ in 0..10_000 {
+                if got(self) == self.records.len() {
+                    break;
+                }
+                self.read();
+            }
+            let missing =
+                (0..self.records.len() as u64).find(|offset| !self.groups[name].got.contains(offset));
+            assert_eq!(missing, None, "{name} never got it");
+        }
+    }
+}
