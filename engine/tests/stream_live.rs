@@ -47,6 +47,7 @@ fn a_question_that_waits_is_answered_by_the_next_append() {
         group: "g".into(),
         member,
         bytes_max: 100,
+        pieces: false,
         thread: 0,
         answer: Box::new(move |answer| answers.send(answer.map(<[u8]>::to_vec)).expect("listening")),
     };
@@ -101,6 +102,30 @@ fn a_late_member_loses_its_batch_to_another() {
 }
 
 #[test]
+fn a_record_longer_than_a_request_comes_in_pieces() {
+    let world = World::new(1);
+    let mut long = vec![b'x'; 250];
+    long.push(b'\n');
+    world.append_by_kernel(&long);
+    world.append_by_kernel(b"short\n");
+    let stream = world.stream.get();
+    let member = stream.join("g").expect("a member");
+    assert_eq!(ask(stream, "g", member, 99), Err(Refusal::TooSmall { needed_bytes: 251 }), "nothing is torn");
+    let mut got = Vec::new();
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        let piece = ask_in_pieces(stream, "g", member, 99).expect("a piece");
+        sizes.push(piece.len());
+        got.extend(piece);
+    }
+    assert_eq!(sizes, [100, 100, 51], "whole requests, and a short one");
+    assert_eq!(got, long);
+    assert_eq!(stream.inspect(|now| now.groups["g"].committed()), 0, "not acknowledged by its own pieces");
+    assert_eq!(ask_in_pieces(stream, "g", member, 99), Ok(b"short\n".to_vec()));
+    assert_eq!(stream.inspect(|now| now.groups["g"].committed()), 1);
+}
+
+#[test]
 fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
     let mut world = World::of(1, Framing::Len32);
     let stream = world.stream.get().clone();
@@ -117,13 +142,25 @@ fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
     assert_eq!(&bytes[..read], b"\x02\0\0\0ab\x01\0\0\0d");
 }
 
+type Got = Result<Vec<u8>, Refusal>;
+
 /// What a member gets now.
-fn ask(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize) -> Result<Vec<u8>, Refusal> {
+fn ask(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize) -> Got {
+    ask_for(stream, group, member, bytes_max, false)
+}
+
+/// The same of a member whose requests are as long as they can be.
+fn ask_in_pieces(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize) -> Got {
+    ask_for(stream, group, member, bytes_max, true)
+}
+
+fn ask_for(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize, pieces: bool) -> Got {
     let (answers, answered) = mpsc::channel();
     let question = Waiting {
         group: group.into(),
         member,
         bytes_max,
+        pieces,
         thread: 0,
         answer: Box::new(move |answer| answers.send(answer.map(<[u8]>::to_vec)).expect("listening")),
     };

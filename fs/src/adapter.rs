@@ -397,6 +397,8 @@ impl Filesystem for Adapter {
                 let open = move |engine: &Engine| context.create(engine, &found, OURS, want, reply);
                 if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
             }
+            // The kernel thinks that there is no such name, and may be wrong: it looks again, and opens what is there.
+            Err(aimss_engine::Error::Exists) if flags & libc::O_EXCL == 0 => reply.error(Errno::ESTALE),
             Err(e) => reply.error(errno(&e)),
         }
     }

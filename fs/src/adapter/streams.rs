@@ -235,6 +235,7 @@ impl Adapter {
                     group,
                     member,
                     bytes_max: size.min(MEMBER_BYTES_MAX) as usize,
+                    pieces: size > MEMBER_BYTES_MAX,
                     thread: req.pid(),
                     answer,
                 };

@@ -5,7 +5,7 @@
 
 use super::Stream;
 use crate::stream::group::{Claim, MemberId};
-use crate::stream::{Batch, Error, Offset};
+use crate::stream::{Batch, Error, Offset, Position};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,6 +40,9 @@ pub struct Waiting {
     pub member: MemberId,
     /// Room for records.
     pub bytes_max: usize,
+    /// The member can't ask for more at a time: a record that is longer comes in pieces, all but the last as long as
+    /// there is room.
+    pub pieces: bool,
     /// The thread that asks, to see whether a signal came for it; 0 where that can't be known.
     pub thread: u32,
     /// Gets the answer, once.
@@ -53,6 +56,13 @@ impl std::fmt::Debug for Waiting {
             .field("member", &self.member)
             .finish_non_exhaustive()
     }
+}
+
+/// How far a member is in a record that is longer than a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    offset: Offset,
+    done: u64,
 }
 
 /// What a member does where there are no records.
@@ -74,6 +84,9 @@ thread_local! {
 impl Stream {
     /// A member comes back for more: what it had is acknowledged, and the next records are its own.
     pub fn read_group(self: &Arc<Self>, question: Waiting, at_end: AtEnd) {
+        if let Some(piece) = self.pieces.lock().remove(&question.member) {
+            return self.answer_piece(question, piece);
+        }
         if let Some(group) = self.groups.lock().get_mut(&*question.group) {
             group.acknowledge(question.member);
         }
@@ -185,9 +198,14 @@ impl Stream {
                 None => self.ahead.take(&question.group, claim.from, question.bytes_max, buffer),
                 Some(_) => None,
             };
-            let batch = match prepared {
-                Some(batch) => batch,
-                None => self.read_batch(&claim, question.bytes_max, buffer)?,
+            let batch = match prepared.map_or_else(|| self.read_batch(&claim, question.bytes_max, buffer), Ok)
+            {
+                Err(Refusal::TooSmall { .. }) if question.pieces => {
+                    let piece = Piece { offset: Offset(claim.from), done: 0 };
+                    group.give(question.member, &claim, claim.from..claim.from + 1, Instant::now());
+                    return self.read_piece(question, piece, buffer);
+                }
+                batch => batch?,
             };
             group.give(question.member, &claim, batch.first.0..batch.next.0, Instant::now());
             if batch.bytes > 0 {
@@ -200,6 +218,37 @@ impl Stream {
                 return Ok(0);
             }
         }
+    }
+
+    /// The member comes back for the next piece of a long record.
+    fn answer_piece(&self, question: Waiting, piece: Piece) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let read = self.read_piece(&question, piece, buffer);
+            (question.answer)(read.map(|bytes| &buffer[..bytes]));
+        });
+    }
+
+    /// Reads a piece of a record that is longer than a request, and notes where to go on.
+    fn read_piece(&self, question: &Waiting, piece: Piece, buffer: &mut Vec<u8>) -> Result<usize, Refusal> {
+        if buffer.len() < question.bytes_max + 1 {
+            buffer.resize(question.bytes_max + 1, 0);
+        }
+        let log = self.log.read();
+        let failed = |_| Refusal::Failed(libc::EIO);
+        let (position, length) =
+            log.extent(piece.offset).map_err(failed)?.ok_or(Refusal::Failed(libc::EIO))?;
+        let left = length - piece.done;
+        // All of the request, so that the kernel asks for the rest; of the last piece less, so that it does not.
+        let wanted =
+            if left > question.bytes_max as u64 + 1 { question.bytes_max + 1 } else { question.bytes_max };
+        let wanted = wanted.min(left as usize);
+        let read =
+            log.read_bytes(Position(position.0 + piece.done), &mut buffer[..wanted]).map_err(failed)?;
+        let done = piece.done + read as u64;
+        if read > 0 && done < length {
+            self.pieces.lock().insert(question.member, Piece { done, ..piece });
+        }
+        Ok(read)
     }
 
     /// Reads what a claim says.

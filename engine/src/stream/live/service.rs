@@ -32,7 +32,7 @@ const QUICK_LOOK: Duration = Duration::from_micros(200);
 /// So many quick looks in a row without news end that.
 const QUICK_LOOKS_MAX: u32 = 5;
 /// How long changed offsets wait for more: well under the 100 ms within which they are durable.
-const OFFSETS_REST: Duration = Duration::from_millis(20);
+const OFFSETS_REST: Duration = Duration::from_millis(50);
 /// Between two looks at retention and at late members.
 const CHORES_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks for signals, at the least.
@@ -251,7 +251,8 @@ impl Stream {
 
     /// One of ten looks a second at a stream that is awake; false when it sleeps again.
     fn look(stream: &Arc<Stream>) -> bool {
-        let mut grown = stream.index_news() > 0;
+        stream.index_news();
+        let mut grown = stream.has_grown();
         if grown {
             stream.answer_waiting();
         }
@@ -263,12 +264,19 @@ impl Stream {
         if !grown {
             stream.watch_next();
             stream.awake.store(false, Ordering::Release);
-            grown = stream.index_news() > 0 && !stream.awake.swap(true, Ordering::AcqRel);
+            stream.index_news();
+            grown = stream.has_grown() && !stream.awake.swap(true, Ordering::AcqRel);
             if grown || stream.is_awaited() {
                 stream.answer_waiting();
             }
         }
         grown
+    }
+
+    /// Whether bytes came since this was asked last.
+    fn has_grown(&self) -> bool {
+        let end = self.log.read().end_of_bytes().map_or(0, |end| end.0);
+        self.end_looked_at.swap(end, Ordering::AcqRel) != end
     }
 
     /// Seals what is full and reads all that is sealed from its segments from now on. For tests; the service does it

@@ -2,16 +2,16 @@
 
 use super::ahead::Ahead;
 use super::hub::Streams;
-use super::members::Waiting;
+use super::members::{Piece, Waiting};
 use crate::stream::group::{Counts, Group, MemberId};
 use crate::stream::log::Copied;
 use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Settings, StreamId};
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,12 +74,13 @@ pub struct Stream {
     pub(super) waiting: Mutex<Vec<Waiting>>,
     pub(super) polling: Polling,
     pub(super) ahead: Ahead,
+    /// Members that are within a long record.
+    pub(super) pieces: Mutex<HashMap<MemberId, Piece>>,
     /// The active file, for appends that come to us.
     writer: Mutex<Option<File>>,
     active_file: Arc<File>,
-    /// Handles that append through the kernel, and those that append through us.
-    passed_through: AtomicU32,
-    served: AtomicU32,
+    /// Held while a writer comes, and while the last one's tail is set aside: nobody appends then.
+    writers: Mutex<Writers>,
     members: AtomicU64,
     /// On the service's list of streams that are looked at.
     pub(super) awake: AtomicBool,
@@ -93,9 +94,20 @@ pub struct Stream {
     pub(super) woken: Mutex<Option<Instant>>,
     /// It is looked at by time, and needs no watch.
     pub(super) quick: AtomicBool,
+    /// Behind the last byte when the service looked.
+    pub(super) end_looked_at: AtomicU64,
     /// How much of the active file's front was given back.
     pub(super) punched: Mutex<u64>,
     rate: Mutex<(Instant, u64, f64)>,
+}
+
+/// Handles that append.
+#[derive(Debug, Default)]
+struct Writers {
+    /// Through the kernel.
+    passed_through: u32,
+    /// Through us.
+    served: u32,
 }
 
 /// A group, and what is to be called when it has records.
@@ -149,9 +161,10 @@ impl Stream {
             waiting: Mutex::default(),
             polling: Polling::default(),
             ahead: Ahead::default(),
+            pieces: Mutex::default(),
+            end_looked_at: AtomicU64::new(0),
             writer: Mutex::default(),
-            passed_through: AtomicU32::new(0),
-            served: AtomicU32::new(0),
+            writers: Mutex::default(),
             members: AtomicU64::new(1),
             awake: AtomicBool::new(false),
             unsaved: AtomicBool::new(false),
@@ -267,52 +280,51 @@ impl Stream {
         }
     }
 
-    /// A handle that appends through the kernel, or through us, is opened. Two of the former at a time only where
-    /// `many` may be.
+    /// A handle that appends is opened, through the kernel or through us. False: through the kernel it may not, since
+    /// somebody else appends, and records of this framing would be torn.
     pub fn writer_opened(&self, passed_through: bool) -> bool {
-        if !passed_through {
-            self.served.fetch_add(1, Ordering::Relaxed);
-            return true;
-        }
         let many = self.framing() == Framing::Line;
-        let take = |writers: u32| {
-            let alone = writers == 0 && self.served.load(Ordering::Relaxed) == 0;
-            (many || alone).then_some(writers + 1)
-        };
-        self.passed_through.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        let mut writers = self.writers.lock();
+        if !passed_through {
+            writers.served += 1;
+        } else if many || writers.passed_through + writers.served == 0 {
+            writers.passed_through += 1;
+        } else {
+            return false;
+        }
+        true
     }
 
     /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be continued.
     pub fn writer_closed(self: &Arc<Self>, passed_through: bool) {
-        let counter = if passed_through { &self.passed_through } else { &self.served };
-        counter.fetch_sub(1, Ordering::AcqRel);
         self.wake();
-        if self.writers() > 0 {
+        let mut writers = self.writers.lock();
+        let count = if passed_through { &mut writers.passed_through } else { &mut writers.served };
+        *count = count.saturating_sub(1);
+        if writers.passed_through + writers.served > 0 {
             return;
         }
         *self.writer.lock() = None;
         self.index_news();
         let mut log = self.log.write();
         log.close_writer();
-        let refused = log.is_refused();
-        if self.framing() != Framing::Line || refused {
-            match log.set_tail_aside() {
-                Ok(0) => {}
-                Ok(bytes) => {
-                    log::warn!(
-                        "{bytes} bytes at the end of stream {} are no record and were set aside",
-                        self.id
-                    );
-                    self.uncopied.store(true, Ordering::Relaxed);
-                }
-                Err(e) => log::warn!("the torn tail of stream {} can't be set aside: {e}", self.id),
+        if self.framing() == Framing::Line && !log.is_refused() {
+            return;
+        }
+        match log.set_tail_aside() {
+            Ok(0) => {}
+            Ok(bytes) => {
+                log::warn!("{bytes} bytes at the end of stream {} are no record and were set aside", self.id);
+                self.uncopied.store(true, Ordering::Relaxed);
             }
+            Err(e) => log::warn!("the torn tail of stream {} can't be set aside: {e}", self.id),
         }
     }
 
     /// Handles that append.
     pub fn writers(&self) -> u32 {
-        self.passed_through.load(Ordering::Acquire) + self.served.load(Ordering::Acquire)
+        let writers = self.writers.lock();
+        writers.passed_through + writers.served
     }
 
     /// A member joins a group, which is made if it is new.
@@ -332,6 +344,7 @@ impl Stream {
 
     /// A member leaves; what it did not acknowledge goes to others.
     pub fn leave(self: &Arc<Self>, group: &str, member: MemberId) {
+        self.pieces.lock().remove(&member);
         let returned = self.groups.lock().get_mut(group).is_some_and(|group| group.leave(member));
         self.offsets_changed();
         if returned {

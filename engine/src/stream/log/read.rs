@@ -217,6 +217,26 @@ impl Log {
         Ok(Step::Taken { records: (end - first) as u64, bytes })
     }
 
+    /// Where a record's bytes begin, and how many they are; `None` if it is lost.
+    pub fn extent(&self, offset: Offset) -> Result<Option<(Position, u64)>> {
+        self.check_offset(offset)?;
+        if let Some(index) = self.index_of_offset(offset.0) {
+            let i = (offset.0 - index.offset) as usize;
+            let length = if i < index.len() { index.length(i).into() } else { 0 };
+            return Ok(Some((Position(index.position_of(i)), length)));
+        }
+        let at = self.sealed.partition_point(|sealed| sealed.offset <= offset.0) - 1;
+        let Some(segment) = self.segment(at)? else { return Ok(None) };
+        let Some(block) = segment.block_of_offset(offset.0) else { return Ok(None) };
+        let block = self.block(&segment, block)?;
+        let record = (offset.0 - block.offset()) as usize;
+        if record >= block.records() || block.is_lost(record) {
+            return Ok(None);
+        }
+        let range = block.range(record);
+        Ok(Some((Position(block.position() + range.start as u64), range.len() as u64)))
+    }
+
     /// Fills `into` with the stream's bytes from `from` on, as many as there are in whole records, and
     /// returns how many; 0 at the end of the stream. Less than all before bytes that are damaged or missing,
     /// which then are an error.
