@@ -1,7 +1,7 @@
 //! All streams of a mount.
 //!
-//! Their logs lie in `.aimss/streams/ID` of the backing, their active files in a directory of the arena, which
-//! outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
+//! Their logs lie in `.aimss/streams/ID` of the backing, their active files in a directory of the arena,
+//! which outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
 
 use super::Stream;
 use super::ahead::Wanted;
@@ -164,7 +164,8 @@ impl Streams {
         self.open.lock().values().cloned().collect()
     }
 
-    /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the backing.
+    /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the
+    /// backing.
     pub fn doom(&self, stream: &Arc<Stream>) {
         if !stream.doomed.swap(true, Ordering::Relaxed) {
             self.doomed.lock().push((Instant::now(), stream.clone()));

@@ -1,17 +1,18 @@
 //! The threads behind a mount's streams.
 //!
-//! 1. `streams` takes events of appends, indexes what came, and answers who waits. A stream that was appended to
-//!    stays *awake*: it is looked at ten times a second until nothing came between two looks, and then watched
-//!    again. Where events of one stream come in quick succession, it is looked at by time instead, so that
-//!    neither its writer nor we pay for each.
+//! 1. `streams` takes events of appends, indexes what came, and answers who waits. A stream that was appended
+//!    to stays *awake*: it is looked at ten times a second until nothing came between two looks, and then
+//!    watched again. Where events of one stream come in quick succession, it is looked at by time instead, so
+//!    that neither its writer nor we pay for each.
 //! 2. `stream-offsets` writes changed group offsets down.
 //! 3. `stream-copy` copies the tails of active files to the backing.
 //! 4. `stream-seal` seals full segments, trims, and gives memory back.
 //! 5. `stream-ahead` reads what lagging groups will ask for next.
 //!
-//! A blocked read(2) does not hear of signals through FUSE here (fuser answers INTERRUPT with "not implemented", and
-//! the kernel asks no more), and its thread could not even be killed. So the threads that wait are asked for pending
-//! signals: often while they are few, more rarely the more they are, so that it costs a bounded share of a processor.
+//! A blocked read(2) does not hear of signals through FUSE here (fuser answers INTERRUPT with "not
+//! implemented", and the kernel asks no more), and its thread could not even be killed. So the threads that
+//! wait are asked for pending signals: often while they are few, more rarely the more they are, so that it
+//! costs a bounded share of a processor.
 
 use super::hub::Streams;
 use super::stream::Stream;

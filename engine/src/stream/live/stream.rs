@@ -267,8 +267,8 @@ impl Stream {
         }
     }
 
-    /// A handle that appends through the kernel, or through us, is opened. Two of the former at a time only where
-    /// `many` may be.
+    /// A handle that appends through the kernel, or through us, is opened. Two of the former at a time only
+    /// where `many` may be.
     pub fn writer_opened(&self, passed_through: bool) -> bool {
         if !passed_through {
             self.served.fetch_add(1, Ordering::Relaxed);
@@ -282,7 +282,8 @@ impl Stream {
         self.passed_through.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
-    /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be continued.
+    /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be
+    /// continued.
     pub fn writer_closed(self: &Arc<Self>, passed_through: bool) {
         let counter = if passed_through { &self.passed_through } else { &self.served };
         counter.fetch_sub(1, Ordering::AcqRel);
