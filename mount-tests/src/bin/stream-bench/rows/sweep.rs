@@ -131,7 +131,7 @@ pub fn run(bench: &mut Bench) -> Result<Figures> {
          and seconds; CPU of server and clients",
         bench.seconds,
         WINDOW_BYTES >> 20,
-        bench.stream_options,
+        if bench.stream_options.is_empty() { "as opened" } else { &bench.stream_options },
         bench.redis.as_ref().map_or("-", |server| server.way()),
         KEPT_BYTES >> 20
     );
