@@ -155,6 +155,9 @@ impl OpLog {
             inner.last_of_object.insert(object, seq);
         }
         let op = Op { seq, change, since: Instant::now(), cancelled: false };
+        if inner.waiting.is_empty() {
+            self.changed.notify_all();
+        }
         inner.waiting.insert(seq, Box::new(Waiting { op, needs, applying: false, not_before: None }));
         // Nobody is woken: the drain lets changes rest, and looks by itself.
         seq
@@ -195,10 +198,16 @@ impl OpLog {
         Some(waiting.op.clone())
     }
 
-    /// Waits for a change, at most `timeout`.
-    pub fn wait(&self, timeout: Duration) {
+    /// Waits for a change: at most `resting` while there are some that are not old enough, else at most `idle`.
+    pub fn wait(&self, resting: Duration, idle: Duration) {
         let mut inner = self.inner.lock();
-        self.changed.wait_for(&mut inner, timeout);
+        let longest = if inner.waiting.is_empty() { idle } else { resting };
+        self.changed.wait_for(&mut inner, longest);
+    }
+
+    /// Ends all waits.
+    pub fn wake(&self) {
+        self.changed.notify_all();
     }
 
     /// Takes one change for application now, when all it needs is done; waits for others that apply it or those.

@@ -1,14 +1,14 @@
 //! Streams as files of a mount: which names are streams, what they look like, who may do what with them.
 //!
-//! A stream's name stands for a small file, the [`Marker`], as far as the engine's namespace knows: so renames,
-//! links, permissions, the journal and the drain need to know nothing of streams. What is shown instead is the log's
-//! bytes. Kinds of nodes, told apart by their numbers:
+//! A stream's name stands for a small file, the [`Marker`], as far as the engine's namespace knows: so
+//! renames, links, permissions, the journal and the drain need to know nothing of streams. What is shown
+//! instead is the log's bytes. Kinds of nodes, told apart by their numbers:
 //!
-//! - **the stream itself**, by the number of its inode. All its handles are served by us: bytes come from memory or
-//!   from segments.
-//! - **its appending twin** ([`Node::Appender`]): the same inode with a bit set. Its handles go to the active file by
-//!   passthrough. The kernel is sent there when it opens the stream for appending: the open is answered with ESTALE,
-//!   and the lookup that follows from the same thread with the twin.
+//! - **the stream itself**, by the number of its inode. All its handles are served by us: bytes come from
+//!   memory or from segments.
+//! - **its appending twin** ([`Node::Appender`]): the same inode with a bit set. Its handles go to the active
+//!   file by passthrough. The kernel is sent there when it opens the stream for appending: the open is
+//!   answered with ESTALE, and the lookup that follows from the same thread with the twin.
 //! - **a group** ([`Node::Group`]): `NAME@GROUP` or `NAME@GROUP+eof`, made when it is opened.
 //!
 //! Not here: FUSE; that is `adapter/streams.rs`.

@@ -107,12 +107,14 @@ impl Outcome {
     }
 
     /// The same, for one of several figures of a row.
+    #[must_use]
     pub fn case(mut self, case: impl Into<String>) -> Self {
         self.case = case.into();
         self
     }
 
     /// The same, with something to know about it.
+    #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self

@@ -101,7 +101,8 @@ pub struct Mount {
     /// Serve files that match GLOB by the daemon, which sees every call; may be repeated; '**' means all files
     #[arg(long, value_name = "GLOB")]
     pub no_passthrough: Vec<String>,
-    /// New files that match GLOB are streams: append-only logs that consumer groups are fed from; may be repeated
+    /// New files that match GLOB are streams: append-only logs that consumer groups are fed from; may be
+    /// repeated
     #[arg(long, value_name = "GLOB", default_value = "*.stream")]
     pub streams: Vec<String>,
     /// How long what was appended to a stream may be in memory alone; fsync(2) doesn't wait for it
@@ -116,8 +117,9 @@ pub struct Mount {
     /// Append the daemon's log to FILE [default: no log]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// How long a change rests in memory before it is written (500ms, 1s, 1h); changes that cancel out meanwhile,
-    /// as a temporary file created and deleted, are never written; fsync, drain and umount don't wait for it
+    /// How long a change rests in memory before it is written (500ms, 1s, 1h); changes that cancel out
+    /// meanwhile, as a temporary file created and deleted, are never written; fsync, drain and umount don't
+    /// wait for it
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub drain_delay: String,
     /// Take the backing over from an owner on another node that no longer exists
@@ -231,7 +233,8 @@ pub struct Demo {
     /// Size of the checkpoint [default: 1536M, less on machines with little memory or disk]
     #[arg(long, value_name = "SIZE")]
     pub size: Option<String>,
-    /// A directory on the disk to compare with; a scratch directory is made in it [default: $TMPDIR or /var/tmp]
+    /// A directory on the disk to compare with; a scratch directory is made in it [default: $TMPDIR or
+    /// /var/tmp]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

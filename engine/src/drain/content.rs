@@ -12,7 +12,7 @@
 //! costs an error that is retried, not a signal.
 
 use super::attributes::Times;
-use super::{RETRY_MAX, Turn};
+use super::{IDLE_MAX, RETRY_MAX, Turn};
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
 use crate::backing::{Owner, RenameMode};
@@ -57,7 +57,7 @@ struct Source {
 impl Engine {
     pub(super) fn run_content(&self, work: &crossbeam_channel::Receiver<Ino>) {
         while !self.stopping.load(Ordering::Relaxed) {
-            let Ok(ino) = work.recv_timeout(Duration::from_millis(200)) else { continue };
+            let Ok(ino) = work.recv_timeout(IDLE_MAX) else { continue };
             let result = self.inode(ino).map_or(Ok(()), |inode| self.settle(&inode, false));
             self.settled(ino, result);
         }

@@ -1,6 +1,6 @@
 //! Applying changes of names to the backing.
 
-use super::{RETRY_FIRST, RETRY_MAX, Turn};
+use super::{IDLE_MAX, RETRY_FIRST, RETRY_MAX, Turn};
 use crate::attr::Kind;
 use crate::backing::{AttrChange, Make, Owner, RenameMode};
 use crate::engine::Engine;
@@ -22,7 +22,7 @@ impl Engine {
                 Some(op) => {
                     let _ = self.apply_begun(&op);
                 }
-                None => self.oplog.wait(IDLE),
+                None => self.oplog.wait(IDLE, IDLE_MAX),
             }
         }
     }

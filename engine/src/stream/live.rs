@@ -1,12 +1,12 @@
 //! The streams of a mount: appended to by programs that know nothing of us, read by members who wait.
 //!
-//! 1. A [`Stream`] is a log whose active file is in memory. Writers append to that file, through the kernel or
-//!    through [`Stream::append`]; nobody tells us of the former.
-//! 2. Members of groups ask for records ([`Stream::read_group`]). Where there are none, the question waits, and
-//!    only then the active file is *watched*: one event of the next append, which costs the writer a few
+//! 1. A [`Stream`] is a log whose active file is in memory. Writers append to that file, through the kernel
+//!    or through [`Stream::append`]; nobody tells us of the former.
+//! 2. Members of groups ask for records ([`Stream::read_group`]). Where there are none, the question waits,
+//!    and only then the active file is *watched*: one event of the next append, which costs the writer a few
 //!    microseconds, once. [`service`](self) takes the event, indexes what came, and answers.
-//! 3. Behind that, threads index what nobody waits for, copy the active file's tail to the backing, write group
-//!    offsets down, seal, trim, and give memory back.
+//! 3. Behind that, threads index what nobody waits for, copy the active file's tail to the backing, write
+//!    group offsets down, seal, trim, and give memory back.
 //!
 //! Idle streams cost nothing: each is watched for its next append, and nobody looks at it until then.
 //!

@@ -175,7 +175,8 @@ impl Log {
         self.active.seen()
     }
 
-    /// Whether records are found in the bytes: not where each write(2) is one, nor behind bytes that can't be divided.
+    /// Whether records are found in the bytes: not where each write(2) is one, nor behind bytes that can't be
+    /// divided.
     pub fn is_splitting(&self) -> bool {
         self.config.framing != Framing::Write && !self.is_refused()
     }
@@ -205,7 +206,8 @@ impl Log {
         self.hot.position().map_or(self.active.front_bytes(), |position| self.active.file_at(position))
     }
 
-    /// Bytes of memory for records that are sealed and still read from the active file: theirs, and their index's.
+    /// Bytes of memory for records that are sealed and still read from the active file: theirs, and their
+    /// index's.
     pub fn hot_bytes(&self) -> u64 {
         self.hot.bytes()
     }
@@ -215,7 +217,8 @@ impl Log {
         self.hot.cool()
     }
 
-    /// Reads all sealed records from their segments from now on: for a log whose active file is on the same storage.
+    /// Reads all sealed records from their segments from now on: for a log whose active file is on the same
+    /// storage.
     pub fn cool_all(&mut self) {
         self.hot.clear();
     }

@@ -24,8 +24,9 @@ const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 const MEMBER: FopenFlags =
     FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NONSEEKABLE).union(FopenFlags::FOPEN_STREAM);
 
-/// The most that a member gets by one request. A larger read(2) comes in several requests, and the kernel goes on while
-/// they are filled: the next one would acknowledge this batch, or wait, before the application has it.
+/// The most that a member gets by one request. A larger read(2) comes in several requests, and the kernel
+/// goes on while they are filled: the next one would acknowledge this batch, or wait, before the application
+/// has it.
 const MEMBER_BYTES_MAX: u32 = super::REQUEST_BYTES - 1;
 
 /// Backing ids of active files, and how many handles use each.

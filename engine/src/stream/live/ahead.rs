@@ -1,8 +1,9 @@
 //! Reading ahead for groups that lag: the next batch is read, checked and, if it is cold, unpacked on another
 //! thread, while the kernel copies the last one and the member works on it.
 //!
-//! One batch a group, wanted when a member got a batch that was nearly as large as its room. Whoever comes for
-//! it before the other thread has begun reads it himself; whoever comes while it is being read waits for that.
+//! One batch a group, wanted when a member got a batch that was nearly as large as its room. Whoever comes
+//! for it before the other thread has begun reads it himself; whoever comes while it is being read waits for
+//! that.
 
 use super::Stream;
 use crate::stream::Batch;
@@ -39,7 +40,8 @@ impl Ahead {
         self.0.lock().entry(group.clone()).or_default().clone()
     }
 
-    /// The batch from record `from` on, if it was read and fits into `bytes_max`; its bytes are then in `buffer`.
+    /// The batch from record `from` on, if it was read and fits into `bytes_max`; its bytes are then in
+    /// `buffer`.
     pub fn take(&self, group: &Arc<str>, from: u64, bytes_max: usize, buffer: &mut Vec<u8>) -> Option<Batch> {
         let slot = self.0.lock().get(group)?.clone();
         let mut slot = slot.lock();
@@ -54,7 +56,9 @@ impl Ahead {
         let Some(hub) = stream.hub.upgrade() else { return };
         let slot = self.slot(group);
         slot.lock().wanted = Some(from);
-        let _ = hub.wanted.0.send(Wanted { stream: Arc::downgrade(stream), slot, from, bytes_max });
+        if let Some(wants) = &*hub.wanted.0.lock() {
+            let _ = wants.send(Wanted { stream: Arc::downgrade(stream), slot, from, bytes_max });
+        }
     }
 }
 

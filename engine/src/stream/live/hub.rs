@@ -1,7 +1,7 @@
 //! All streams of a mount.
 //!
-//! Their logs lie in `.aimss/streams/ID` of the backing, their active files in a directory of the arena, which
-//! outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
+//! Their logs lie in `.aimss/streams/ID` of the backing, their active files in a directory of the arena,
+//! which outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
 
 use super::Stream;
 use super::ahead::Wanted;
@@ -49,7 +49,9 @@ pub struct Streams {
     pub(super) offsets: Signal,
     pub(super) full: Signal,
     /// Batches to be read ahead.
-    pub(super) wanted: (Sender<Wanted>, Receiver<Wanted>),
+    pub(super) wanted: (Mutex<Option<Sender<Wanted>>>, Receiver<Wanted>),
+    /// Set when the threads are to end.
+    pub(super) ended: Signal,
     doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
@@ -92,6 +94,7 @@ impl Streams {
     /// The streams of `backing`, with active files below `active_home`.
     pub fn new(backing: &Path, active_home: &Path, limits: Limits) -> io::Result<Arc<Streams>> {
         fs::create_dir_all(active_home)?;
+        let (wants, wanted) = crossbeam_channel::unbounded();
         Ok(Arc::new(Streams {
             home: Streams::home(backing),
             active_home: active_home.into(),
@@ -105,7 +108,8 @@ impl Streams {
             woken: Mutex::default(),
             offsets: Signal::default(),
             full: Signal::default(),
-            wanted: crossbeam_channel::unbounded(),
+            wanted: (Mutex::new(Some(wants)), wanted),
+            ended: Signal::default(),
             doomed: Mutex::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -164,7 +168,8 @@ impl Streams {
         self.open.lock().values().cloned().collect()
     }
 
-    /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the backing.
+    /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the
+    /// backing.
     pub fn doom(&self, stream: &Arc<Stream>) {
         if !stream.doomed.swap(true, Ordering::Relaxed) {
             self.doomed.lock().push((Instant::now(), stream.clone()));
@@ -198,6 +203,8 @@ impl Streams {
         self.stopping.store(true, Ordering::Relaxed);
         self.offsets.set();
         self.full.set();
+        self.ended.set();
+        *self.wanted.0.lock() = None;
         let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();

@@ -105,8 +105,8 @@ impl Stream {
         }
     }
 
-    /// Whether a read of the group would be answered at once. If not, `wake` is called when it would; a new one
-    /// replaces nothing.
+    /// Whether a read of the group would be answered at once. If not, `wake` is called when it would; a new
+    /// one replaces nothing.
     pub fn poll_group(self: &Arc<Self>, group: &str, wake: Option<Box<dyn FnOnce() + Send>>) -> bool {
         self.index_news();
         if self.has_work(group) {

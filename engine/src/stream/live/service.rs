@@ -1,17 +1,18 @@
 //! The threads behind a mount's streams.
 //!
-//! 1. `streams` takes events of appends, indexes what came, and answers who waits. A stream that was appended to
-//!    stays *awake*: it is looked at ten times a second until nothing came between two looks, and then watched
-//!    again. Where events of one stream come in quick succession, it is looked at by time instead, so that
-//!    neither its writer nor we pay for each.
+//! 1. `streams` takes events of appends, indexes what came, and answers who waits. A stream that was appended
+//!    to stays *awake*: it is looked at ten times a second until nothing came between two looks, and then
+//!    watched again. Where events of one stream come in quick succession, it is looked at by time instead, so
+//!    that neither its writer nor we pay for each.
 //! 2. `stream-offsets` writes changed group offsets down.
 //! 3. `stream-copy` copies the tails of active files to the backing.
 //! 4. `stream-seal` seals full segments, trims, and gives memory back.
 //! 5. `stream-ahead` reads what lagging groups will ask for next.
 //!
-//! A blocked read(2) does not hear of signals through FUSE here (fuser answers INTERRUPT with "not implemented", and
-//! the kernel asks no more), and its thread could not even be killed. So the threads that wait are asked for pending
-//! signals: often while they are few, more rarely the more they are, so that it costs a bounded share of a processor.
+//! A blocked read(2) does not hear of signals through FUSE here (fuser answers INTERRUPT with "not
+//! implemented", and the kernel asks no more), and its thread could not even be killed. So the threads that
+//! wait are asked for pending signals: often while they are few, more rarely the more they are, so that it
+//! costs a bounded share of a processor.
 
 use super::hub::Streams;
 use super::stream::Stream;
@@ -35,10 +36,13 @@ const QUICK_LOOKS_MAX: u32 = 5;
 const OFFSETS_REST: Duration = Duration::from_millis(50);
 /// Between two looks at retention and at late members.
 const CHORES_EVERY: Duration = Duration::from_secs(1);
+/// Longest rest of a thread that has nothing to do.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 /// Between two looks for signals, at the least.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
-/// What one such look costs, about, and the share of a processor it may take.
-const SIGNAL_LOOK: Duration = Duration::from_micros(25);
+/// What such looks cost, about, once and for each thread, and the share of a processor they may take.
+const SIGNALS_LOOK: Duration = Duration::from_micros(30);
+const SIGNAL_LOOK: Duration = Duration::from_micros(20);
 const SIGNAL_SHARE: f64 = 0.0005;
 /// Bytes of memory given back at a time: writers wait meanwhile.
 const PUNCH_BYTES: u64 = 4 << 20;
@@ -118,16 +122,17 @@ impl Streams {
     }
 
     fn prepare_ahead(&self) {
-        while !self.is_stopping() {
-            if let Ok(wanted) = self.wanted.1.recv_timeout(CHORES_EVERY) {
-                wanted.prepare();
-            }
+        while let Ok(wanted) = self.wanted.1.recv() {
+            wanted.prepare();
         }
     }
 
     fn write_offsets(&self) {
         while !self.is_stopping() {
-            self.offsets.wait(CHORES_EVERY);
+            self.offsets.wait(IDLE_MAX);
+            if self.is_stopping() {
+                return;
+            }
             std::thread::sleep(OFFSETS_REST);
             for stream in self.all() {
                 if stream.unsaved.load(Ordering::Relaxed)
@@ -141,7 +146,7 @@ impl Streams {
 
     fn copy_tails(&self) {
         while !self.is_stopping() {
-            std::thread::sleep(self.limits.flush_every.min(CHORES_EVERY));
+            self.ended.wait(self.limits.flush_every.min(CHORES_EVERY));
             for stream in self.all() {
                 let there = stream.uncopied.load(Ordering::Relaxed) && !stream.is_doomed();
                 if there && let Err(e) = stream.copy_news() {
@@ -339,7 +344,7 @@ impl Stream {
 }
 
 fn signal_period(waiting: usize) -> Duration {
-    SIGNALS_EVERY.max((SIGNAL_LOOK * waiting as u32).div_f64(SIGNAL_SHARE))
+    SIGNALS_EVERY.max((SIGNALS_LOOK + SIGNAL_LOOK * waiting as u32).div_f64(SIGNAL_SHARE))
 }
 
 /// Whether a signal is pending for a thread that would end its wait.

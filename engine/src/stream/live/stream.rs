@@ -295,7 +295,8 @@ impl Stream {
         true
     }
 
-    /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be continued.
+    /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be
+    /// continued.
     pub fn writer_closed(self: &Arc<Self>, passed_through: bool) {
         self.wake();
         let mut writers = self.writers.lock();

@@ -1,8 +1,8 @@
 //! One event of the next append to a file: inotify, armed once for each event wanted.
 //!
-//! It fires for writes through FUSE passthrough, a few microseconds after them, and costs the writer something
-//! only while armed (docs/design/0001). A write between the last look at the file and the arming is not
-//! announced: look again after arming.
+//! It fires for writes through FUSE passthrough, a few microseconds after them, and costs the writer
+//! something only while armed (docs/design/0001). A write between the last look at the file and the arming is
+//! not announced: look again after arming.
 
 use super::Stream;
 use parking_lot::Mutex;

@@ -70,7 +70,7 @@ impl Bench {
 
     /// Who is there, with versions.
     pub fn peers(&self) -> Result<Vec<String>> {
-        let redis = self.redis.as_ref().map(|server| server.version()).transpose()?;
+        let redis = self.redis.as_ref().map(redis::Server::version).transpose()?;
         Ok(redis.into_iter().chain(self.nats.as_ref().map(nats::Server::version)).collect())
     }
 }

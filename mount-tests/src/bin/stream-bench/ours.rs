@@ -7,13 +7,16 @@ use aimss_mount_tests::{binary, mount::well};
 use anyhow::{Context as _, Result, ensure};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a reader of a stand-in waits at its end. Never used on a mount.
 const STAND_IN_NAP: Duration = Duration::from_micros(50);
+
+/// The directory on the mount in which all rows work; removed at the end.
+const SCRATCH: &str = "stream-bench";
 
 /// Where our streams lie.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ impl Ours {
             ensure!(!ours.is_mount(), "{} is mounted already; leave --backing out", ours.point.display());
             ours.mount(backing)?;
         }
+        ours.scratch()?;
         Ok(ours)
     }
 
@@ -49,9 +53,24 @@ impl Ours {
         self.backing.as_deref()
     }
 
-    /// A file of this name on the mount.
+    /// A file of this name in the scratch directory.
     pub fn at(&self, name: &str) -> PathBuf {
-        self.point.join(name)
+        self.point.join(SCRATCH).join(name)
+    }
+
+    /// Makes the scratch directory on what is mounted now, without what an earlier run left there.
+    pub fn scratch(&self) -> Result<()> {
+        self.clear()?;
+        fs::create_dir(self.point.join(SCRATCH)).context("the mount takes no directory")
+    }
+
+    fn clear(&self) -> Result<()> {
+        match fs::remove_dir_all(self.point.join(SCRATCH)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context("the scratch directory stays")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `aimss mount`, which returns when the mount is ready.
@@ -80,7 +99,8 @@ impl Ours {
         well(&output).with_context(|| format!("aimss {}", subcommand.join(" ")))
     }
 
-    /// Makes a stream: by opening it where there are no `options`, else by `aimss stream create OPTIONS PATH`.
+    /// Makes a stream: by opening it where there are no `options`, else by `aimss stream create OPTIONS
+    /// PATH`.
     pub fn create(&self, path: &Path, options: &str) -> Result<()> {
         if options.is_empty() || !self.is_mount() {
             return open_append(path).map(drop);
@@ -115,9 +135,9 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        if self.mounted_here
-            && let Err(error) = self.umount()
-        {
+        let cleared = self.clear();
+        let unmounted = if self.mounted_here { self.umount() } else { Ok(()) };
+        for error in cleared.err().into_iter().chain(unmounted.err()) {
             eprintln!("stream-bench: {error:#}");
         }
     }

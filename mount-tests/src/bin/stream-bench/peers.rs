@@ -3,6 +3,7 @@
 pub mod nats;
 pub mod redis;
 
+use crate::child;
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +20,8 @@ impl Started {
     /// Runs `command`, its output thrown away, until `answers`.
     fn new(mut command: Command, mut answers: impl FnMut() -> bool) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = child::spawn(&mut command);
         let mut started =
             Self(child.with_context(|| format!("{name} can't be run; see docs/benchmarks.md"))?);
         let start = Instant::now();

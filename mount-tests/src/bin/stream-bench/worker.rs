@@ -1,6 +1,7 @@
 //! What must be another process: readers that wait, and holders of many files. A child says `ready` on stdout
 //! when the next thing that it does is to wait.
 
+use crate::child;
 use crate::cli::Worker;
 use crate::ours::{open_append, read_waiting};
 use crate::processor::now_ns;
@@ -32,7 +33,8 @@ impl Running {
     /// Starts a copy of this program with `arguments` and waits until it is ready.
     pub fn start<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = child::spawn(&mut command)?;
         let said = BufReader::new(child.stdout.take().expect("it was asked for"));
         let mut running = Self { child, said };
         let mut line = String::new();

@@ -27,7 +27,7 @@ pub fn run(bench: &mut Bench) -> Result<Figures> {
     let conditions = format!(
         "{} MiB of log lines (seed {SEED}) that LZ4 makes {compression:.1} times smaller; drained, \
          unmounted, mounted; 1 MiB reads by a new group to its +eof; {}; theirs: the same bytes in blocks of \
-         256 KiB, decompress_into one buffer, one thread",
+         256 KiB, decompress_into (safe decode) one buffer, one thread",
         bytes >> 20,
         if bench.drop_caches { "caches dropped" } else { "the disk's page cache as it is" }
     );

@@ -131,7 +131,7 @@ pub fn run(bench: &mut Bench) -> Result<Figures> {
          and seconds; CPU of server and clients",
         bench.seconds,
         WINDOW_BYTES >> 20,
-        bench.stream_options,
+        if bench.stream_options.is_empty() { "as opened" } else { &bench.stream_options },
         bench.redis.as_ref().map_or("-", |server| server.way()),
         KEPT_BYTES >> 20
     );
@@ -141,7 +141,7 @@ pub fn run(bench: &mut Bench) -> Result<Figures> {
 /// Rates, and processor time where both are known.
 fn compared(cell: &Cell, who: &str, ours: &[Run], theirs: &[Run]) -> Vec<Outcome> {
     let both = ours.iter().zip(theirs);
-    let rates =
+    let rates: Vec<Pair> =
         both.clone().map(|(ours, theirs)| (ours.per_second.clone(), theirs.per_second.clone())).collect();
     let costs = |run: &Run| run.processor_seconds_a_gb.map(|seconds| vec![seconds]);
     let costs: Option<Vec<Pair>> = both.map(|(ours, theirs)| Some((costs(ours)?, costs(theirs)?))).collect();
@@ -149,13 +149,14 @@ fn compared(cell: &Cell, who: &str, ours: &[Run], theirs: &[Run]) -> Vec<Outcome
     let case = format!("{} cpu", cell.name());
     outcomes.push(match costs {
         Some(costs) => outcome(who, "s/GB", &costs, Bar::AtMost(1.0)).case(case),
-        None => Outcome::skipped(Bar::AtMost(1.0), format!("{who}'s process is not known")).case(case),
+        None => Outcome::skipped(Bar::AtMost(1.0), format!("our daemon's or {who}'s process is not known"))
+            .case(case),
     });
     outcomes
 }
 
 /// Met is judged by the interval's worse end.
-fn outcome(who: &str, unit: &'static str, pairs: &Vec<Pair>, bar: Bar) -> Outcome {
+fn outcome(who: &str, unit: &'static str, pairs: &[Pair], bar: Bar) -> Outcome {
     let all = |side: fn(&Pair) -> &Vec<f64>| median(pairs.iter().flat_map(side).copied().collect());
     let medians = Medians { ours: all(|pair| &pair.0), theirs: all(|pair| &pair.1), ratio: ratio(pairs) };
     let (low, high) = interval(pairs);
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_interval_judges() {
-        let ahead = outcome("x", "/s", &vec![(vec![2.0, 0.5], vec![1.0, 1.0])], Bar::AtLeast(1.0));
+        let ahead = outcome("x", "/s", &[(vec![2.0, 0.5], vec![1.0, 1.0])], Bar::AtLeast(1.0));
         assert_eq!((ahead.met, ahead.note.as_str()), (Some(false), "[0.50, 2.00]"));
     }
 }
