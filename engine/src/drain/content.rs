@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Files copied at once. Each keeps eight blocks in flight, so two hide the gaps between files.

@@ -84,7 +84,8 @@ thread_local! {
 impl Stream {
     /// A member comes back for more: what it had is acknowledged, and the next records are its own.
     pub fn read_group(self: &Arc<Self>, question: Waiting, at_end: AtEnd) {
-        if let Some(piece) = self.pieces.lock().remove(&question.member) {
+        let within = self.pieces.lock().remove(&question.member);
+        if let Some(piece) = within {
             return self.answer_piece(question, piece);
         }
         if let Some(group) = self.groups.lock().get_mut(&*question.group) {
