@@ -90,15 +90,33 @@ impl Sealed {
             lost.extend(from.0..batch.first.0);
             from = batch.next;
         }
-        self.compare_plain_view(log, &lost);
+        self.compare_whole_blocks(log, &lost);
+        for room in [333, 5000] {
+            self.compare_plain_view(log, &lost, room);
+        }
         lost
     }
 
+    /// Reads with room for whole blocks, which then are unpacked to where they are wanted.
+    fn compare_whole_blocks(&self, log: &Log, lost: &BTreeSet<u64>) {
+        let mut buffer = vec![0; 5000];
+        let (mut from, end) = (Offset(0), self.records.len() as u64);
+        let mut seen = BTreeSet::new();
+        while from.0 < end {
+            let batch = log.read(from, &mut buffer).expect("damage is no error");
+            let records = self.records[batch.first.0 as usize..batch.next.0 as usize].concat();
+            assert!(buffer[..batch.bytes] == records[..], "the records from {} on", batch.first.0);
+            seen.extend(batch.first.0..batch.next.0);
+            from = batch.next;
+        }
+        assert!((0..end).all(|offset| seen.contains(&offset) != lost.contains(&offset)), "others are lost");
+    }
+
     /// The plain view has all bytes but those of lost records.
-    fn compare_plain_view(&self, log: &Log, lost: &BTreeSet<u64>) {
+    fn compare_plain_view(&self, log: &Log, lost: &BTreeSet<u64>, room: usize) {
         let whole = self.records.concat();
         let mut covered = vec![false; whole.len()];
-        let mut buffer = vec![0; 333];
+        let mut buffer = vec![0; room];
         let mut at = 0;
         while at < whole.len() {
             match log.read_bytes(Position(at as u64), &mut buffer) {

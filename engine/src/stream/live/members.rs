@@ -263,7 +263,7 @@ impl Stream {
             buffer.resize(bytes_max, 0);
         }
         let (from, until) = (Offset(claim.from), claim.until.map(Offset));
-        match self.log.read().read_until(from, until, &mut buffer[..bytes_max], |_| {}) {
+        match self.log.read().read_until(from, until, &mut buffer[..bytes_max]) {
             Ok(batch) => Ok(batch),
             Err(Error::BufferTooSmall { needed_bytes }) => Err(Refusal::TooSmall { needed_bytes }),
             Err(Error::Io(e)) => Err(Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO))),

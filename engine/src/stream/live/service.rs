@@ -160,22 +160,29 @@ impl Streams {
         let mut chores = Instant::now();
         while !self.is_stopping() {
             self.full.wait(CHORES_EVERY);
-            let chores_due = chores.elapsed() >= CHORES_EVERY;
+            let (chores_due, mut sealed) = (chores.elapsed() >= CHORES_EVERY, false);
             for stream in self.all() {
-                let result =
-                    stream.seal_full().and_then(|()| if chores_due { stream.trim() } else { Ok(()) });
-                if let Err(e) = result {
-                    log::warn!("stream {} can't be sealed or trimmed: {e}", stream.id);
+                let full = stream.full.swap(false, Ordering::Relaxed);
+                let chores = chores_due && stream.chores.load(Ordering::Relaxed);
+                if !full && !chores {
+                    continue;
                 }
-                if chores_due {
+                if let Err(e) = stream.seal_full().and_then(|()| stream.trim()) {
+                    log::warn!("stream {} can't be sealed or trimmed, which is tried again: {e}", stream.id);
+                    stream.full.store(true, Ordering::Relaxed);
+                }
+                if chores {
                     stream.take_back_late();
                 }
+                sealed |= full;
             }
             if chores_due {
                 chores = Instant::now();
                 self.remove_doomed(false);
             }
-            self.give_memory_back();
+            if sealed {
+                self.give_memory_back();
+            }
         }
     }
 
@@ -264,6 +271,7 @@ impl Stream {
         if let Some(hub) = stream.hub.upgrade()
             && stream.log.read().is_full()
         {
+            stream.full.store(true, Ordering::Relaxed);
             hub.full.set();
         }
         if !grown {

@@ -5,7 +5,7 @@ use super::hub::Streams;
 use super::members::{Piece, Waiting};
 use crate::stream::group::{Counts, Group, MemberId};
 use crate::stream::log::Copied;
-use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Settings, StreamId};
+use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Retention, Settings, StreamId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -88,6 +88,10 @@ pub struct Stream {
     pub(super) unsaved: AtomicBool,
     /// Bytes came since the last copy.
     pub(super) uncopied: AtomicBool,
+    /// Its active records come to a segment.
+    pub(super) full: AtomicBool,
+    /// Something is to be done from time to time: retention, or late members.
+    pub(super) chores: AtomicBool,
     /// To be removed once nobody uses it.
     pub(super) doomed: AtomicBool,
     /// When the service was last woken for it.
@@ -99,6 +103,10 @@ pub struct Stream {
     /// How much of the active file's front was given back.
     pub(super) punched: Mutex<u64>,
     rate: Mutex<(Instant, u64, f64)>,
+}
+
+fn has_chores(settings: &Settings) -> bool {
+    settings.ack_timeout.is_some() || settings.retention != Retention::default()
 }
 
 /// Handles that append.
@@ -153,7 +161,6 @@ impl Stream {
             id,
             directory: directory.into(),
             hub,
-            settings: Mutex::new(settings),
             active_file: log.active_file(),
             log: RwLock::new(log),
             copied: Mutex::new(copied),
@@ -169,6 +176,9 @@ impl Stream {
             awake: AtomicBool::new(false),
             unsaved: AtomicBool::new(false),
             uncopied: AtomicBool::new(uncopied),
+            full: AtomicBool::new(true),
+            chores: AtomicBool::new(has_chores(&settings)),
+            settings: Mutex::new(settings),
             doomed: AtomicBool::new(false),
             woken: Mutex::new(None),
             quick: AtomicBool::new(false),
@@ -200,6 +210,7 @@ impl Stream {
         new.log = settings.log;
         if new != *settings {
             new.write(&self.directory)?;
+            self.chores.store(has_chores(&new), Ordering::Relaxed);
             *settings = new;
         }
         Ok(())

@@ -15,11 +15,13 @@ pub(super) struct Index {
     pub offset: u64,
     /// Position of its first byte.
     pub position: u64,
+    /// Records at the front of the lists that are not in the index any more: taking some away costs no copy of the rest.
+    gone: usize,
     lengths: Vec<u32>,
     crcs: Vec<u32>,
-    /// Position of every `STRIDE`th record.
+    /// Position of every `STRIDE`th record of the lists.
     places: Vec<u64>,
-    /// The first record of each run, and the run's time. Times grow.
+    /// The first record of each run in the lists, and the run's time. Times grow.
     times: Vec<(usize, u64)>,
     /// All lengths together.
     bytes: u64,
@@ -43,7 +45,7 @@ impl Index {
     }
 
     pub fn len(&self) -> usize {
-        self.lengths.len()
+        self.lengths.len() - self.gone
     }
 
     pub fn bytes(&self) -> u64 {
@@ -51,7 +53,7 @@ impl Index {
     }
 
     pub fn end_offset(&self) -> u64 {
-        self.offset + self.lengths.len() as u64
+        self.offset + self.len() as u64
     }
 
     pub fn end_position(&self) -> u64 {
@@ -59,22 +61,23 @@ impl Index {
     }
 
     pub fn length(&self, i: usize) -> u32 {
-        self.lengths[i]
+        self.lengths[self.gone + i]
     }
 
     pub fn crc(&self, i: usize) -> u32 {
-        self.crcs[i]
+        self.crcs[self.gone + i]
     }
 
     pub fn time(&self, i: usize) -> u64 {
-        let run = self.times.partition_point(|(first, _)| *first <= i);
+        let run = self.times.partition_point(|(first, _)| *first <= self.gone + i);
         self.times[run - 1].1
     }
 
     /// The times of records from `i` on, one after the other.
     pub fn times_from(&self, i: usize) -> impl Iterator<Item = u64> + '_ {
+        let i = self.gone + i;
         let mut run = self.times.partition_point(|(first, _)| *first <= i);
-        (i..self.len()).map(move |i| {
+        (i..self.lengths.len()).map(move |i| {
             if self.times.get(run).is_some_and(|(first, _)| *first == i) {
                 run += 1;
             }
@@ -87,6 +90,7 @@ impl Index {
         if i >= self.len() {
             return self.end_position();
         }
+        let i = self.gone + i;
         let walk = i / STRIDE * STRIDE..i;
         self.places[i / STRIDE] + self.lengths[walk].iter().map(|length| u64::from(*length)).sum::<u64>()
     }
@@ -98,7 +102,7 @@ impl Index {
         loop {
             end += u64::from(self.lengths[i]);
             if position < end {
-                return i;
+                return i - self.gone;
             }
             i += 1;
         }
@@ -107,7 +111,8 @@ impl Index {
     /// The first record with a time of at least `time`.
     pub fn first_since(&self, time: u64) -> Option<usize> {
         let run = self.times.partition_point(|(_, of)| *of < time);
-        self.times.get(run).map(|(first, _)| *first)
+        // The run that it is in may have begun before.
+        self.times.get(run).map(|(first, _)| first.saturating_sub(self.gone))
     }
 
     /// The first records, up to the one with which they come to `bytes`; all if they don't.
@@ -121,15 +126,14 @@ impl Index {
 
     /// Takes the first records out, as an index of their own.
     pub fn split_front(&mut self, records: usize) -> Index {
-        let rest = self.part(records..self.len());
-        let mut front = std::mem::replace(self, rest);
-        front.bytes = self.position - front.position;
-        front.lengths.truncate(records);
-        front.crcs.truncate(records);
-        front.places.truncate(records.div_ceil(STRIDE));
-        front.times.retain(|(first, _)| *first < records);
-        for list in [&mut front.lengths, &mut front.crcs] {
-            list.shrink_to_fit();
+        let front = self.part(0..records);
+        self.offset += records as u64;
+        self.position = front.end_position();
+        self.bytes -= front.bytes;
+        self.gone += records;
+        if self.gone > self.len() {
+            // Now a copy of the rest costs less than what it frees is worth.
+            *self = self.part(0..self.len());
         }
         front
     }
@@ -139,6 +143,7 @@ impl Index {
         let mut part = Index::new(self.offset + range.start as u64, self.position_of(range.start));
         part.lengths.reserve_exact(range.len());
         part.crcs.reserve_exact(range.len());
+        let range = self.gone + range.start..self.gone + range.end;
         let mut run = self.times.partition_point(|(first, _)| *first <= range.start);
         for i in range {
             if self.times.get(run).is_some_and(|(first, _)| *first == i) {
@@ -177,6 +182,20 @@ mod tests {
         assert_eq!((front.len(), front.end_position()), (300, ends[299]));
         assert_eq!((rest.offset, rest.position, rest.len()), (310, ends[299], 700));
         assert_eq!(front.record_at(ends[299] - 1), 299);
+        for i in [0, 1, 255, 256, 699] {
+            assert_eq!(
+                (rest.length(i), rest.crc(i), rest.time(i)),
+                (index.length(300 + i), index.crc(300 + i), index.time(300 + i))
+            );
+            assert_eq!(rest.position_of(i + 1), ends[300 + i]);
+            assert_eq!(rest.record_at(ends[300 + i] - 1), i);
+            assert_eq!(rest.times_from(i).next(), Some(rest.time(i)));
+        }
+        assert_eq!(rest.first_since(5), Some(0));
+        assert_eq!(rest.first_since(40), Some(100));
+        assert_eq!(rest.part(10..20).position_of(3), rest.position_of(13));
+        rest.push(9, 9, 1000);
+        assert_eq!((rest.len(), rest.length(700), rest.time(700)), (701, 9, 1000));
         assert_eq!(index.first_since(5), Some(50));
         assert_eq!(index.first_since(100), None);
         assert_eq!(index.first_bytes(8), 4, "1 + 2 + 3 + 4 bytes are the first to come to 8");

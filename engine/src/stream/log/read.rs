@@ -9,6 +9,7 @@ use super::index::Index;
 use crate::stream::segment::{Block, Segment, read_there};
 use crate::stream::{Error, Micros, Offset, Position, Result};
 use crc32c::crc32c;
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,6 +51,19 @@ pub struct Record<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Is told of each record that is read.
+type Each<'a, 'f> = &'a mut (dyn FnMut(Record<'_>) + 'f);
+
+thread_local! {
+    /// What this thread unpacks blocks from.
+    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A whole block straight to where it is wanted, if it is as it was written.
+fn unpack(segment: &Segment, block: usize, into: &mut [u8]) -> io::Result<bool> {
+    STORED.with_borrow_mut(|stored| segment.unpack(block, into, stored))
+}
+
 /// What one segment's block, or the active file, had.
 enum Step {
     /// So many records, or bytes.
@@ -65,21 +79,30 @@ impl Log {
     /// the end of the stream that is none. Fails if not one fits, or if `from` is not retained or behind the
     /// end.
     pub fn read(&self, from: Offset, into: &mut [u8]) -> Result<Batch> {
-        self.read_with(from, into, |_| {})
+        self.read_until(from, None, into)
     }
 
     /// The same; `each` is told of every record.
-    pub fn read_with(&self, from: Offset, into: &mut [u8], each: impl FnMut(Record<'_>)) -> Result<Batch> {
-        self.read_until(from, None, into, each)
+    pub fn read_with(
+        &self,
+        from: Offset,
+        into: &mut [u8],
+        mut each: impl FnMut(Record<'_>),
+    ) -> Result<Batch> {
+        self.read_each(from, None, into, Some(&mut each))
     }
 
-    /// The same, of records before `until`.
-    pub fn read_until(
+    /// The same, of records before `until`, without being told.
+    pub fn read_until(&self, from: Offset, until: Option<Offset>, into: &mut [u8]) -> Result<Batch> {
+        self.read_each(from, until, into, None)
+    }
+
+    fn read_each(
         &self,
         from: Offset,
         until: Option<Offset>,
         into: &mut [u8],
-        mut each: impl FnMut(Record<'_>),
+        mut each: Option<Each<'_, '_>>,
     ) -> Result<Batch> {
         self.check_offset(from)?;
         let end = until.map_or(u64::MAX, |until| until.0).min(self.active.index.end_offset());
@@ -87,8 +110,10 @@ impl Log {
         while batch.next.0 < end {
             let room = &mut into[batch.bytes..];
             let step = match self.index_of_offset(batch.next.0) {
-                Some(index) => self.take_active(index, batch.next.0..end, room, &mut each)?,
-                None => self.take_sealed(batch.next.0..end, room, &mut each)?,
+                Some(index) => {
+                    self.take_active(index, batch.next.0..end, room, each.as_mut().map(|each| &mut **each))?
+                }
+                None => self.take_sealed(batch.next.0..end, room, each.as_mut().map(|each| &mut **each))?,
             };
             match step {
                 Step::Taken { records, bytes } => {
@@ -131,16 +156,21 @@ impl Log {
         &self,
         wanted: Range<u64>,
         into: &mut [u8],
-        each: &mut impl FnMut(Record<'_>),
+        mut each: Option<Each<'_, '_>>,
     ) -> Result<Step> {
         let from = wanted.start;
         let at = self.sealed.partition_point(|sealed| sealed.offset <= from) - 1;
         let until = self.begin_of(at + 1).0;
         let Some(segment) = self.segment(at)? else { return Ok(Step::Lost { until }) };
-        let block = match segment.block_of_offset(from) {
-            Some(i) => self.block(&segment, i)?,
-            None => return Ok(Step::Lost { until }),
-        };
+        let Some(i) = segment.block_of_offset(from) else { return Ok(Step::Lost { until }) };
+        if each.is_none() && segment.block_offset(i) == from {
+            let (records, bytes) = segment.block_extent(i);
+            let wanted = records as u64 <= wanted.end - from;
+            if wanted && bytes <= into.len() && unpack(&segment, i, &mut into[..bytes])? {
+                return Ok(Step::Taken { records: records as u64, bytes });
+            }
+        }
+        let block = self.block(&segment, i)?;
         let first = (from - block.offset()) as usize;
         if first >= block.records() {
             return Ok(Step::Lost { until });
@@ -157,6 +187,7 @@ impl Log {
         let bytes = block.range(first + fits - 1).end - begin;
         into[..bytes].copy_from_slice(&block.bytes()[begin..begin + bytes]);
         for i in first..first + fits {
+            let Some(each) = &mut each else { break };
             let range = block.range(i);
             each(Record {
                 offset: Offset(block.offset() + i as u64),
@@ -173,7 +204,7 @@ impl Log {
         index: &Index,
         wanted: Range<u64>,
         into: &mut [u8],
-        each: &mut impl FnMut(Record<'_>),
+        mut each: Option<Each<'_, '_>>,
     ) -> Result<Step> {
         let from = wanted.start;
         let first = (from - index.offset) as usize;
@@ -201,6 +232,7 @@ impl Log {
             }
             at = record.end;
             if good {
+                let Some(each) = &mut each else { continue };
                 each(Record {
                     offset: Offset(index.offset + i as u64),
                     position: Position(position + record.start as u64),
@@ -269,10 +301,15 @@ impl Log {
         let at = self.sealed.partition_point(|sealed| sealed.position <= from) - 1;
         let until = self.begin_of(at + 1).1;
         let Some(segment) = self.segment(at)? else { return Ok(Step::Lost { until }) };
-        let block = match segment.block_of_position(from) {
-            Some(i) => self.block(&segment, i)?,
-            None => return Ok(Step::Lost { until }),
-        };
+        let Some(i) = segment.block_of_position(from) else { return Ok(Step::Lost { until }) };
+        let (_, bytes) = segment.block_extent(i);
+        if segment.block_position(i) == from
+            && bytes <= into.len()
+            && unpack(&segment, i, &mut into[..bytes])?
+        {
+            return Ok(Step::Taken { records: 0, bytes });
+        }
+        let block = self.block(&segment, i)?;
         let at = (from - block.position()) as usize;
         if at >= block.bytes().len() {
             return Ok(Step::Lost { until });

@@ -6,7 +6,7 @@
 //! Without both there is nothing to go by.
 
 use super::block::Block;
-use super::layout::{HEAD_BYTES, HEADER_BYTES, Head, Header, HeaderRead, TAIL_BYTES, Tail, VERSION};
+use super::layout::{Codec, HEAD_BYTES, HEADER_BYTES, Head, Header, HeaderRead, TAIL_BYTES, Tail, VERSION};
 use crate::stream::{Damage, Error, Result};
 use crc32c::crc32c;
 use std::fs::File;
@@ -127,6 +127,39 @@ impl Segment {
     /// the next.
     pub fn block_before_time(&self, time: u64) -> Option<usize> {
         self.heads.partition_point(|head| head.time < time).checked_sub(1)
+    }
+
+    /// Records and bytes of a block.
+    pub fn block_extent(&self, i: usize) -> (usize, usize) {
+        (self.heads[i].records as usize, self.heads[i].raw_bytes as usize)
+    }
+
+    /// Position of a block's first byte.
+    pub fn block_position(&self, i: usize) -> u64 {
+        self.heads[i].position
+    }
+
+    /// Reads and unpacks a block's bytes into `into`, which has their length, if all of them are as they were written;
+    /// false if not, or if that is not known without the table. `stored` is room to work in.
+    pub fn unpack(&self, i: usize, into: &mut [u8], stored: &mut Vec<u8>) -> io::Result<bool> {
+        let head = self.heads[i];
+        if head.damaged != 0 || into.len() != head.raw_bytes as usize {
+            return Ok(false);
+        }
+        stored.resize(head.stored_bytes as usize, 0);
+        let at = self.places[i] + HEAD_BYTES as u64 + head.entries_bytes() as u64;
+        let there = read_there(&self.file, stored, at)?;
+        if there < stored.len() || crc32c(stored) != head.stored_crc {
+            return Ok(false);
+        }
+        Ok(match head.codec {
+            Codec::Raw if stored.len() == into.len() => {
+                into.copy_from_slice(stored);
+                true
+            }
+            Codec::Raw => false,
+            Codec::Lz4 => lz4_flex::block::decompress_into(stored, into).is_ok_and(|n| n == into.len()),
+        })
     }
 
     /// Reads and unpacks a block. Damage is no error here: the block knows which records are lost.
