@@ -109,7 +109,8 @@ impl Sealed {
             seen.extend(batch.first.0..batch.next.0);
             from = batch.next;
         }
-        assert!((0..end).all(|offset| seen.contains(&offset) != lost.contains(&offset)), "others are lost");
+        // It may have more: bytes are good by their own checksum, also where the table of records is damaged.
+        assert!((0..end).all(|offset| seen.contains(&offset) || lost.contains(&offset)), "others are lost");
     }
 
     /// The plain view has all bytes but those of lost records.
@@ -131,8 +132,10 @@ impl Sealed {
         }
         for offset in 0..self.records.len() as u64 {
             let range = self.position(offset) as usize..self.position(offset + 1) as usize;
+            // With room for whole blocks there may be more, as above.
+            let more = room > 1000 && lost.contains(&offset);
             assert!(
-                covered[range].iter().all(|covered| *covered != lost.contains(&offset)),
+                more || covered[range].iter().all(|covered| *covered != lost.contains(&offset)),
                 "record {offset}"
             );
         }
