@@ -8,7 +8,7 @@
 
 mod support;
 
-use aimss_engine::stream::group::MemberId;
+use aimss_engine::stream::group::{Group, MemberId};
 use aimss_engine::stream::live::{AtEnd, Limits, Refusal, Start, Stream, Streams, Waiting};
 use aimss_engine::stream::{Framing, LogConfig, Offset, Position, Retention, Settings, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,9 +232,9 @@ struct Expected {
 impl Expected {
     /// A member that did not acknowledge them is gone: they must come again.
     fn took_in_vain(&mut self, held: &[u64]) {
-        held.iter().for_each(|offset| {
+        for offset in held {
             self.got.remove(offset);
-        });
+        }
     }
 }
 
@@ -336,9 +336,9 @@ impl World {
         };
         let held = group.members.insert(member, Vec::new()).unwrap_or_default();
         group.unsaved.extend(held.iter().copied());
-        held.iter().for_each(|offset| {
+        for offset in &held {
             group.again.remove(offset);
-        });
+        }
         let bytes_max = 100 + self.random.below(400) as usize;
         let bytes = match ask(&stream, name, member, bytes_max) {
             Ok(bytes) => bytes,
@@ -411,7 +411,7 @@ impl World {
         self.stream = Running::start(&self.backing, &self.active, self.id);
         // A group that is behind what was acknowledged last is so for one of the reasons above.
         for (name, group) in &mut self.groups {
-            let committed = self.stream.get().inspect(|now| now.groups.get(*name).map(|g| g.committed()));
+            let committed = self.stream.get().inspect(|now| now.groups.get(*name).map(Group::committed));
             let committed = committed.expect("its file");
             let mut reason = false;
             for offset in committed..self.records.len() as u64 {

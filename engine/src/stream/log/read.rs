@@ -110,10 +110,8 @@ impl Log {
         while batch.next.0 < end {
             let room = &mut into[batch.bytes..];
             let step = match self.index_of_offset(batch.next.0) {
-                Some(index) => {
-                    self.take_active(index, batch.next.0..end, room, each.as_mut().map(|each| &mut **each))?
-                }
-                None => self.take_sealed(batch.next.0..end, room, each.as_mut().map(|each| &mut **each))?,
+                Some(index) => self.take_active(index, batch.next.0..end, room, each.as_deref_mut())?,
+                None => self.take_sealed(batch.next.0..end, room, each.as_deref_mut())?,
             };
             match step {
                 Step::Taken { records, bytes } => {
