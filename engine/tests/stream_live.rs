@@ -126,6 +126,20 @@ fn a_record_longer_than_a_request_comes_in_pieces() {
 }
 
 #[test]
+fn what_was_read_ahead_for_less_room_is_not_given_for_more() {
+    let world = World::new(1);
+    world.stream.start_service();
+    world.append_by_kernel(&b"10 bytes.\n".repeat(10));
+    let stream = world.stream.get();
+    let member = stream.join("g").expect("a member");
+    for room in [10, 19, 20, 10, 40] {
+        let got = ask(stream, "g", member, room).expect("records");
+        assert_eq!(got.len(), room / 10 * 10, "as many as fit");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
     let mut world = World::of(1, Framing::Len32);
     let stream = world.stream.get().clone();

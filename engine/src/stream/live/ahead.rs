@@ -21,8 +21,8 @@ pub(super) struct Ahead(Mutex<HashMap<Arc<str>, Arc<Mutex<Slot>>>>);
 struct Slot {
     /// What is to be read, if nobody did yet.
     wanted: Option<u64>,
-    /// What was read, and from where on.
-    ready: Option<(u64, Batch)>,
+    /// What was read, from where on, and for how much room.
+    ready: Option<(u64, usize, Batch)>,
     bytes: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ impl Ahead {
         let slot = self.0.lock().get(group)?.clone();
         let mut slot = slot.lock();
         slot.wanted = None;
-        let (_, batch) = slot.ready.take_if(|(at, batch)| *at == from && batch.bytes <= bytes_max)?;
+        let (.., batch) = slot.ready.take_if(|(at, room, _)| *at == from && *room == bytes_max)?;
         std::mem::swap(&mut slot.bytes, buffer);
         Some(batch)
     }
@@ -74,7 +74,7 @@ impl Wanted {
         let claim = Claim { from: self.from, until: None };
         // Whoever comes for it finds the error by himself.
         slot.ready = match stream.read_batch(&claim, self.bytes_max, &mut bytes) {
-            Ok(batch) if batch.bytes > 0 => Some((self.from, batch)),
+            Ok(batch) if batch.bytes > 0 => Some((self.from, self.bytes_max, batch)),
             _ => None,
         };
         slot.bytes = bytes;
