@@ -47,7 +47,7 @@ fn a_question_that_waits_is_answered_by_the_next_append() {
         group: "g".into(),
         member,
         bytes_max: 100,
-        pieces: false,
+        room: 100,
         thread: 0,
         answer: Box::new(move |answer| answers.send(answer.map(<[u8]>::to_vec)).expect("listening")),
     };
@@ -62,13 +62,14 @@ fn a_question_that_waits_is_answered_by_the_next_append() {
 fn a_poll_is_told_of_the_next_append() {
     let world = World::new(1);
     world.stream.start_service();
-    world.stream.get().join("g").expect("a group");
+    let member = world.stream.get().join("g").expect("a group");
     let (told, heard) = mpsc::channel();
-    let ready = world.stream.get().poll_group("g", Some(Box::new(move || told.send(()).expect("listening"))));
+    let ready =
+        world.stream.get().poll_group("g", member, Some(Box::new(move || told.send(()).expect("listening"))));
     assert!(!ready);
     world.append_by_kernel(b"now\n");
     heard.recv_timeout(Duration::from_secs(5)).expect("an event of the append");
-    assert!(world.stream.get().poll_group("g", None));
+    assert!(world.stream.get().poll_group("g", member, None));
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn ask_for(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize
         group: group.into(),
         member,
         bytes_max,
-        pieces,
+        room: bytes_max + usize::from(pieces),
         thread: 0,
         answer: Box::new(move |answer| answers.send(answer.map(<[u8]>::to_vec)).expect("listening")),
     };

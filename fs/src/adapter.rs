@@ -244,6 +244,10 @@ impl Filesystem for Adapter {
         let cut = size.is_some_and(|size| {
             stream.as_ref().is_some_and(|stream| stream.view().map_or(true, |view| view.bytes != size))
         });
+        let broken = size.is_some() && stream.is_none() && self.streams.is_broken(self.ino(number));
+        if broken {
+            return reply.error(Errno::EIO);
+        }
         if cut || matches!(self.streams.node(number.0), Node::Group(_)) {
             return reply.error(Errno::EPERM);
         }
@@ -255,6 +259,9 @@ impl Filesystem for Adapter {
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         match posix::set_attr(&self.engine, self.ino(number), caller(req), change) {
             Ok(attr) => {
+                if uid.is_some() {
+                    self.streams.changed(self.ino(number));
+                }
                 let mut found = Found { ino: self.ino(number), attr, ours: true };
                 let stream = self.streams.show(&mut found);
                 let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
@@ -348,6 +355,9 @@ impl Filesystem for Adapter {
         } else {
             Err(aimss_engine::Error::Invalid)
         };
+        if result.is_ok() {
+            self.streams.moved(to);
+        }
         if result.is_ok()
             && let Ok(replaced) = replaced
         {
@@ -388,7 +398,7 @@ impl Filesystem for Adapter {
             .and_then(|new| self.engine.make(self.ino(parent), name.as_bytes(), &new));
         match made {
             Ok(found) if self.streams.is_stream_name(self.ino(parent), name.as_bytes()) => {
-                self.create_stream(req, &found, flags, reply);
+                self.create_stream(req, (self.ino(parent), name.as_bytes()), &found, flags, reply);
             }
             Ok(found) => {
                 // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
@@ -398,7 +408,10 @@ impl Filesystem for Adapter {
                 if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
             }
             // The kernel thinks that there is no such name, and may be wrong: it looks again, and opens what is there.
-            Err(aimss_engine::Error::Exists) if flags & libc::O_EXCL == 0 => reply.error(Errno::ESTALE),
+            Err(aimss_engine::Error::Exists) if flags & libc::O_EXCL == 0 => {
+                self.expect_appender(req, self.ino(parent), name.as_bytes(), flags);
+                reply.error(Errno::ESTALE);
+            }
             Err(e) => reply.error(errno(&e)),
         }
     }

@@ -27,7 +27,7 @@ use fuser::{MountOption, Session, SessionACL};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,8 @@ pub struct Daemon {
     config: MountConfig,
     engine: Arc<Engine>,
     streams: Arc<StreamFiles>,
+    /// Tells the kernel what it doesn't know yet.
+    notifier: OnceLock<fuser::Notifier>,
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
@@ -177,6 +179,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         config: config.clone(),
         engine: engine.clone(),
         streams: files.clone(),
+        notifier: OnceLock::new(),
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
@@ -196,6 +199,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let session = Session::new(adapter, &config.mountpoint, &session_config(&config)).map_err(|source| {
         ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source }
     })?;
+    let _ = daemon.notifier.set(session.notifier());
     let pid = std::process::id();
     let record = MountRecord {
         mountpoint: config.mountpoint.clone(),

@@ -21,7 +21,7 @@ use aimss_engine::stream::{Framing, Marker, Position, Settings, StreamId};
 use aimss_engine::{Attr, Engine, Error, Ino, Kind, Result, Timestamp};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -121,8 +121,10 @@ pub struct StreamFiles {
 #[derive(Debug, Default)]
 struct Known {
     streams: HashMap<Ino, Arc<Stream>>,
-    /// The inode that showed a stream's marker first: a copy of a marker is only a file.
+    /// The inode that is the stream: a copy of a marker is only a file.
     owners: HashMap<StreamId, Ino>,
+    /// Those whose log could not be opened.
+    broken: HashSet<Ino>,
 }
 
 /// Numbers of groups that the kernel knows, and how often it asked.
@@ -277,29 +279,82 @@ impl StreamFiles {
         let read = self.engine.read(ino, 0, &mut bytes).ok()?;
         let marker = Marker::decode(&bytes[..read])?;
         match self.streams.open(marker.0) {
-            Ok(stream) => self.enter(ino, stream),
+            Ok(stream) if stream.is_doomed() => Some(stream),
+            Ok(stream) => self.enter(ino, attr.uid, stream),
             Err(e) => {
+                self.known.lock().broken.insert(ino);
                 log::warn!("the log of a stream can't be opened, its marker is shown instead: {e}");
                 None
             }
         }
     }
 
-    fn enter(&self, ino: Ino, stream: Arc<Stream>) -> Option<Arc<Stream>> {
+    /// Whether the inode is a stream's whose log can't be opened.
+    pub fn is_broken(&self, ino: Ino) -> bool {
+        self.of_inode(ino).is_none() && self.known.lock().broken.contains(&ino)
+    }
+
+    fn enter(&self, ino: Ino, uid: u32, stream: Arc<Stream>) -> Option<Arc<Stream>> {
+        let settings = stream.settings();
+        if settings.owner.is_some_and(|owner| owner != uid)
+            || self.is_elsewhere(ino, &settings.path, stream.id())
+        {
+            return None;
+        }
         let mut known = self.known.lock();
+        known.broken.remove(&ino);
         let owner = *known.owners.entry(stream.id()).or_insert(ino);
         if owner != ino {
             return None;
         }
         known.streams.insert(ino, stream.clone());
         drop(known);
-        if let Some(path) = self.engine.path_of(ino) {
-            let path = String::from_utf8_lossy(&path).into_owned();
-            if let Err(e) = stream.change_settings(|settings| settings.path = path) {
-                log::warn!("the settings of a stream can't be written: {e}");
-            }
-        }
+        self.note_place(ino, uid, &stream);
         Some(stream)
+    }
+
+    /// Notes where a stream is, and whose.
+    fn note_place(&self, ino: Ino, uid: u32, stream: &Stream) {
+        let Some(path) = self.engine.path_of(ino) else { return };
+        let path = String::from_utf8_lossy(&path).into_owned();
+        let noted = stream.change_settings(|settings| {
+            settings.path = path;
+            settings.owner = Some(uid);
+        });
+        if let Err(e) = noted {
+            log::warn!("the settings of a stream can't be written: {e}");
+        }
+    }
+
+    /// Whether another inode than `ino` is where the stream was last, and has its marker.
+    fn is_elsewhere(&self, ino: Ino, path: &str, id: StreamId) -> bool {
+        if path.is_empty() {
+            return false;
+        }
+        let found = path.split('/').try_fold(Ino::ROOT, |at, name| self.engine.resolve(at, name.as_bytes()));
+        let Ok(found) = found else { return false };
+        let mut bytes = [0; MARKER_BYTES];
+        found != ino
+            && self.engine.attr(found).is_ok_and(|attr| attr.kind == Kind::File)
+            && self
+                .engine
+                .read(found, 0, &mut bytes)
+                .is_ok_and(|read| Marker::decode(&bytes[..read]) == Some(Marker(id)))
+    }
+
+    /// Something has a new name, or owner.
+    pub fn moved(&self, (parent, name): (Ino, &[u8])) {
+        if let Ok(ino) = self.engine.resolve(parent, name) {
+            self.changed(ino);
+        }
+    }
+
+    /// A stream's name or owner changed.
+    pub fn changed(&self, ino: Ino) {
+        let stream = self.known.lock().streams.get(&ino).cloned();
+        if let (Some(stream), Ok(attr)) = (stream, self.engine.attr(ino)) {
+            self.note_place(ino, attr.uid, &stream);
+        }
     }
 
     /// The stream that an inode stands for, by its number alone.
@@ -315,7 +370,8 @@ impl StreamFiles {
     pub fn make(&self, ino: Ino, settings: &Settings) -> Result<Arc<Stream>> {
         let stream = self.streams.create(settings).map_err(error)?;
         self.engine.write(ino, 0, &Marker(stream.id()).encode(), false)?;
-        self.enter(ino, stream).ok_or(Error::Exists)
+        let uid = self.engine.attr(ino)?.uid;
+        self.enter(ino, uid, stream).ok_or(Error::Exists)
     }
 
     /// Shows an inode as it is, a stream as its bytes.
@@ -361,16 +417,25 @@ impl StreamFiles {
             }
             kept
         });
-        if sent.remove(&thread).is_some() {
-            // It came back to the same node, by a descriptor in /proc: there is no name to be looked up.
-            stream.writer_closed(true);
-            return Ok(Way::Served);
+        if let Some((of, _)) = sent.remove(&thread) {
+            if of == ino {
+                // It came back to the same node, by a descriptor in /proc: there is no name to be looked up.
+                stream.writer_closed(true);
+                return Ok(Way::Served);
+            }
+            if let Some(other) = self.of_known(of) {
+                other.writer_closed(true);
+            }
         }
         if !stream.writer_opened(true) {
             return Ok(Way::Served);
         }
         sent.insert(thread, (ino, Instant::now()));
         Ok(Way::Elsewhere)
+    }
+
+    fn of_known(&self, ino: Ino) -> Option<Arc<Stream>> {
+        self.known.lock().streams.get(&ino).cloned()
     }
 
     /// Whether this thread was sent to the twin of `ino`.
@@ -451,9 +516,7 @@ impl StreamFiles {
 const XATTR_PREFIX: &str = "user.aimss.";
 
 fn xattrs(stream: &Stream) -> Vec<(&'static str, String)> {
-    let mut pairs = stream.settings().pairs();
-    pairs.push(("id", stream.id().to_string()));
-    pairs
+    stream.settings().pairs()
 }
 
 /// A stream as a file.

@@ -12,7 +12,8 @@
 //!
 //! A group that lags has its next batch read, or unpacked, while its member works on the last one (`ahead`).
 //!
-//! Locks, in the order they may be taken: `groups`, then `log`. `copied` is held across I/O, before `log`.
+//! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers`, `groups`, `log`; the others are
+//! leaves.
 //! Answers are given with none of them held.
 
 mod ahead;

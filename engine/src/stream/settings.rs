@@ -90,8 +90,11 @@ pub struct Settings {
     pub retention: Retention,
     /// How long a member may hold a batch before it is given to another; `None`: as long as it is open.
     pub ack_timeout: Option<Duration>,
-    /// Where the stream was when it was last opened, relative to the backing: a help for people.
+    /// Where the stream is, as far as is known, relative to the backing: a marker elsewhere is a copy while this one
+    /// is there.
     pub path: String,
+    /// Who owns the stream; a marker of another owner is not the stream's.
+    pub owner: Option<u32>,
 }
 
 impl Settings {
@@ -139,7 +142,8 @@ impl Settings {
     pub fn write(&self, directory: &Path) -> Result<()> {
         let lines: Vec<String> =
             self.pairs().iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-        let text = format!("{HEAD}\n{}path = {}\n", lines.concat(), self.path.replace('\n', " "));
+        let owner = self.owner.map_or(String::new(), |owner| format!("owner = {owner}\n"));
+        let text = format!("{HEAD}\n{}{owner}path = {}\n", lines.concat(), self.path.replace('\n', " "));
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = fs::File::create(&beside)?;
         file.write_all(text.as_bytes())?;
@@ -147,6 +151,16 @@ impl Settings {
         fs::rename(&beside, directory.join(FILE))?;
         super::segment::sync_directory(directory)?;
         Ok(())
+    }
+
+    /// Whether a log's directory has settings: one without is being made, or removed.
+    pub fn is_there(directory: &Path) -> bool {
+        directory.join(FILE).exists()
+    }
+
+    /// Removes them: what is left of the directory is no log any more.
+    pub fn remove(directory: &Path) -> io::Result<()> {
+        fs::remove_file(directory.join(FILE))
     }
 
     /// Reads them. Keys that are not known are passed over; a file of a later version is refused.
@@ -161,6 +175,7 @@ impl Settings {
             let Some((key, value)) = line.split_once(" = ") else { continue };
             match key {
                 "path" => settings.path = value.to_string(),
+                "owner" => settings.owner = value.parse().ok(),
                 _ => settings.set(key, value)?,
             }
         }
@@ -201,6 +216,7 @@ mod tests {
             Retention { bytes: Some(5), age: Some(Duration::from_secs(9)), acknowledged: true };
         settings.ack_timeout = Some(Duration::from_millis(1500));
         settings.path = "a/b.stream".into();
+        settings.owner = Some(1000);
         settings.write(dir.path()).expect("written");
         assert_eq!(Settings::read(dir.path()).expect("read"), settings);
     }

@@ -24,10 +24,10 @@ const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 const MEMBER: FopenFlags =
     FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NONSEEKABLE).union(FopenFlags::FOPEN_STREAM);
 
-/// The most that a member gets by one request. A larger read(2) comes in several requests, and the kernel
-/// goes on while they are filled: the next one would acknowledge this batch, or wait, before the application
-/// has it.
-const MEMBER_BYTES_MAX: u32 = super::REQUEST_BYTES - 1;
+/// A request of more may be followed by another one of the same call: the kernel takes 256 pages a request,
+/// and a buffer may begin and end within a page. A read(2) goes on while its requests are filled: the next one
+/// would acknowledge this batch, or wait, before the application has it.
+const WHOLE_REQUEST_BYTES: u32 = super::REQUEST_BYTES - 4096;
 
 /// Backing ids of active files, and how many handles use each.
 #[derive(Debug, Default)]
@@ -123,7 +123,14 @@ impl Adapter {
                 None
             }
             Node::Inode(ino) => {
-                let Some(stream) = self.streams.of_inode(ino) else { return Some(reply) };
+                let Some(stream) = self.streams.of_inode(ino) else {
+                    if flags & libc::O_ACCMODE != libc::O_RDONLY && self.streams.is_broken(ino) {
+                        // What would be written would be the marker.
+                        reply.error(Errno::EIO);
+                        return None;
+                    }
+                    return Some(reply);
+                };
                 let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
                 let passthrough = write && self.passthrough(ino, req.pid(), true).is_ok();
                 let opened =
@@ -138,6 +145,15 @@ impl Adapter {
                 None
             }
         }
+    }
+
+    /// A create that turns out to be an open of a stream for appending is sent to the twin at once: the kernel looks
+    /// again only once.
+    pub(super) fn expect_appender(&self, req: &Request, parent: Ino, name: &[u8], flags: i32) {
+        let Ok(ino) = self.engine.resolve(parent, name) else { return };
+        let Some(stream) = self.streams.of_inode(ino) else { return };
+        let passthrough = self.passthrough(ino, req.pid(), true).is_ok();
+        let _ = self.streams.way(ino, &stream, flags, passthrough, req.pid());
     }
 
     fn open_appender(&self, req: &Request, ino: Ino, flags: i32, reply: ReplyOpen) {
@@ -162,11 +178,19 @@ impl Adapter {
     }
 
     /// Answers the creation of a stream: an appender goes to the twin at once.
-    pub(super) fn create_stream(&self, req: &Request, found: &Found, flags: i32, reply: ReplyCreate) {
+    pub(super) fn create_stream(
+        &self,
+        req: &Request,
+        (parent, name): (Ino, &[u8]),
+        found: &Found,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
         let made = self.streams.make(found.ino, &aimss_engine::stream::Settings::default());
         let stream = match made {
             Ok(stream) => stream,
             Err(e) => {
+                let _ = self.engine.unlink(parent, name);
                 self.engine.forget(found.ino, 1);
                 return reply.error(errno(&e));
             }
@@ -235,8 +259,8 @@ impl Adapter {
                 let question = Waiting {
                     group,
                     member,
-                    bytes_max: size.min(MEMBER_BYTES_MAX) as usize,
-                    pieces: size > MEMBER_BYTES_MAX,
+                    bytes_max: (size - u32::from(size > WHOLE_REQUEST_BYTES)) as usize,
+                    room: size as usize,
                     thread: req.pid(),
                     answer,
                 };
@@ -255,7 +279,7 @@ impl Adapter {
     ) {
         let Handle::Plain { stream, begin, write: true } = handle else { return reply.error(Errno::EBADF) };
         // A write(2) of more comes in pieces of the largest request: the first one tells.
-        if stream.framing() == Framing::Write && data.len() >= super::REQUEST_BYTES as usize {
+        if stream.framing() == Framing::Write && data.len() > WHOLE_REQUEST_BYTES as usize {
             return reply.error(Errno::EMSGSIZE);
         }
         let end = match stream.view() {
@@ -290,7 +314,7 @@ impl Adapter {
     ) {
         let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
         match self.streams.handle(handle.0) {
-            Some(Handle::Member { stream, group, eof, .. }) => {
+            Some(Handle::Member { stream, group, member, eof }) => {
                 let wake: Option<Box<dyn FnOnce() + Send>> = flags
                     .contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY)
                     .then(|| -> Box<dyn FnOnce() + Send> {
@@ -298,7 +322,7 @@ impl Adapter {
                             let _ = notifier.notify();
                         })
                     });
-                let ready = eof || stream.poll_group(&group, wake);
+                let ready = eof || stream.poll_group(&group, member, wake);
                 reply.poll(if ready { readable } else { PollEvents::empty() });
             }
             _ => reply.poll(readable | PollEvents::POLLOUT | PollEvents::POLLWRNORM),

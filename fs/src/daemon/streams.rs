@@ -95,6 +95,10 @@ impl Daemon {
         })?;
         let made = self.streams.make(found.ino, &wanted);
         self.engine.forget(found.ino, 1);
+        if let Some(notifier) = self.notifier.get() {
+            // The kernel may remember that there is no such name.
+            let _ = notifier.inval_entry(fuser::INodeNo(parent.0), name);
+        }
         match made {
             Ok(stream) => info(path, &stream).map_err(named),
             Err(e) => {

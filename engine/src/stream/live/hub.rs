@@ -126,7 +126,8 @@ impl Streams {
         for entry in entries {
             let name = entry?.file_name();
             let directory = Streams::home(backing).join(&name);
-            if !directory.exists() {
+            if !Settings::is_there(&directory) {
+                log::warn!("{} is the memory of a stream that was being removed", name.display());
                 continue;
             }
             let settings = Settings::read(&directory)?;
@@ -185,10 +186,13 @@ impl Streams {
         let gone: Vec<_> = self.doomed.lock().extract_if(.., ripe).collect();
         for (_, stream) in gone {
             self.open.lock().remove(&stream.id);
-            for home in [&self.home, &self.active_home] {
-                if let Err(e) = fs::remove_dir_all(home.join(stream.id.to_string())) {
-                    log::warn!("the log of removed stream {} stays: {e}", stream.id);
-                }
+            let name = stream.id.to_string();
+            // The settings before the rest: whoever finds them finds a whole log.
+            let removed = fs::remove_dir_all(self.active_home.join(&name))
+                .and_then(|()| Settings::remove(&self.home.join(&name)))
+                .and_then(|()| fs::remove_dir_all(self.home.join(&name)));
+            if let Err(e) = removed {
+                log::warn!("the log of removed stream {} stays: {e}", stream.id);
             }
         }
     }

@@ -40,9 +40,9 @@ pub struct Waiting {
     pub member: MemberId,
     /// Room for records.
     pub bytes_max: usize,
-    /// The member can't ask for more at a time: a record that is longer comes in pieces, all but the last as long as
-    /// there is room.
-    pub pieces: bool,
+    /// The whole room that the request has. More than `bytes_max` where the kernel would ask for more by itself if it
+    /// were filled: then a record that is longer comes in pieces, all but the last as long as this.
+    pub room: usize,
     /// The thread that asks, to see whether a signal came for it; 0 where that can't be known.
     pub thread: u32,
     /// Gets the answer, once.
@@ -107,14 +107,23 @@ impl Stream {
     }
 
     /// Whether a read of the group would be answered at once. If not, `wake` is called when it would; a new
-    /// one replaces nothing.
-    pub fn poll_group(self: &Arc<Self>, group: &str, wake: Option<Box<dyn FnOnce() + Send>>) -> bool {
+    /// one of the same member replaces it.
+    pub fn poll_group(
+        self: &Arc<Self>,
+        group: &str,
+        member: MemberId,
+        wake: Option<Box<dyn FnOnce() + Send>>,
+    ) -> bool {
         self.index_news();
         if self.has_work(group) {
             return true;
         }
         let Some(wake) = wake else { return false };
-        self.polling.lock().push((group.into(), wake));
+        {
+            let mut polling = self.polling.lock();
+            polling.retain(|(_, other, _)| *other != member);
+            polling.push((group.into(), member, wake));
+        }
         self.await_append();
         false
     }
@@ -139,8 +148,20 @@ impl Stream {
         groups.values().any(|group| group.has_work(end))
     }
 
-    /// Answers all questions that can be answered now.
+    /// Answers all questions that can be answered now, also if the cause to look comes while another thread
+    /// has the questions in its hands.
     pub(super) fn answer_waiting(self: &Arc<Self>) {
+        self.causes.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let causes = self.causes.load(Ordering::SeqCst);
+            self.answer_once();
+            if self.causes.load(Ordering::SeqCst) == causes {
+                return;
+            }
+        }
+    }
+
+    fn answer_once(self: &Arc<Self>) {
         let questions = std::mem::take(&mut *self.waiting.lock());
         let asked = questions.len();
         let mut left = Vec::new();
@@ -156,11 +177,11 @@ impl Stream {
             *waiting = left;
         }
         let polling = std::mem::take(&mut *self.polling.lock());
-        for (group, wake) in polling {
+        for (group, member, wake) in polling {
             if self.has_work(&group) {
                 wake();
             } else {
-                self.polling.lock().push((group, wake));
+                self.polling.lock().push((group, member, wake));
             }
         }
     }
@@ -201,7 +222,7 @@ impl Stream {
             };
             let batch = match prepared.map_or_else(|| self.read_batch(&claim, question.bytes_max, buffer), Ok)
             {
-                Err(Refusal::TooSmall { .. }) if question.pieces => {
+                Err(Refusal::TooSmall { .. }) if question.room > question.bytes_max => {
                     let piece = Piece { offset: Offset(claim.from), done: 0 };
                     group.give(question.member, &claim, claim.from..claim.from + 1, Instant::now());
                     return self.read_piece(question, piece, buffer);
@@ -231,17 +252,16 @@ impl Stream {
 
     /// Reads a piece of a record that is longer than a request, and notes where to go on.
     fn read_piece(&self, question: &Waiting, piece: Piece, buffer: &mut Vec<u8>) -> Result<usize, Refusal> {
-        if buffer.len() < question.bytes_max + 1 {
-            buffer.resize(question.bytes_max + 1, 0);
+        if buffer.len() < question.room {
+            buffer.resize(question.room, 0);
         }
         let log = self.log.read();
         let failed = |_| Refusal::Failed(libc::EIO);
         let (position, length) =
             log.extent(piece.offset).map_err(failed)?.ok_or(Refusal::Failed(libc::EIO))?;
         let left = length - piece.done;
-        // All of the request, so that the kernel asks for the rest; of the last piece less, so that it does not.
-        let wanted =
-            if left > question.bytes_max as u64 + 1 { question.bytes_max + 1 } else { question.bytes_max };
+        // All of the room, so that the kernel asks for the rest; of the last piece less, so that it does not.
+        let wanted = if left > question.room as u64 { question.room } else { question.bytes_max };
         let wanted = wanted.min(left as usize);
         let read =
             log.read_bytes(Position(position.0 + piece.done), &mut buffer[..wanted]).map_err(failed)?;

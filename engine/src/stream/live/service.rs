@@ -85,6 +85,13 @@ impl Streams {
             for stream in self.watch.events() {
                 stream.index_news();
                 stream.answer_waiting();
+                if stream.is_awaited() {
+                    // Part of a record, or not for whoever waits.
+                    stream.watch_next();
+                    if stream.index_news() > 0 {
+                        stream.answer_waiting();
+                    }
+                }
                 if stream.note_event() && !quick.iter().any(|(other, _)| Arc::ptr_eq(other, &stream)) {
                     stream.quick.store(true, Ordering::SeqCst);
                     quick.push((stream.clone(), 0));
@@ -341,7 +348,7 @@ impl Stream {
     }
 
     /// Its name is gone.
-    pub(super) fn is_doomed(&self) -> bool {
+    pub fn is_doomed(&self) -> bool {
         self.doomed.load(Ordering::Relaxed)
     }
 

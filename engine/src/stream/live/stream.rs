@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -79,6 +80,10 @@ pub struct Stream {
     /// The active file, for appends that come to us.
     writer: Mutex<Option<File>>,
     active_file: Arc<File>,
+    /// Held while group files are written, so that the last one written says the last.
+    saving: Mutex<()>,
+    /// Causes to look at who waits, so far.
+    pub(super) causes: AtomicU64,
     /// Held while a writer comes, and while the last one's tail is set aside: nobody appends then.
     writers: Mutex<Writers>,
     members: AtomicU64,
@@ -118,8 +123,8 @@ struct Writers {
     served: u32,
 }
 
-/// A group, and what is to be called when it has records.
-type Poll = (Arc<str>, Box<dyn FnOnce() + Send>);
+/// A member of a group, and what is to be called when it has records.
+type Poll = (Arc<str>, MemberId, Box<dyn FnOnce() + Send>);
 
 /// Who polls.
 #[derive(Default)]
@@ -153,10 +158,25 @@ impl Stream {
         // What a dead daemon's members did not acknowledge is given again from where it was written down.
         let mut groups = BTreeMap::new();
         for name in Group::list(directory)? {
-            groups.insert(name.clone(), Group::read(directory, &name)?);
+            match Group::read(directory, &name) {
+                Ok(group) => {
+                    groups.insert(name, group);
+                }
+                Err(e) => {
+                    log::warn!("{e}: it is put aside, and the group begins anew");
+                    let file = Group::path(directory, &name);
+                    fs::rename(&file, file.with_extension("group.damaged"))?;
+                }
+            }
         }
         let uncopied = log.news()?.end() > copied.end();
         let records = log.end().0.0;
+        for group in groups.values_mut() {
+            if group.committed() > records {
+                // Acknowledged, and lost with the node's memory: other records have those offsets now.
+                group.seek(records);
+            }
+        }
         Ok(Arc::new(Stream {
             id,
             directory: directory.into(),
@@ -172,9 +192,11 @@ impl Stream {
             end_looked_at: AtomicU64::new(0),
             writer: Mutex::default(),
             writers: Mutex::default(),
+            saving: Mutex::default(),
+            causes: AtomicU64::new(0),
             members: AtomicU64::new(1),
             awake: AtomicBool::new(false),
-            unsaved: AtomicBool::new(false),
+            unsaved: AtomicBool::new(true),
             uncopied: AtomicBool::new(uncopied),
             full: AtomicBool::new(true),
             chores: AtomicBool::new(has_chores(&settings)),
@@ -252,7 +274,8 @@ impl Stream {
             self.log.write().append(data, Micros::now())?;
         } else {
             let mut writer = self.writer.lock();
-            let path = self.log.read().active_path();
+            // Its name changes with each seal.
+            let path = format!("/proc/self/fd/{}", self.active_file.as_raw_fd());
             let file = match &mut *writer {
                 Some(file) => file,
                 none => none.insert(OpenOptions::new().append(true).open(path)?),
@@ -296,6 +319,11 @@ impl Stream {
     pub fn writer_opened(&self, passed_through: bool) -> bool {
         let many = self.framing() == Framing::Line;
         let mut writers = self.writers.lock();
+        if writers.passed_through + writers.served == 0 {
+            // What a writer left that nobody saw close.
+            self.index_news();
+            self.set_tail_aside();
+        }
         if !passed_through {
             writers.served += 1;
         } else if many || writers.passed_through + writers.served == 0 {
@@ -318,8 +346,13 @@ impl Stream {
         }
         *self.writer.lock() = None;
         self.index_news();
+        self.log.write().close_writer();
+        self.set_tail_aside();
+    }
+
+    /// Nobody appends: bytes at the end that are no record, and can't become one, go aside.
+    fn set_tail_aside(&self) {
         let mut log = self.log.write();
-        log.close_writer();
         if self.framing() == Framing::Line && !log.is_refused() {
             return;
         }
@@ -341,6 +374,7 @@ impl Stream {
 
     /// A member joins a group, which is made if it is new.
     pub fn join(&self, group: &str) -> io::Result<MemberId> {
+        let _saving = self.saving.lock();
         let member = MemberId(self.members.fetch_add(1, Ordering::Relaxed));
         let mut groups = self.groups.lock();
         if !groups.contains_key(group) {
@@ -357,6 +391,7 @@ impl Stream {
     /// A member leaves; what it did not acknowledge goes to others.
     pub fn leave(self: &Arc<Self>, group: &str, member: MemberId) {
         self.pieces.lock().remove(&member);
+        self.polling.lock().retain(|(_, other, _)| *other != member);
         let returned = self.groups.lock().get_mut(group).is_some_and(|group| group.leave(member));
         self.offsets_changed();
         if returned {
@@ -371,6 +406,7 @@ impl Stream {
 
     /// Lets a group, which is made if it is new, go on elsewhere; returns the offset.
     pub fn seek(self: &Arc<Self>, group: &str, to: Start) -> Result<Offset> {
+        let _saving = self.saving.lock();
         self.index_news();
         let mut groups = self.groups.lock();
         let (first, end) = {
@@ -397,6 +433,7 @@ impl Stream {
 
     /// Removes a group; its members get errors. False if there is none.
     pub fn remove_group(self: &Arc<Self>, group: &str) -> io::Result<bool> {
+        let _saving = self.saving.lock();
         let mut groups = self.groups.lock();
         if groups.remove(group).is_none() {
             return Ok(false);
@@ -423,11 +460,15 @@ impl Stream {
         let mut copied = self.copied.lock();
         self.uncopied.store(false, Ordering::Relaxed);
         let news = self.log.write().news()?;
-        copied.bring_up_to_date(&news).inspect_err(|_| self.uncopied.store(true, Ordering::Relaxed))
+        copied.bring_up_to_date(&news).inspect_err(|_| {
+            self.log.write().news_failed(&news);
+            self.uncopied.store(true, Ordering::Relaxed);
+        })
     }
 
     /// Writes group offsets down that changed.
     pub(super) fn save_offsets(&self) -> io::Result<()> {
+        let _saving = self.saving.lock();
         self.unsaved.store(false, Ordering::Relaxed);
         let unsaved: Vec<(String, u64, Counts)> = {
             let groups = self.groups.lock();
@@ -464,6 +505,7 @@ impl Stream {
     /// Shows `look` the stream as it is now.
     pub fn inspect<T>(&self, look: impl FnOnce(&Moment<'_>) -> T) -> T {
         self.index_news();
+        let writers = self.writers();
         let groups = self.groups.lock();
         let log = self.log.read();
         let end = log.end().0.0;
@@ -479,7 +521,7 @@ impl Stream {
             settings: self.settings.lock().clone(),
             log: &log,
             groups: &groups,
-            writers: self.writers(),
+            writers,
             rate,
             memory_bytes: log.hot_bytes() + log.active_bytes(),
         })

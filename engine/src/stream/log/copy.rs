@@ -58,6 +58,9 @@ pub struct Copied {
     file: File,
     end: u64,
     marked: u64,
+    /// Both, as of the last success: after a failure the kernel takes pages for written that are not, so that all since
+    /// is written again.
+    durable: (u64, u64),
 }
 
 impl Log {
@@ -80,6 +83,11 @@ impl Log {
             marks,
         })
     }
+
+    /// The copy did not get there.
+    pub fn news_failed(&mut self, news: &News) {
+        self.active.cut = [self.active.cut, news.cut].into_iter().flatten().min();
+    }
 }
 
 impl Copied {
@@ -91,9 +99,17 @@ impl Copied {
         let begin = newest(&directory)?.unwrap_or((index.offset, index.position, 0));
         let path = path_of(&directory, begin);
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
-        let end = begin.1 + length_of(&path)?.saturating_sub(begin.2);
+        let mut end = begin.1 + length_of(&path)?.saturating_sub(begin.2);
+        // From where bytes were set aside on, the copy may have them still: that is copied again.
+        for (name, _) in names::list(&directory)? {
+            if let Name::Torn { position } = name
+                && position >= begin.1
+            {
+                end = end.min(position);
+            }
+        }
         let marked = marks::read_and_mend(&directory)?.last().map_or(0, |mark| mark.offset + 1);
-        Ok(Copied { directory, begin, file, end, marked })
+        Ok(Copied { directory, begin, file, end, marked, durable: (end, marked) })
     }
 
     /// Behind the last byte that the copy has.
@@ -103,9 +119,19 @@ impl Copied {
 
     /// Copies what is missing and makes it durable.
     pub fn bring_up_to_date(&mut self, news: &News) -> Result<()> {
+        let done = self.copy(news);
+        if done.is_ok() {
+            self.durable = (self.end, self.marked);
+        } else {
+            (self.end, self.marked) = self.durable;
+            self.end = self.end.max(self.begin.1);
+        }
+        done
+    }
+
+    fn copy(&mut self, news: &News) -> Result<()> {
         if let Some(cut) = news.cut.filter(|cut| *cut < self.end) {
             self.end = cut.max(self.begin.1);
-            self.file.set_len(self.file_at(self.end))?;
         }
         if news.position > self.begin.1 {
             self.forget_front(news)?;
@@ -120,6 +146,10 @@ impl Copied {
             }
             self.file.write_all_at(&chunk[..there], self.file_at(self.end))?;
             self.end += there as u64;
+        }
+        if self.file.metadata()?.len() > self.file_at(self.end) {
+            // What was set aside.
+            self.file.set_len(self.file_at(self.end))?;
         }
         self.file.sync_data()?;
         self.mark(news)
