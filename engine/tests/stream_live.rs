@@ -159,6 +159,57 @@ fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
 
 type Got = Result<Vec<u8>, Refusal>;
 
+#[test]
+fn a_group_does_not_skip_what_follows_a_lost_tail() {
+    let mut world = World::new(1);
+    world.append_by_kernel(b"one\n");
+    world.stream.get().sync().expect("durable");
+    world.append_by_kernel(b"two\nthree\n");
+    let stream = world.stream.get().clone();
+    let member = stream.join("g").expect("a member");
+    assert_eq!(ask(&stream, "g", member, 100), Ok(b"one\ntwo\nthree\n".to_vec()));
+    assert_eq!(ask(&stream, "g", member, 100), Err(Refusal::WouldBlock), "and acknowledges");
+    stream.save_offsets().expect("written");
+    drop(stream);
+    world.restart(End::Memory);
+    world.append_by_kernel(b"four\n");
+    let stream = world.stream.get();
+    let member = stream.join("g").expect("a member");
+    assert_eq!(ask(stream, "g", member, 100), Ok(b"four\n".to_vec()));
+}
+
+#[test]
+fn a_tail_that_a_dead_daemon_left_is_not_spread_over_the_next_records() {
+    let mut world = World::of(1, Framing::Len32);
+    assert!(world.stream.get().writer_opened(true));
+    world.append_by_kernel(b"\x02\0\0\0ab\x05\0\0\0c");
+    world.restart(End::Death);
+    assert!(world.stream.get().writer_opened(true));
+    world.append_by_kernel(b"\x01\0\0\0d");
+    assert_eq!(world.view(), b"\x02\0\0\0ab\x01\0\0\0d");
+}
+
+#[test]
+fn what_was_set_aside_does_not_come_back_by_the_copy() {
+    let mut world = World::of(1, Framing::Len32);
+    let stream = world.stream.get().clone();
+    assert!(stream.writer_opened(true));
+    world.append_by_kernel(b"\x02\0\0\0ab\x05\0\0\0c");
+    stream.sync().expect("the torn tail is copied, too");
+    stream.writer_closed(true);
+    assert!(stream.writer_opened(true));
+    for _ in 0..20 {
+        world.append_by_kernel(b"\x01\0\0\0d");
+    }
+    drop(stream);
+    let (backing, active) = (world.backing.path().to_owned(), world.active.path().to_owned());
+    world.stream.forget();
+    Streams::recover(&backing, &active).expect("recovered");
+    std::fs::remove_dir_all(active.join(world.id.to_string())).expect("the memory is gone");
+    world.stream = Running::start(&world.backing, &world.active, world.id);
+    assert_eq!(world.view(), [&b"\x02\0\0\0ab"[..], &b"\x01\0\0\0d".repeat(20)].concat());
+}
+
 /// What a member gets now.
 fn ask(stream: &Arc<Stream>, group: &str, member: MemberId, bytes_max: usize) -> Got {
     ask_for(stream, group, member, bytes_max, false)
@@ -291,6 +342,13 @@ impl World {
             first: 0,
             groups: BTreeMap::new(),
         }
+    }
+
+    fn view(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 1000];
+        let read = self.stream.get().read_at(Position(0), &mut bytes).expect("readable");
+        bytes.truncate(read);
+        bytes
     }
 
     fn append_by_kernel(&self, bytes: &[u8]) {

@@ -27,8 +27,8 @@ use fuser::{MountOption, Session, SessionACL};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Threads that read requests. What waits for storage runs elsewhere, so two keep two cores busy.

@@ -467,7 +467,7 @@ impl Stream {
     }
 
     /// Writes group offsets down that changed.
-    pub(super) fn save_offsets(&self) -> io::Result<()> {
+    pub fn save_offsets(&self) -> io::Result<()> {
         let _saving = self.saving.lock();
         self.unsaved.store(false, Ordering::Relaxed);
         let unsaved: Vec<(String, u64, Counts)> = {
