@@ -512,10 +512,28 @@ pub(crate) fn baseline(stat: &Stat) -> Baseline {
 }
 
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    // The kernel asks for none of these; to the backing they would be the directory itself, or its parent.
+    if matches!(name, b"" | b"." | b"..") || name.contains(&b'/') {
+        return Err(Error::Invalid);
+    }
     if name.len() > NAME_BYTES_MAX { Err(Error::NameTooLong) } else { Ok(()) }
 }
 
 /// The later of the clock and a time that was shown before: times never run backwards within an inode.
 pub(crate) fn now_after(before: Timestamp) -> Timestamp {
     Timestamp::now().max(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_stand_for_other_directories_are_refused() {
+        for name in [&b""[..], b".", b"..", b"a/b"] {
+            assert!(matches!(check_name(name), Err(Error::Invalid)));
+        }
+        assert!(check_name(b"...").is_ok() && check_name(b"@").is_ok() && check_name(&[255; 255]).is_ok());
+        assert!(matches!(check_name(&[b'x'; 256]), Err(Error::NameTooLong)));
+    }
 }
