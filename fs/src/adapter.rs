@@ -6,6 +6,7 @@
 //! FLUSH is answered with "not implemented" once, so that a close costs no round trip.
 
 mod convert;
+mod executed;
 mod passthrough;
 mod streams;
 
@@ -17,6 +18,7 @@ use crate::streams::{Node, StreamFiles};
 use aimss_engine::engine::{DirEntry, Found, SetAttr, Want, Whence};
 use aimss_engine::{Engine, Ino, Kind, Result, Timestamp};
 use convert::{attr_out, kind_out, time_in};
+use executed::Executed;
 use fuser::{
     AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
@@ -58,6 +60,7 @@ pub struct Adapter {
     policy: Arc<Policy>,
     shared: Arc<Shared>,
     registered: Arc<Registered>,
+    executed: Arc<Executed>,
     streams: Arc<StreamFiles>,
     appenders: AppenderIds,
     latency: Arc<Latency>,
@@ -80,6 +83,7 @@ impl Adapter {
             policy,
             shared,
             registered: Arc::default(),
+            executed: Arc::default(),
             streams,
             appenders: AppenderIds::default(),
             latency,
@@ -113,8 +117,10 @@ impl Adapter {
         self.streams.inode(number.0)
     }
 
-    fn attr_ttl(&self, found: &Found) -> Duration {
-        if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
+    /// Shows a stream as its bytes; returns how long the kernel may keep the attributes.
+    fn show(&self, found: &mut Found) -> Duration {
+        let stream = self.streams.show(found).is_some();
+        if stream || self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
     }
 
     fn reply_entry(&self, result: Result<Found>, reply: ReplyEntry) {
@@ -133,9 +139,14 @@ fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
-/// A file handle says whether it may write; everything else is the inode's.
-fn handle(write: bool) -> FileHandle {
-    FileHandle(u64::from(write))
+/// A file handle says whether it may write and whether it is exec(2)'s; everything else is the inode's.
+fn handle(write: bool, exec: bool) -> FileHandle {
+    FileHandle(u64::from(write) | u64::from(exec) << 1)
+}
+
+/// What [`handle()`] was given.
+fn unhandle(fh: FileHandle) -> (bool, bool) {
+    (fh.0 & 1 != 0, fh.0 & 2 != 0)
 }
 
 fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
@@ -213,8 +224,7 @@ impl Filesystem for Adapter {
                 reply.attr(&Duration::ZERO, &attr);
             }
             Ok(mut found) => {
-                let stream = self.streams.show(&mut found);
-                let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
+                let ttl = self.show(&mut found);
                 reply.attr(&ttl, &attr_out(found.ino, &found.attr));
             }
             Err(e) => reply.error(errno(&e)),
@@ -263,8 +273,7 @@ impl Filesystem for Adapter {
                     self.streams.changed(self.ino(number));
                 }
                 let mut found = Found { ino: self.ino(number), attr, ours: true };
-                let stream = self.streams.show(&mut found);
-                let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
+                let ttl = self.show(&mut found);
                 reply.attr(&ttl, &attr_out(found.ino, &found.attr));
             }
             Err(e) => reply.error(errno(&e)),
@@ -310,10 +319,10 @@ impl Filesystem for Adapter {
         if let Some(removed) = self.unlink_group(self.ino(parent), name.as_bytes()) {
             return reply_empty(removed, reply);
         }
-        let gone = self.engine.resolve(self.ino(parent), name.as_bytes());
+        let gone = self.streams.named(self.ino(parent), name.as_bytes());
         let removed = self.engine.unlink(self.ino(parent), name.as_bytes());
         if removed.is_ok()
-            && let Ok(gone) = gone
+            && let Some(gone) = gone
         {
             self.streams.name_gone(gone);
         }
@@ -347,7 +356,7 @@ impl Filesystem for Adapter {
         self.latency.request();
         let from = (self.ino(parent), name.as_bytes());
         let to = (self.ino(newparent), newname.as_bytes());
-        let replaced = self.engine.resolve(to.0, to.1);
+        let replaced = self.streams.named(to.0, to.1);
         let result = if flags == RenameFlags::RENAME_EXCHANGE {
             self.engine.exchange(from, to)
         } else if flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
@@ -359,7 +368,7 @@ impl Filesystem for Adapter {
             self.streams.moved(to);
         }
         if result.is_ok()
-            && let Ok(replaced) = replaced
+            && let Some(replaced) = replaced
         {
             self.streams.name_gone(replaced);
         }
@@ -374,12 +383,19 @@ impl Filesystem for Adapter {
         self.latency.request();
         let Some(reply) = self.open_stream(req, number.0, flags.0, reply) else { return };
         let ino = self.ino(number);
+        if self.executed.refuses(ino, flags.0) {
+            return reply.error(Errno::ETXTBSY);
+        }
+        let exec = Executed::is_exec(flags.0);
+        if exec {
+            self.executed.opened(ino);
+        }
         let want = self.want(ino, req, flags.0);
         if want.truncate && req.uid() != 0 {
             let _ = posix::kill_privileges(&self.engine, ino);
         }
         let context = self.open_context();
-        let open = move |engine: &Engine| context.open(engine, ino, want, reply);
+        let open = move |engine: &Engine| context.open(engine, ino, want, exec, reply);
         if self.engine.open_waits(ino, want) { self.aside(open) } else { open(&self.engine) }
     }
 
@@ -485,7 +501,11 @@ impl Filesystem for Adapter {
     ) {
         self.latency.request();
         if !self.release_stream(number.0, fh) {
-            self.registered.release(&self.engine, self.ino(number), fh == handle(true));
+            let (write, exec) = unhandle(fh);
+            if exec {
+                self.executed.closed(self.ino(number));
+            }
+            self.registered.release(&self.engine, self.ino(number), write);
         }
         reply.ok();
     }
@@ -575,9 +595,8 @@ impl Filesystem for Adapter {
         for entry in batch {
             // Looked up only to be shown; gone meanwhile means not shown.
             let Ok(mut found) = self.engine.lookup(dir, &entry.name) else { continue };
-            let stream = self.streams.show(&mut found);
+            let ttl = self.show(&mut found);
             let attr = attr_out(found.ino, &found.attr);
-            let ttl = if stream.is_some() { Duration::ZERO } else { self.attr_ttl(&found) };
             let name = OsStr::from_bytes(&entry.name);
             if reply.add(INodeNo(found.ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
                 self.engine.forget(found.ino, 1);

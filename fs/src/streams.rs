@@ -135,31 +135,28 @@ struct GroupNodes {
     next: u64,
 }
 
-/// What a name with an `@` in it is.
+/// Behind the `@` of a name.
 #[derive(Debug, PartialEq, Eq)]
-pub enum GroupName<'a> {
-    /// Not a group's.
-    None,
-    /// A group of the stream `stream`.
-    Of {
-        /// The stream's name.
-        stream: &'a [u8],
-        /// The group's.
-        group: &'a str,
-        /// With the ending that says not to wait.
-        eof: bool,
-    },
-    /// Of a stream, but no group may be called so.
-    Bad,
+pub struct GroupName<'a> {
+    /// The group's name.
+    pub group: &'a str,
+    /// With the ending that says not to wait.
+    pub eof: bool,
 }
 
-/// Takes a name apart.
-pub fn group_name(name: &[u8]) -> GroupName<'_> {
-    let Some(at) = name.iter().position(|b| *b == AT).filter(|at| *at > 0) else { return GroupName::None };
+/// Takes a name apart: the stream's, and the group's, or why no group may be called so. `None` for other names.
+pub fn group_name(name: &[u8]) -> Option<(&[u8], Result<GroupName<'_>>)> {
+    let at = name.iter().position(|b| *b == AT).filter(|at| *at > 0)?;
     let (stream, group) = (&name[..at], &name[at + 1..]);
-    let Ok(group) = std::str::from_utf8(group) else { return GroupName::Bad };
-    let (group, eof) = group.strip_suffix(EOF).map_or((group, false), |group| (group, true));
-    if group::is_name(group) { GroupName::Of { stream, group, eof } } else { GroupName::Bad }
+    let group = if group.len() > group::NAME_BYTES_MAX + EOF.len() {
+        Err(Error::NameTooLong)
+    } else {
+        std::str::from_utf8(group).map_err(|_| Error::Invalid).and_then(|group| {
+            let (group, eof) = group.strip_suffix(EOF).map_or((group, false), |group| (group, true));
+            if group::is_name(group) { Ok(GroupName { group, eof }) } else { Err(Error::Invalid) }
+        })
+    };
+    Some((stream, group))
 }
 
 impl StreamFiles {
@@ -342,9 +339,17 @@ impl StreamFiles {
                 .is_ok_and(|read| Marker::decode(&bytes[..read]) == Some(Marker(id)))
     }
 
+    /// What a name stands for, if that may be a stream.
+    pub fn named(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        if self.known.lock().streams.is_empty() {
+            return None;
+        }
+        self.engine.resolve(parent, name).ok()
+    }
+
     /// Something has a new name, or owner.
     pub fn moved(&self, (parent, name): (Ino, &[u8])) {
-        if let Ok(ino) = self.engine.resolve(parent, name) {
+        if let Some(ino) = self.named(parent, name) {
             self.changed(ino);
         }
     }
@@ -564,13 +569,16 @@ mod tests {
 
     #[test]
     fn names_of_groups_are_taken_apart() {
-        let of = |stream, group, eof| GroupName::Of { stream, group, eof };
-        assert_eq!(group_name(b"a.stream@g"), of(b"a.stream", "g", false));
-        assert_eq!(group_name(b"a.stream@g+eof"), of(b"a.stream", "g", true));
-        assert_eq!(group_name(b"a.stream"), GroupName::None);
-        assert_eq!(group_name(b"@g"), GroupName::None);
+        let of = |name| group_name(name).map(|(stream, group)| (stream, group.ok()));
+        let good = |group, eof| Some((&b"a.stream"[..], Some(GroupName { group, eof })));
+        assert_eq!(of(b"a.stream@g"), good("g", false));
+        assert_eq!(of(b"a.stream@g+eof"), good("g", true));
+        assert_eq!(of(b"a.stream"), None);
+        assert_eq!(of(b"@g"), None);
         for bad in [&b"a@"[..], b"a@.g", b"a@b@c", b"a@g h", b"a@\xff", b"a@+eof"] {
-            assert_eq!(group_name(bad), GroupName::Bad);
+            assert_eq!(of(bad), Some((&b"a"[..], None)));
         }
+        let long = [b"a@".as_slice(), &[b'g'; 300]].concat();
+        assert!(matches!(group_name(&long), Some((_, Err(Error::NameTooLong)))));
     }
 }

@@ -1,10 +1,13 @@
 //! Files that are open while their name or their content goes away.
 
 use aimss_mount_tests::bytes::pattern;
-use aimss_mount_tests::{Mount, both_modes};
+use aimss_mount_tests::{Mount, both_modes, wait_until};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 both_modes! {
     fn an_unlinked_file_is_read_and_written_until_it_is_closed(mount: &Mount) {
@@ -58,4 +61,28 @@ both_modes! {
         assert!(open.next().is_none());
         assert!(fs::write(mount.at("dir/file"), "x").is_err());
     }
+
+    fn a_file_that_is_executed_is_not_cut(mount: &Mount) {
+        fs::copy("/usr/bin/sleep", mount.at("sleep"))?;
+        let bytes = fs::metadata(mount.at("sleep"))?.len();
+        let mut running = Command::new(mount.at("sleep")).arg("60").spawn()?;
+        // The second one would cut it without being a writer.
+        let refused = [(true, 0), (false, libc::O_TRUNC), (true, libc::O_TRUNC)]
+            .map(|(write, flags)| open_error(&mount.at("sleep"), write, flags));
+        let left = (fs::metadata(mount.at("sleep"))?.len(), running.try_wait()?.is_none());
+        running.kill()?;
+        running.wait()?;
+        assert_eq!(refused, [Some(libc::ETXTBSY); 3]);
+        assert_eq!(left, (bytes, true), "its size, and whether it still runs");
+        wait_until("the program is closed", Duration::from_secs(10), || {
+            open_error(&mount.at("sleep"), false, libc::O_TRUNC).is_none()
+        });
+        assert_eq!(fs::metadata(mount.at("sleep"))?.len(), 0);
+    }
+}
+
+/// The number of the error of an open for reading or writing, with these flags besides.
+fn open_error(path: &Path, write: bool, flags: i32) -> Option<i32> {
+    let opened = File::options().read(!write).write(write).custom_flags(flags).open(path);
+    opened.err().and_then(|e| e.raw_os_error())
 }

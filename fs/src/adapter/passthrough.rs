@@ -4,6 +4,7 @@
 //! every handle of it. The engine gives each such time its own descriptor, whose address is the key here. Ids are
 //! registered from read-only descriptors (they serve writers too), so that we never look like a writer ourselves.
 
+use super::executed::Executed;
 use super::{Adapter, handle};
 use crate::errno::errno;
 use crate::policy::Policy;
@@ -101,15 +102,19 @@ impl Registered {
 /// All that an open needs, so that it can run on another thread.
 pub(super) struct OpenContext {
     registered: Arc<Registered>,
+    executed: Arc<Executed>,
     policy: Arc<Policy>,
     shared: Arc<super::Shared>,
 }
 
 impl Adapter {
     pub(super) fn open_context(&self) -> OpenContext {
-        let (registered, policy, shared) =
-            (self.registered.clone(), self.policy.clone(), self.shared.clone());
-        OpenContext { registered, policy, shared }
+        OpenContext {
+            registered: self.registered.clone(),
+            executed: self.executed.clone(),
+            policy: self.policy.clone(),
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -150,11 +155,18 @@ impl OpenContext {
         }
     }
 
-    pub(super) fn open(&self, engine: &Engine, ino: Ino, want: Want, reply: ReplyOpen) {
+    /// `exec`: the handle is exec(2)'s, and counted as such.
+    pub(super) fn open(&self, engine: &Engine, ino: Ino, want: Want, exec: bool, reply: ReplyOpen) {
+        let fh = handle(want.write, exec);
         match self.try_open(engine, ino, want, |fd| reply.open_backing(fd)) {
-            Ok(Some(id)) => reply.opened_passthrough(handle(want.write), FopenFlags::empty(), &id),
-            Ok(None) => reply.opened(handle(want.write), DIRECT),
-            Err(e) => reply.error(errno(&e)),
+            Ok(Some(id)) => reply.opened_passthrough(fh, FopenFlags::empty(), &id),
+            Ok(None) => reply.opened(fh, DIRECT),
+            Err(e) => {
+                if exec {
+                    self.executed.closed(ino);
+                }
+                reply.error(errno(&e));
+            }
         }
     }
 
@@ -166,13 +178,13 @@ impl OpenContext {
         want: Want,
         reply: ReplyCreate,
     ) {
-        let attr = super::convert::attr_out(found.ino, &found.attr);
+        let (attr, fh) = (super::convert::attr_out(found.ino, &found.attr), handle(want.write, false));
         match self.try_open(engine, found.ino, want, |fd| reply.open_backing(fd)) {
             Ok(Some(id)) => {
                 let flags = FopenFlags::empty();
-                reply.created_passthrough(&ttl, &attr, Generation(0), handle(want.write), flags, &id);
+                reply.created_passthrough(&ttl, &attr, Generation(0), fh, flags, &id);
             }
-            Ok(None) => reply.created(&ttl, &attr, Generation(0), handle(want.write), DIRECT),
+            Ok(None) => reply.created(&ttl, &attr, Generation(0), fh, DIRECT),
             Err(e) => {
                 engine.forget(found.ino, 1);
                 reply.error(errno(&e));

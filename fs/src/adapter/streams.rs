@@ -64,25 +64,23 @@ impl AppenderIds {
 impl Adapter {
     /// Answers a lookup that found something, as the stream or the twin that it may be.
     pub(super) fn reply_found(&self, mut found: Found, thread: u32, reply: ReplyEntry) {
-        let Some(_stream) = self.streams.show(&mut found) else {
-            let attr = attr_out(found.ino, &found.attr);
-            return reply.entry_with_ttls(&self.attr_ttl(&found), &ttl(found.ours), &attr, Generation(0));
-        };
+        let attr_ttl = self.show(&mut found);
         let mut attr = attr_out(found.ino, &found.attr);
         if self.streams.was_sent(found.ino, thread) {
             attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
             return reply.entry(&Duration::ZERO, &attr, Generation(0));
         }
-        reply.entry_with_ttls(&Duration::ZERO, &ttl(found.ours), &attr, Generation(0));
+        reply.entry_with_ttls(&attr_ttl, &ttl(found.ours), &attr, Generation(0));
     }
 
     /// A name that the namespace doesn't have: a group's, perhaps.
     pub(super) fn find_group(&self, parent: Ino, name: &[u8]) -> Option<Result<(FileAttr, GroupNode)>> {
-        let at = name.iter().position(|b| *b == b'@')?;
-        let base = self.engine.resolve(parent, &name[..at]).ok()?;
+        let (stream, group) = group_name(name)?;
+        let base = self.engine.resolve(parent, stream).ok()?;
         self.streams.of_inode(base)?;
-        let GroupName::Of { group, eof, .. } = group_name(name) else {
-            return Some(Err(if name.len() > at + 1 + 64 + 4 { Error::NameTooLong } else { Error::Invalid }));
+        let GroupName { group, eof } = match group {
+            Ok(group) => group,
+            Err(e) => return Some(Err(e)),
         };
         let node = GroupNode { stream: base, group: group.into(), eof };
         Some(self.engine.attr(base).map(|attr| (attr_out(base, &streams::group_attr(&attr)), node)))

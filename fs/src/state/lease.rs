@@ -85,52 +85,30 @@ impl Lease {
     /// Takes the lease of `backing` for a moment, without a name, to change what lies there while nothing is
     /// mounted. Refused also if an owner died: the backing is not up to date then.
     pub fn take_briefly(backing: &Path, node: &str) -> Result<Lease, LeaseError> {
-        let shown = backing.display().to_string();
-        let io = |source| LeaseError::Io { backing: shown.clone(), source };
-        let directory = backing.join(".aimss");
-        make_private_directory(&directory).map_err(io)?;
-        let mut file = open(&directory.join("lease")).map_err(io)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(io)?;
-        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let named = serde_json::from_str::<Owner>(&text).ok();
-        match named {
-            None if locked => Ok(Lease { directory, before: None, _file: file }),
-            None => {
-                let unknown = String::from("?");
-                Err(LeaseError::Held { backing: shown, mountpoint: unknown.clone(), pid: 0, node: unknown })
-            }
-            Some(Owner { node: there, pid, mountpoint }) => {
-                let mountpoint = mountpoint.display().to_string();
-                Err(match (there == node, locked) {
-                    (_, false) => LeaseError::Held { backing: shown, mountpoint, pid, node: there },
-                    (true, true) => LeaseError::Died { backing: shown, mountpoint },
-                    (false, true) => LeaseError::OtherNode { backing: shown, mountpoint, pid, node: there },
-                })
-            }
-        }
+        let (file, directory, before) = lock(backing)?;
+        let Some(Owner { node: there, pid, mountpoint }) = before else {
+            return Ok(Lease { directory, before: None, _file: file });
+        };
+        let (backing, mountpoint) = (backing.display().to_string(), mountpoint.display().to_string());
+        Err(if there == node {
+            LeaseError::Died { backing, mountpoint }
+        } else {
+            LeaseError::OtherNode { backing, mountpoint, pid, node: there }
+        })
     }
 
     /// Takes the lease of `backing` for `owner`. With `take_over`, also from another node.
     pub fn take(backing: &Path, owner: &Owner, take_over: bool) -> Result<Lease, LeaseError> {
-        let shown = backing.display().to_string();
-        let io = |source| LeaseError::Io { backing: shown.clone(), source };
-        let directory = backing.join(".aimss");
-        make_private_directory(&directory).map_err(io)?;
-        let mut file = open(&directory.join("lease")).map_err(io)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(io)?;
-        let before: Option<Owner> = serde_json::from_str(&text).ok();
-        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let named =
-            before.clone().unwrap_or_else(|| Owner { node: "?".into(), pid: 0, mountpoint: "?".into() });
-        let (pid, node, mountpoint) = (named.pid, named.node, named.mountpoint.display().to_string());
-        if !locked {
-            return Err(LeaseError::Held { backing: shown, mountpoint, pid, node });
+        let (mut file, directory, before) = lock(backing)?;
+        let backing = backing.display().to_string();
+        if let Some(Owner { node, pid, mountpoint }) = &before
+            && *node != owner.node
+            && !take_over
+        {
+            let mountpoint = mountpoint.display().to_string();
+            return Err(LeaseError::OtherNode { backing, mountpoint, pid: *pid, node: node.clone() });
         }
-        if before.as_ref().is_some_and(|before| before.node != owner.node) && !take_over {
-            return Err(LeaseError::OtherNode { backing: shown, mountpoint, pid, node });
-        }
+        let io = |source| LeaseError::Io { backing: backing.clone(), source };
         let text = serde_json::to_string(owner).map_err(|e| io(e.into()))?;
         file.set_len(0)
             .and_then(|()| file.rewind())
@@ -162,6 +140,24 @@ impl Drop for Lease {
         // Stays where something else is kept in it.
         let _ = fs::remove_dir(&self.directory);
     }
+}
+
+/// The lease's file, locked, its directory, and who is named in it.
+fn lock(backing: &Path) -> Result<(File, PathBuf, Option<Owner>), LeaseError> {
+    let io = |source| LeaseError::Io { backing: backing.display().to_string(), source };
+    let directory = backing.join(".aimss");
+    make_private_directory(&directory).map_err(io)?;
+    let mut file = open(&directory.join("lease")).map_err(io)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(io)?;
+    let named: Option<Owner> = serde_json::from_str(&text).ok();
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok((file, directory, named));
+    }
+    let Owner { node, pid, mountpoint } =
+        named.unwrap_or_else(|| Owner { node: "?".into(), pid: 0, mountpoint: "?".into() });
+    let (backing, mountpoint) = (backing.display().to_string(), mountpoint.display().to_string());
+    Err(LeaseError::Held { backing, mountpoint, pid, node })
 }
 
 fn make_private_directory(directory: &Path) -> io::Result<()> {
