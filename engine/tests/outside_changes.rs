@@ -2,9 +2,10 @@
 
 mod support;
 
-use aimss_engine::engine::{Reason, Want};
-use aimss_engine::{Engine, Error, Ino};
+use aimss_engine::engine::{New, Reason, Want};
+use aimss_engine::{Engine, Error, Ino, Kind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::ground::{Ground, Setup};
 use support::model::ROOT;
@@ -97,4 +98,37 @@ fn dirty_here_and_changed_outside_keeps_both() {
         assert_eq!(theirs, b"theirs, of another length");
         assert_eq!(world.engine.status().conflicts, 1, "status tells");
     }
+}
+
+/// Each change of another name may overtake a look at the backing, and thousands do.
+#[test]
+fn names_are_found_while_others_of_their_directory_come_and_go() {
+    const NAMES: usize = 3000;
+    let ground = Ground::new();
+    for i in 0..NAMES {
+        std::fs::write(ground.backing().join(format!("file{i}")), b"x").expect("write");
+    }
+    let engine = ground.engine(ground.local(), Setup { drain_delay: NEVER, ..Setup::default() });
+    let done = AtomicBool::new(false);
+    let missed: Vec<_> = std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (engine, done) = (&engine, &done);
+            scope.spawn(move || {
+                let name = format!("passing{thread}");
+                let (kind, xattrs) = (Kind::File, Vec::new());
+                let file = New { kind, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: None, xattrs };
+                while !done.load(Ordering::Relaxed) {
+                    let made = engine.make(Ino::ROOT, name.as_bytes(), &file).expect("made");
+                    engine.unlink(Ino::ROOT, name.as_bytes()).expect("removed");
+                    engine.forget(made.ino, 1);
+                }
+            });
+        }
+        let find =
+            |i| engine.resolve(Ino::ROOT, format!("file{i}").as_bytes()).err().map(|e| (i, e.to_string()));
+        let missed = (0..NAMES).filter_map(find).collect();
+        done.store(true, Ordering::Relaxed);
+        missed
+    });
+    assert!(missed.is_empty(), "{} of {NAMES} were not found, the first: {:?}", missed.len(), missed.first());
 }

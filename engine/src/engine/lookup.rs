@@ -1,6 +1,6 @@
 //! Finding names, on the backing where they are not known yet, and listing directories.
 //!
-//! A look at the backing happens without locks; the directory's version tells afterwards whether a change here
+//! A look at the backing happens without locks; the directory tells afterwards whether a change of this name
 //! overtook it, and then it is done again. Entries that are in step with the backing are compared with it again when
 //! they are looked up or opened and the last comparison is older than [`VALID`]: changes made outside show up within
 //! that time, or at the next open.
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// How long what the backing said is taken for granted.
 pub const VALID: Duration = Duration::from_secs(1);
-/// Looks at the backing that a change here may overtake before we give up; each needs a change in between.
+/// Looks at the backing that a change here may overtake before we give up; each needs a change of that very name.
 const LOOKS_MAX: u32 = 64;
 
 /// What a lookup found.
@@ -49,8 +49,8 @@ pub struct DirEntry {
 enum Known {
     Yes(Ino),
     No,
-    /// Ask the backing; the directory's version now.
-    Ask(u64),
+    /// Ask the backing.
+    Ask,
 }
 
 impl Engine {
@@ -82,27 +82,28 @@ impl Engine {
     pub(crate) fn find(&self, parent: Ino, name: &[u8]) -> Result<Arc<Inode>> {
         check_name(name)?;
         for _ in 0..LOOKS_MAX {
-            let version = match self.known(parent, name)? {
-                Known::Yes(ino) => {
-                    let known = self.names.lock().named(parent, name, ino);
-                    match known {
+            let begun = {
+                let mut names = self.names.lock();
+                match known(&names, parent, name)? {
+                    Known::Yes(ino) => match names.named(parent, name, ino) {
                         Some(inode) if still_valid(&inode) => return Ok(inode),
-                        _ => self.dir_version(parent)?,
-                    }
+                        _ => {}
+                    },
+                    Known::No => return Err(Error::NotFound),
+                    Known::Ask => {}
                 }
-                Known::No => return Err(Error::NotFound),
-                Known::Ask(version) => version,
+                names.dirs.get_mut(&parent).ok_or(Error::NotDirectory)?.begin_look(name)
             };
+            let asked = Instant::now();
             let found = self.look(parent, name);
             let mut names = self.names.lock();
-            let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
-            if dir.version != version {
+            if names.dirs.get_mut(&parent).ok_or(Error::NotDirectory)?.end_look(name, begun) {
                 continue;
             }
             return match found {
                 Ok(stat) => {
                     let new = stat.attr.kind == Kind::Directory;
-                    let inode = names.adopt(parent, name, &stat);
+                    let inode = names.adopt(parent, name, &stat, asked);
                     if new {
                         self.journal.found_directory(inode.ino, &inode.state.lock());
                     }
@@ -127,22 +128,6 @@ impl Engine {
             };
         }
         Err(Error::Io(io::ErrorKind::Interrupted.into()))
-    }
-
-    fn known(&self, parent: Ino, name: &[u8]) -> Result<Known> {
-        let names = self.names.lock();
-        let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
-        Ok(match dir.get(name) {
-            Some(entry) => Known::Yes(entry.ino),
-            None if parent == Ino::ROOT && name == PRIVATE_DIRECTORY => Known::No,
-            None if dir.complete && fresh(dir) => Known::No,
-            None if dir.whiteouts.contains_key(name) => Known::No,
-            None => Known::Ask(dir.version),
-        })
-    }
-
-    fn dir_version(&self, dir: Ino) -> Result<u64> {
-        Ok(self.names.lock().dirs.get(&dir).ok_or(Error::NotDirectory)?.version)
     }
 
     /// Asks the backing for `name` in `parent`.
@@ -362,8 +347,8 @@ impl Names {
         Some(inode.clone())
     }
 
-    /// Enters what the backing has under `name`, or refreshes what is known of it.
-    fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat) -> Arc<Inode> {
+    /// Enters what the backing has under `name`, `asked` then, or refreshes what is known of it.
+    fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat, asked: Instant) -> Arc<Inode> {
         let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
         let mut ino = self.ino_of(stat.id);
         // The backing gave the number of something that is gone there to something new: to us that is a new inode.
@@ -403,7 +388,8 @@ impl Names {
         if !state.drained.contains(&link) {
             state.drained.push(link);
         }
-        if state.in_step() {
+        // Unless the drain brought something there meanwhile, and knows better.
+        if state.in_step() && state.baseline().is_none_or(|b| b.checked <= asked) {
             // Stale content in the arena is forgotten here and removed by the next open.
             state.take_over(stat, baseline(stat));
         }
@@ -492,6 +478,17 @@ impl InodeState {
 }
 
 /// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
+fn known(names: &Names, parent: Ino, name: &[u8]) -> Result<Known> {
+    let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
+    Ok(match dir.get(name) {
+        Some(entry) => Known::Yes(entry.ino),
+        None if parent == Ino::ROOT && name == PRIVATE_DIRECTORY => Known::No,
+        None if dir.complete && fresh(dir) => Known::No,
+        None if dir.whiteouts.contains_key(name) => Known::No,
+        None => Known::Ask,
+    })
+}
+
 fn still_valid(inode: &Inode) -> bool {
     let state = inode.state.lock();
     if state.drained.is_empty() && state.pending == 0 && !state.nameless() && state.baseline().is_some() {

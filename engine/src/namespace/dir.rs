@@ -43,13 +43,15 @@ pub struct Dir {
     pub complete: bool,
     /// When the backing was last compared, and its modification time then.
     pub validated: Option<(Instant, Timestamp)>,
-    /// Grows with each change, so that a look at the backing can tell whether it was overtaken.
+    /// Grows with each change.
     pub version: u64,
     /// Listings of the backing under way, and the names that changed here or there since the first of them began: what
     /// a listing says of those is not to be believed.
     pub listings: u32,
     /// See `listings`.
     pub touched: FxHashSet<Name>,
+    /// Names that are looked at on the backing: by how many, and changes of them meanwhile.
+    looks: FxHashMap<Name, (u32, u64)>,
     /// The version that a reader was last shown.
     pub shown_version: Option<u64>,
     /// What files made here came to hold, by the shape of their names, the latest last.
@@ -68,9 +70,36 @@ impl Dir {
 
     /// Remembers that `name` changed, for listings under way.
     pub fn touch(&mut self, name: &Name) {
-        self.version += 1;
+        self.changed(name);
         if self.listings > 0 {
             self.touched.insert(name.clone());
+        }
+    }
+
+    /// A look at the backing for `name` begins; returns what [`Dir::end_look`] is to be given.
+    pub fn begin_look(&mut self, name: &[u8]) -> u64 {
+        let (looks, changes) = self.looks.entry(Name::from(name)).or_default();
+        *looks += 1;
+        *changes
+    }
+
+    /// It ended; true if a change of `name` overtook it.
+    pub fn end_look(&mut self, name: &[u8], begun: u64) -> bool {
+        let Some((looks, changes)) = self.looks.get_mut(name) else { return true };
+        *looks -= 1;
+        let overtaken = *changes != begun;
+        if *looks == 0 {
+            self.looks.remove(name);
+        }
+        overtaken
+    }
+
+    fn changed(&mut self, name: &[u8]) {
+        self.version += 1;
+        if !self.looks.is_empty()
+            && let Some((_, changes)) = self.looks.get_mut(name)
+        {
+            *changes += 1;
         }
     }
 
@@ -81,7 +110,7 @@ impl Dir {
 
     /// Adds `name`, which isn't there.
     pub fn insert(&mut self, name: Name, ino: Ino, kind: Kind) {
-        self.version += 1;
+        self.changed(&name);
         self.last_cookie = (self.last_cookie + 1).max(COOKIE_MIN);
         let entry = Entry { ino, kind, cookie: self.last_cookie, on_backing: false };
         self.order.insert(entry.cookie, name.clone());
@@ -100,7 +129,7 @@ impl Dir {
     /// Removes `name`.
     pub fn remove(&mut self, name: &[u8]) -> Option<Entry> {
         let entry = self.entries.remove(name)?;
-        self.version += 1;
+        self.changed(name);
         self.order.remove(&entry.cookie);
         self.subdirectories -= u32::from(entry.kind == Kind::Directory);
         Some(entry)
@@ -108,7 +137,7 @@ impl Dir {
 
     /// Lets `name` stand for another inode, at the same position.
     pub fn replace(&mut self, name: &[u8], ino: Ino, kind: Kind) {
-        self.version += 1;
+        self.changed(name);
         if let Some(entry) = self.entries.get_mut(name) {
             self.subdirectories -= u32::from(entry.kind == Kind::Directory);
             self.subdirectories += u32::from(kind == Kind::Directory);
@@ -235,6 +264,29 @@ mod tests {
         }
         let unique: std::collections::HashSet<_> = seen.iter().collect();
         assert_eq!((seen.len(), unique.len()), (100, 100));
+    }
+
+    #[test]
+    fn a_look_is_overtaken_by_changes_of_its_own_name_alone() {
+        let mut dir = Dir::default();
+        let name = |name: &[u8]| Name::from(name);
+        dir.insert(name(b"b"), Ino(2), Kind::File);
+        let changes: [fn(&mut Dir); 4] = [
+            |dir| dir.insert(Name::from(&b"a"[..]), Ino(3), Kind::File),
+            |dir| dir.replace(b"a", Ino(4), Kind::File),
+            |dir| dir.touch(&Name::from(&b"a"[..])),
+            |dir| assert!(dir.remove(b"a").is_some()),
+        ];
+        for change in changes {
+            let (first, second) = (dir.begin_look(b"a"), dir.begin_look(b"a"));
+            dir.touch(&name(b"b"));
+            assert!(!dir.end_look(b"a", first));
+            change(&mut dir);
+            let third = dir.begin_look(b"a");
+            assert!(dir.end_look(b"a", second));
+            assert!(!dir.end_look(b"a", third));
+            assert!(dir.looks.is_empty());
+        }
     }
 
     #[test]
