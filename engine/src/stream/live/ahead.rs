@@ -1,82 +1,166 @@
-//! Reading ahead for groups that lag: the next batch is read, checked and, if it is cold, unpacked on another
-//! thread, while the kernel copies the last one and the member works on it.
+//! Reading ahead for groups that lag: the next batches are read, checked and, if they are cold, unpacked on
+//! another thread, while the kernel copies the last one and the member works on it.
 //!
-//! One batch a group, wanted when a member got a batch that was nearly as large as its room. Whoever comes
-//! for it before the other thread has begun reads it himself; whoever comes while it is being read waits for
-//! that.
+//! Reading ahead begins when a member got a batch that was nearly as large as its room, and goes on by itself up to
+//! [`BATCHES_MAX`] batches a group, so that the thread is not woken for each. Whoever comes for one that is being
+//! read waits for that; whoever comes for another one, after a seek, reads it himself, and what was read ahead is
+//! forgotten.
 
 use super::Stream;
 use crate::stream::Batch;
 use crate::stream::group::Claim;
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use parking_lot::{Condvar, Mutex};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
+
+/// Batches read ahead of one group's members. Memory is this times what a member reads at once.
+const BATCHES_MAX: usize = 4;
 
 /// The batches read ahead for a stream's groups.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<HashMap<Arc<str>, Arc<Mutex<Slot>>>>);
+pub(super) struct Ahead(Mutex<HashMap<Arc<str>, Arc<Slot>>>);
 
-/// A group's; locked while it is read.
+/// A group's.
 #[derive(Debug, Default)]
 struct Slot {
-    /// What is to be read, if nobody did yet.
-    wanted: Option<u64>,
-    /// What was read, from where on, and for how much room.
-    ready: Option<(u64, usize, Batch)>,
-    bytes: Vec<u8>,
+    queue: Mutex<Queue>,
+    read: Condvar,
 }
 
-/// A batch to be read.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    stream: Weak<Stream>,
-    slot: Arc<Mutex<Slot>>,
+/// Batches in a row: those that were read, then the one that is being read or the one that is to be read.
+#[derive(Debug, Default)]
+struct Queue {
+    ready: VecDeque<Ready>,
+    reading: Option<Next>,
+    wanted: Option<Next>,
+    /// Buffers that were used before.
+    spare: Vec<Vec<u8>>,
+}
+
+/// Where a batch begins, and the room that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Next {
     from: u64,
     bytes_max: usize,
 }
 
-impl Ahead {
-    fn slot(&self, group: &Arc<str>) -> Arc<Mutex<Slot>> {
-        self.0.lock().entry(group.clone()).or_default().clone()
+#[derive(Debug)]
+struct Ready {
+    at: Next,
+    batch: Batch,
+    bytes: Vec<u8>,
+}
+
+/// Something to be read ahead for a group.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    stream: Weak<Stream>,
+    slot: Arc<Slot>,
+}
+
+impl Queue {
+    /// Whether `next` is what follows or will follow.
+    fn has(&self, next: Next) -> bool {
+        self.ready.front().is_some_and(|ready| ready.at == next)
+            || self.ready.is_empty() && (self.reading == Some(next) || self.wanted == Some(next))
     }
 
-    /// The batch from record `from` on, if it was read and fits into `bytes_max`; its bytes are then in
-    /// `buffer`.
+    /// What follows the batches that were read, if that is worth reading and there is room.
+    fn following(&self) -> Option<Next> {
+        let last = self.ready.back().filter(|_| self.ready.len() < BATCHES_MAX)?;
+        following(last.at, &last.batch)
+    }
+
+    fn forget(&mut self) {
+        self.spare.extend(self.ready.drain(..).map(|ready| ready.bytes));
+        (self.reading, self.wanted) = (None, None);
+    }
+}
+
+/// What comes behind a batch that is nearly as large as its room: there is more, most likely.
+fn following(at: Next, batch: &Batch) -> Option<Next> {
+    (batch.bytes > at.bytes_max / 2).then_some(Next { from: batch.next.0, ..at })
+}
+
+impl Ahead {
+    /// The batch from record `from` on, if it was read and for `bytes_max`; its bytes are then in `buffer`.
     pub fn take(&self, group: &Arc<str>, from: u64, bytes_max: usize, buffer: &mut Vec<u8>) -> Option<Batch> {
         let slot = self.0.lock().get(group)?.clone();
-        let mut slot = slot.lock();
-        slot.wanted = None;
-        let (.., batch) = slot.ready.take_if(|(at, room, _)| *at == from && *room == bytes_max)?;
-        std::mem::swap(&mut slot.bytes, buffer);
-        Some(batch)
+        let at = Next { from, bytes_max };
+        let mut queue = slot.queue.lock();
+        while queue.ready.is_empty() && queue.reading == Some(at) {
+            slot.read.wait(&mut queue);
+        }
+        match queue.ready.pop_front_if(|ready| ready.at == at) {
+            Some(Ready { batch, mut bytes, .. }) => {
+                std::mem::swap(&mut bytes, buffer);
+                queue.spare.push(bytes);
+                Some(batch)
+            }
+            None => {
+                // He has come to the end, or went elsewhere: the memory is not needed.
+                queue.forget();
+                queue.spare.clear();
+                None
+            }
+        }
     }
 
-    /// Has the batch from record `from` on read.
+    /// Has the batches from record `from` on read.
     pub fn want(&self, stream: &Arc<Stream>, group: &Arc<str>, from: u64, bytes_max: usize) {
-        let Some(hub) = stream.hub.upgrade() else { return };
-        let slot = self.slot(group);
-        slot.lock().wanted = Some(from);
-        if let Some(wants) = &*hub.wanted.0.lock() {
-            let _ = wants.send(Wanted { stream: Arc::downgrade(stream), slot, from, bytes_max });
+        let slot = self.0.lock().entry(group.clone()).or_default().clone();
+        {
+            let mut queue = slot.queue.lock();
+            let next = Next { from, bytes_max };
+            if !queue.has(next) {
+                queue.forget();
+                queue.wanted = Some(next);
+            } else if queue.reading.is_some() || queue.wanted.is_some() {
+                return;
+            } else {
+                let Some(following) = queue.following() else { return };
+                queue.wanted = Some(following);
+            }
         }
+        let Some(hub) = stream.hub.upgrade() else { return };
+        if let Some(wants) = &*hub.wanted.0.lock() {
+            let _ = wants.send(Wanted { stream: Arc::downgrade(stream), slot });
+        }
+    }
+
+    /// A group is gone.
+    pub fn remove(&self, group: &str) {
+        self.0.lock().remove(group);
     }
 }
 
 impl Wanted {
-    /// Reads it, if it is still wanted.
+    /// Reads what is still wanted, and what follows.
     pub fn prepare(&self) {
         let Some(stream) = self.stream.upgrade() else { return };
-        let mut slot = self.slot.lock();
-        if slot.wanted.take_if(|from| *from == self.from).is_none() {
-            return;
+        let mut queue = self.slot.queue.lock();
+        while let Some(at) = queue.wanted.take() {
+            queue.reading = Some(at);
+            let mut bytes = queue.spare.pop().unwrap_or_default();
+            drop(queue);
+            let claim = Claim { from: at.from, until: None };
+            let read = stream.read_batch(&claim, at.bytes_max, &mut bytes);
+            queue = self.slot.queue.lock();
+            if queue.reading != Some(at) {
+                // Forgotten meanwhile, and perhaps another thread has begun somewhere else.
+                queue.spare.push(bytes);
+                continue;
+            }
+            queue.reading = None;
+            match read {
+                Ok(batch) if batch.bytes > 0 => {
+                    queue.ready.push_back(Ready { at, batch, bytes });
+                    queue.wanted = queue.following();
+                }
+                // Whoever comes for it finds the error by himself.
+                _ => queue.spare.push(bytes),
+            }
+            self.slot.read.notify_all();
         }
-        let mut bytes = std::mem::take(&mut slot.bytes);
-        let claim = Claim { from: self.from, until: None };
-        // Whoever comes for it finds the error by himself.
-        slot.ready = match stream.read_batch(&claim, self.bytes_max, &mut bytes) {
-            Ok(batch) if batch.bytes > 0 => Some((self.from, self.bytes_max, batch)),
-            _ => None,
-        };
-        slot.bytes = bytes;
     }
 }

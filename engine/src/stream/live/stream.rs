@@ -443,6 +443,7 @@ impl Stream {
             _ => {}
         }
         drop(groups);
+        self.ahead.remove(group);
         self.answer_waiting();
         Ok(true)
     }
