@@ -71,8 +71,12 @@ impl Engine {
             let state = inode.state.lock();
             return self.drain.tried(ino, !state.unsettled(), Instant::now() + RETRY_MAX);
         };
-        self.drain.note(&e);
         self.drain.failed(ino);
+        if self.inode(ino).map_or(true, |inode| inode.state.lock().nameless()) {
+            // Its last name went while it was written: nothing of it is missing anywhere.
+            return;
+        }
+        self.drain.note(&e);
         let path = self.path_of(ino).unwrap_or_default();
         let path = String::from_utf8_lossy(&path).escape_debug().to_string();
         self.drain.report(format!("{path}: not on the backing yet, kept in memory and retried: {e}"));
