@@ -12,21 +12,16 @@
 //! - No record is with two members at a time.
 //! - Offsets are given in their order as long as nobody dies.
 //!
-//! Not here: bytes, files, clocks, waiting.
+//! Not here: bytes, clocks, waiting. What is written down is in [`file`].
+
+mod file;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::{self, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Longest name of a group: with the stream's name and `@` it has to fit into a name.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Ending of a group's file in the log's directory.
-const ENDING: &str = "group";
-/// First line of such a file, and its version.
-const HEAD: &str = "aimss-group 1";
 
 /// A member of a group, for as long as its descriptor is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -219,66 +214,6 @@ impl Group {
     pub fn saved(&mut self, committed: u64) {
         self.saved = Some(committed);
     }
-
-    /// The group's file in a log's directory.
-    pub fn path(directory: &Path, name: &str) -> PathBuf {
-        directory.join(format!("{name}.{ENDING}"))
-    }
-
-    /// Writes down that the group has everything before `committed`, durably.
-    pub fn write(directory: &Path, name: &str, committed: u64, counts: Counts) -> io::Result<()> {
-        let path = Group::path(directory, name);
-        let new = !path.exists();
-        let beside = directory.join(format!("{name}.{ENDING}.new"));
-        let text = format!(
-            "{HEAD}\noffset = {committed}\ndelivered = {}\nredelivered = {}\nlost = {}\n",
-            counts.delivered, counts.redelivered, counts.lost
-        );
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&beside, &path)?;
-        if new { super::segment::sync_directory(directory) } else { Ok(()) }
-    }
-
-    /// Reads a group's file.
-    pub fn read(directory: &Path, name: &str) -> io::Result<Group> {
-        let text = fs::read_to_string(Group::path(directory, name))?;
-        let bad =
-            || io::Error::new(io::ErrorKind::InvalidData, format!("the file of group {name} can't be read"));
-        let mut lines = text.lines();
-        if lines.next() != Some(HEAD) {
-            return Err(bad());
-        }
-        let values: HashMap<&str, u64> = lines
-            .filter_map(|line| line.split_once(" = "))
-            .filter_map(|(key, value)| Some((key, value.parse().ok()?)))
-            .collect();
-        let value = |key| values.get(key).copied();
-        let mut group = Group::new(name, value("offset").ok_or_else(bad)?);
-        group.counts = Counts {
-            delivered: value("delivered").unwrap_or(0),
-            redelivered: value("redelivered").unwrap_or(0),
-            lost: value("lost").unwrap_or(0),
-        };
-        group.saved = Some(group.cursor);
-        Ok(group)
-    }
-
-    /// The groups that have a file in a log's directory.
-    pub fn list(directory: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let file = entry?.file_name().to_string_lossy().into_owned();
-            if let Some(name) = file.strip_suffix(&format!(".{ENDING}"))
-                && is_name(name)
-            {
-                names.push(name.to_string());
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
 }
 
 #[cfg(test)]
@@ -341,19 +276,6 @@ mod tests {
         assert_eq!(group.counts().lost, 3);
         assert_eq!(group.claim(8), Claim { from: 8, until: None });
         assert_eq!(group.counts().lost, 8);
-    }
-
-    #[test]
-    fn what_is_written_down_is_where_it_goes_on() {
-        let dir = tempfile::tempdir().expect("a scratch directory");
-        let mut group = Group::new("g.1", 7);
-        assert_eq!(group.unsaved(), Some(7));
-        Group::write(dir.path(), "g.1", 7, group.counts()).expect("written");
-        group.saved(7);
-        assert_eq!(group.unsaved(), None);
-        let read = Group::read(dir.path(), "g.1").expect("read");
-        assert_eq!((read.committed(), read.unsaved()), (7, None));
-        assert_eq!(Group::list(dir.path()).expect("listed"), ["g.1"]);
     }
 
     #[test]
