@@ -3,6 +3,7 @@
 use super::ahead::Ahead;
 use super::hub::Streams;
 use super::members::{Piece, Waiting};
+use super::pins::Pins;
 use crate::stream::group::{Counts, Group, MemberId};
 use crate::stream::log::Copied;
 use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Retention, Settings, StreamId};
@@ -107,6 +108,8 @@ pub struct Stream {
     pub(super) end_looked_at: AtomicU64,
     /// How much of the active file's front was given back.
     pub(super) punched: Mutex<u64>,
+    /// What of the active file is lent.
+    pub(super) pins: Pins,
     rate: Mutex<(Instant, u64, f64)>,
 }
 
@@ -205,6 +208,7 @@ impl Stream {
             woken: Mutex::new(None),
             quick: AtomicBool::new(false),
             punched: Mutex::new(0),
+            pins: Pins::default(),
             rate: Mutex::new((Instant::now(), records, 0.0)),
         }))
     }
