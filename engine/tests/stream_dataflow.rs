@@ -1,6 +1,6 @@
-//! Dataflows: streams by name without a mount. What is lent is the memory itself and stays as it is while it is
-//! borrowed; a finished stream comes to an end; a shuffle brings each record to its output exactly once; and what a
-//! process that was killed had appended is there.
+//! Dataflows: streams by name without a mount. What is lent is the memory itself and stays as it is while it
+//! is borrowed; a finished stream comes to an end; a shuffle brings each record to its output exactly once;
+//! and what a process that was killed had appended is there.
 
 mod support;
 
@@ -430,8 +430,8 @@ fn what_a_killed_process_had_appended_is_there_whatever_arena_comes_next() {
     }
 }
 
-/// Streams of all framings that seal, cool, end and are opened again at random, read by several groups with holding
-/// members, against a list of records.
+/// Streams of all framings that seal, cool, end and are opened again at random, read by several groups with
+/// holding members, against a list of records.
 #[test]
 fn each_group_gets_each_record_and_what_is_held_stays() {
     let first = first_seed();

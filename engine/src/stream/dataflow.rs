@@ -1,30 +1,33 @@
 //! Dataflows: streams by name, written, read and shuffled by one program, without a mount.
 //!
-//! The model is that of the paper behind aimss (docs/design.md of its Streams): *create* a stream, *write to* it,
-//! *read from* it, *shuffle* streams into others, *destroy* it.
+//! The model is the streaming execution model of the paper behind aimss (Marcu, Danoy, Bouvry: Toward a
+//! Push-based Stream Programming Model with AIMSS, 2024): *create* a stream, *write to* it, *read from* it,
+//! *shuffle* streams into others, *destroy* it.
 //!
-//! 1. [`Dataflow::open`] takes a directory, where logs lie as a mount of that directory would have them, and another
-//!    on faster storage, the arena, for what was appended last. So `aimss stream` and `aimss mount` find the same
-//!    streams when the dataflow is closed.
-//! 2. A [`Writer`] appends whole records to the active file in the arena. Behind it, threads copy its tail to the
-//!    directory once a second, seal what comes to a segment, and give memory back.
-//! 3. A [`Reader`] is a member of a group. It is lent records where they are: slices of the arena, or of an unpacked
-//!    block, never copies. Coming back for more acknowledges, and the compiler sees to it that nothing borrowed is
-//!    left by then. What a reader that is dropped had not acknowledged is given to another.
-//! 4. [`Dataflow::finish`] says that nothing more comes: the stream is *ready* for the next stage. Readers come to
-//!    an end, and a shuffle, which waits for all of its inputs, begins.
+//! 1. [`Dataflow::open`] takes a directory, where logs lie as a mount of that directory would have them, and
+//!    another on faster storage, the arena, for what was appended last. So `aimss stream` and `aimss mount`
+//!    find the same streams when the dataflow is closed.
+//! 2. A [`Writer`] appends whole records to the active file in the arena. Behind it, threads copy its tail to
+//!    the directory once a second, seal what comes to a segment, and give memory back.
+//! 3. A [`Reader`] is a member of a group. It is lent records where they are: slices of the arena, or of an
+//!    unpacked block, never copies. Coming back for more acknowledges, and the compiler sees to it that
+//!    nothing borrowed is left by then. What a reader that is dropped had not acknowledged is given to
+//!    another.
+//! 4. [`Dataflow::finish`] says that nothing more comes: the stream is *ready* for the next stage. Readers
+//!    come to an end, and a shuffle, which waits for all of its inputs, begins.
 //!
-//! What a crash costs: appends of the last second if the arena is lost as well, else nothing; the next `open` brings
-//! what is in the arena to the directory, also if it names another. Groups go on where they were written down, 50 ms
-//! before at most. A finished stream is durable.
+//! What a crash costs: appends of the last second if the arena is lost as well, else nothing; the next `open`
+//! brings what is in the arena to the directory, also if it names another. (A mount does not: open and close
+//! the dataflow before.) Groups go on where they were written down, 50 ms before at most. A finished stream is
+//! durable.
 //!
-//! Borrowed records are memory that nobody changes: the active file is written by `write(2)` behind its last record
-//! only, and its front is not given back while a batch holds it. That is so because the arena is ours alone (0700):
-//! a program that cuts or overwrites our files there changes what is borrowed, or ends us by SIGBUS. Each record is
-//! compared with its checksum when it is lent.
+//! Borrowed records are memory that nobody changes: the active file is written by `write(2)` behind its last
+//! record only, and its front is not given back while a batch holds it. That is so because the arena is ours
+//! alone (0700): a program that cuts or overwrites our files there changes what is borrowed, or ends us by
+//! SIGBUS. Each record is compared with its checksum when it is lent.
 //!
-//! Not here: several programs on one dataflow (mount the directory for that), threads for the stages (the caller's),
-//! shuffles of streams that go on for ever.
+//! Not here: several programs on one dataflow (mount the directory for that), threads for the stages (the
+//! caller's), shuffles of streams that go on for ever.
 //!
 //! # Example
 //!
@@ -80,7 +83,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,8 +110,8 @@ fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 }
 
 impl Dataflow {
-    /// Opens the streams in `directory`, which is made if it is missing, with memory below `arena`: a directory on a
-    /// tmpfs, `/dev/shm` for one. Refused while a mount or another dataflow has the directory.
+    /// Opens the streams in `directory`, which is made if it is missing, with memory below `arena`: a
+    /// directory on a tmpfs, `/dev/shm` for one. Refused while a mount or another dataflow has the directory.
     pub fn open(directory: &Path, arena: &Path) -> Result<Dataflow> {
         Dataflow::open_with(directory, arena, LIMITS)
     }
@@ -120,14 +123,20 @@ impl Dataflow {
         fs::create_dir_all(arena).map_err(at(arena))?;
         let arena = arena.canonicalize().map_err(at(arena))?;
         let lease = Lease::take(&directory)?;
+        let name = format!("aimss-{:016x}", xxh3_64(directory.as_os_str().as_encoded_bytes()));
+        let memory = arena.join(&name);
         if let Some(left) = lease.left().map_err(at(&directory))? {
-            Streams::recover(&directory, &left)
-                .map_err(|source| Error::Stream { name: format!("in {}", left.display()), source })?;
-            remove(&left).map_err(at(&left))?;
+            // The note may be anybody's who can write there.
+            if left.file_name() == Some(name.as_ref()) && is_ours(&left).map_err(at(&left))? {
+                Streams::recover(&directory, &left)
+                    .map_err(|source| Error::Stream { name: format!("in {}", left.display()), source })?;
+                remove(&left).map_err(at(&left))?;
+            }
         }
-        let memory = arena.join(format!("aimss-{:016x}", xxh3_64(directory.as_os_str().as_encoded_bytes())));
-        // Of a dataflow of this directory that somebody removed.
-        remove(&memory).map_err(at(&memory))?;
+        if is_ours(&memory).map_err(at(&memory))? {
+            // Of a directory that somebody emptied.
+            remove(&memory).map_err(at(&memory))?;
+        }
         DirBuilder::new().mode(0o700).create(&memory).map_err(at(&memory))?;
         lease.note_memory(&memory).map_err(at(&directory))?;
         let streams = Streams::new(&directory, &memory, limits).map_err(at(&memory))?;
@@ -186,8 +195,8 @@ impl Dataflow {
         Writer::new(self.flow(name)?, false)
     }
 
-    /// Reads a stream as a member of a group, which is made if it is new and begins at the first record that is
-    /// retained. Members of one group share its records.
+    /// Reads a stream as a member of a group, which is made if it is new and begins at the first record that
+    /// is retained. Members of one group share its records.
     pub fn read_from(&self, name: &str, group: &str) -> Result<Reader<'_>> {
         if !group::is_name(group) {
             return Err(Error::GroupName { name: group.into() });
@@ -195,8 +204,8 @@ impl Dataflow {
         Reader::new(self.flow(name)?, group)
     }
 
-    /// Makes the stream durable and says that nothing more comes: shuffles that wait for it begin, readers come to
-    /// an end. Refused while it has writers.
+    /// Makes the stream durable and says that nothing more comes: shuffles that wait for it begin, readers
+    /// come to an end. Refused while it has writers.
     pub fn finish(&self, name: &str) -> Result<()> {
         self.flow(name)?.finish()
     }
@@ -206,7 +215,8 @@ impl Dataflow {
         Ok(self.flow(name)?.end().is_some())
     }
 
-    /// Removes a stream and its groups. Those who use it get errors; what they were lent stays until they let it go.
+    /// Removes a stream and its groups. Those who use it get errors; what they were lent stays until they let
+    /// it go.
     pub fn destroy(&self, name: &str) -> Result<()> {
         let flow = self.flow(name)?;
         let path = self.path(name)?;
@@ -221,8 +231,8 @@ impl Dataflow {
         Ok(())
     }
 
-    /// Makes all durable in the directory, and gives the memory back. If it fails, the next `open` goes on from what
-    /// is in the arena.
+    /// Makes all durable in the directory, and gives the memory back. If it fails, the next `open` goes on
+    /// from what is in the arena.
     pub fn close(mut self) -> Result<()> {
         self.end()
     }
@@ -291,6 +301,15 @@ fn marker(path: &Path) -> io::Result<Option<Marker>> {
         Err(e) => return Err(e),
     };
     Ok(Marker::decode(&bytes))
+}
+
+/// Whether it is a directory of ours.
+fn is_ours(directory: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(directory) {
+        Ok(metadata) => Ok(metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 fn remove(directory: &Path) -> io::Result<()> {

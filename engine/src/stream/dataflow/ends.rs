@@ -11,8 +11,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes lent at a time, about: enough that what a batch costs besides does not count, and few enough that its
-/// checksums leave it in a second-level cache.
+/// Bytes lent at a time, about: enough that what a batch costs besides does not count, and few enough that
+/// its checksums leave it in a second-level cache.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 
 /// Appends to a stream; see [`Dataflow::write_to`].
@@ -29,8 +29,8 @@ impl Writer<'_> {
     }
 
     /// Appends one or more whole records, framing bytes included; with the framing `write`, the bytes are one
-    /// record. Several in one call cost little more than one. What fails may leave the first of them, but no part
-    /// of a record.
+    /// record. Several in one call cost little more than one. What fails may leave the first of them, but no
+    /// part of a record.
     pub fn append(&mut self, records: &[u8]) -> Result<()> {
         let flow = &self.flow;
         flow.check()?;
@@ -111,9 +111,9 @@ impl Reader<'_> {
         Ok(Reader { flow, group, member, at_hand, lent: None, _dataflow: PhantomData })
     }
 
-    /// Acknowledges the batch before and waits for the next: about a MiB of records, at least one. `None` when the
-    /// stream is finished and the group has acknowledged all of it; as long as another member has records that may
-    /// be given again, this one waits.
+    /// Acknowledges the batch before and waits for the next: about a MiB of records, at least one. `None`
+    /// when the stream is finished and the group has acknowledged all of it; as long as another member has
+    /// records that may be given again, this one waits.
     pub fn read(&mut self) -> Result<Option<&Lent>> {
         self.turn(None)?;
         Ok(self.lent.as_ref())

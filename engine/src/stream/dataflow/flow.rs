@@ -1,7 +1,7 @@
 //! One stream of a dataflow: its log, and whether it is finished.
 //!
-//! A stream is *finished* once somebody said so and all of it is durable. A file in the log's directory says where
-//! it ends; where more was appended since, by a mount, it does not count.
+//! A stream is *finished* once somebody said so and all of it is durable. A file in the log's directory says
+//! where it ends; where more was appended since, by a mount, it does not count.
 
 use super::error::{Error, Result};
 use crate::stream::Offset;

@@ -1,5 +1,5 @@
-//! One user of a directory at a time: the lock that a mount takes, too (`.aimss/lease`), and a note of where the
-//! memory is, which outlives its user.
+//! One user of a directory at a time: the lock that a mount takes, too (`.aimss/lease`), and a note of where
+//! the memory is, which outlives its user.
 
 use super::error::{Error, Result};
 use crate::stream::segment::sync_directory;

@@ -5,10 +5,11 @@
 //!    output that the hash of its key says. Records with one key are in one output, in the order they had.
 //! 3. The outputs are finished.
 //!
-//! Each record gets there exactly once, whatever dies: which records an output has, and in which order, depends on
-//! the finished inputs, the key and the number of outputs alone. So what a shuffle that died put into an output is
-//! the beginning of what belongs there, and the next one, which goes through the inputs again, passes over as many
-//! records of that output as it has. A record that was damaged in between would be an exception.
+//! Each record gets there exactly once, whatever dies: which records an output has, and in which order,
+//! depends on the finished inputs, the key and the number of outputs alone. So what a shuffle that died put
+//! into an output is the beginning of what belongs there, and the next one, which goes through the inputs
+//! again, passes over as many records of that output as it has. A record that was damaged in between would be
+//! an exception.
 
 use super::Dataflow;
 use super::ends::{BATCH_BYTES, Writer};
@@ -33,8 +34,8 @@ pub struct Shuffled {
     pub lost: u64,
 }
 
-/// The output, of so many, that has the records with this key: XXH3-64 of the key, modulo their number. This does
-/// not change.
+/// The output, of so many, that has the records with this key: XXH3-64 of the key, modulo their number. This
+/// does not change.
 pub fn output_of(key: &[u8], outputs: usize) -> usize {
     (xxh3_64(key) % outputs.max(1) as u64) as usize
 }
@@ -93,12 +94,12 @@ impl Output<'_> {
 }
 
 impl Dataflow {
-    /// Waits until all `inputs` are finished, then puts each of their records into the output that its key belongs
-    /// to, and finishes the outputs; see the module. `key` finds the key in a record, whose framing bytes are
-    /// included. All streams have one framing; the outputs have no other writer.
+    /// Waits until all `inputs` are finished, then puts each of their records into the output that its key
+    /// belongs to, and finishes the outputs; see the module. `key` finds the key in a record, whose framing
+    /// bytes are included. All streams have one framing; the outputs have no other writer.
     ///
-    /// It runs on the caller's thread. Called again after a failure or a crash it goes on; called once more after
-    /// that it does nothing. An input that retention took something from is refused.
+    /// It runs on the caller's thread. Called again after a failure or a crash it goes on; called once more
+    /// after that it does nothing. An input that retention took something from is refused.
     pub fn shuffle(
         &self,
         inputs: &[&str],

@@ -1,13 +1,13 @@
 //! Records lent to readers in this process: slices of the memory that they are in, not copies.
 //!
 //! 1. The log says where the records are, and the place is pinned, both with the log borrowed.
-//! 2. Of the active file, that place is looked at through a mapping, and each record compared with its checksum,
-//!    with no log borrowed. Of a segment it is an unpacked block, which several readers share.
-//! 3. What is [`Lent`] holds the pin, the mapping or the block until it is dropped: sealing, trimming, and even the
-//!    stream's end leave it as it is.
+//! 2. Of the active file, that place is looked at through a mapping, and each record compared with its
+//!    checksum, with no log borrowed. Of a segment it is an unpacked block, which several readers share.
+//! 3. What is [`Lent`] holds the pin, the mapping or the block until it is dropped: sealing, trimming, and
+//!    even the stream's end leave it as it is.
 //!
-//! The active file must be our own: who cuts it, or writes into it, changes what is borrowed. The streams of a
-//! [`Dataflow`](crate::stream::Dataflow) are.
+//! The active file must be our own: who cuts it, or writes into it, changes what is borrowed. The streams of
+//! a [`Dataflow`](crate::stream::Dataflow) are.
 
 use super::pins::Pin;
 use super::window::Window;
@@ -52,8 +52,8 @@ pub enum Lending {
 }
 
 impl Stream {
-    /// A member comes back for more: what it had is acknowledged, and the next records, about `bytes_max` bytes of
-    /// them and at least one, are its own. Nothing waits here; see [`Stream::poll_group`].
+    /// A member comes back for more: what it had is acknowledged, and the next records, about `bytes_max`
+    /// bytes of them and at least one, are its own. Nothing waits here; see [`Stream::poll_group`].
     pub fn lend_group(
         self: &Arc<Self>,
         name: &str,
@@ -142,8 +142,8 @@ impl Stream {
         }
     }
 
-    /// Takes bytes that are no whole record out of the stream: of an append that failed halfway. Nobody else may be
-    /// appending.
+    /// Takes bytes that are no whole record out of the stream: of an append that failed halfway. Nobody else
+    /// may be appending.
     pub(in crate::stream) fn set_pending_aside(&self) -> Result<u64> {
         self.index_news();
         self.log.write().set_tail_aside()

@@ -1,8 +1,8 @@
-//! Which of the active file's bytes are looked at through a mapping: from the lowest pin on, nothing may be given
-//! back, or who looks would see zeros.
+//! Which of the active file's bytes are looked at through a mapping: from the lowest pin on, nothing may be
+//! given back, or who looks would see zeros.
 //!
-//! A pin is set with the log borrowed, in which the records then are; the front that may be given back is asked
-//! of the log first and of the pins then. So no pin comes too late.
+//! A pin is set with the log borrowed, in which the records then are; the front that may be given back is
+//! asked of the log first and of the pins then. So no pin comes too late.
 
 use super::Stream;
 use parking_lot::Mutex;

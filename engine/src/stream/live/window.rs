@@ -1,7 +1,7 @@
 //! A part of the active file mapped for reading.
 //!
-//! It reaches beyond the file's end, so that a reader who follows the writer maps once for many batches. What is
-//! shown of it are bytes under a [`Pin`], and of these only what was in the file when it was asked.
+//! It reaches beyond the file's end, so that a reader who follows the writer maps once for many batches. What
+//! is shown of it are bytes under a [`Pin`], and of these only what was in the file when it was asked.
 
 use super::pins::Pin;
 use memmap2::{Mmap, MmapOptions};
@@ -10,7 +10,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes mapped at a time, at least: address space, which costs nothing until it is touched; a segment of them.
+/// Bytes mapped at a time, at least: address space, which costs nothing until it is touched; a segment of
+/// them.
 const WINDOW_BYTES: u64 = 64 << 20;
 
 /// See the module.
@@ -35,9 +36,9 @@ impl Window {
             return Ok(Arc::clone(window));
         }
         let bytes = WINDOW_BYTES.max(range.end - range.start);
-        // SAFETY: what is borrowed of it, by `bytes` alone, does not change. The file is our own; it is appended to
-        // by write(2), cut never before the end of a record that is indexed, and its front is not given back while a
-        // pin holds it.
+        // SAFETY: what is borrowed of it, by `bytes` alone, does not change. The file is our own; it is
+        // appended to by write(2), cut never before the end of a record that is indexed, and its front is not
+        // given back while a pin holds it.
         let map = unsafe { MmapOptions::new().offset(range.start).len(bytes as usize).map(file)? };
         let window = Arc::new(Window { map, begin: range.start });
         *at_hand = Some(Arc::clone(&window));

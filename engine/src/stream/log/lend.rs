@@ -1,8 +1,8 @@
 //! Lending: where records are, for readers that look at them there.
 //!
-//! Of the active file that is a [`Span`]: a copy of its index's part (8 bytes a record), nothing of the bytes.
-//! They are compared with their checksums where they are read, by [`Span::good`], with no borrow of the log.
-//! Of a segment it is a block, unpacked, which other readers may have as well.
+//! Of the active file that is a [`Span`]: a copy of its index's part (8 bytes a record), nothing of the
+//! bytes. They are compared with their checksums where they are read, by [`Span::good`], with no borrow of
+//! the log. Of a segment it is a block, unpacked, which other readers may have as well.
 
 use super::Log;
 use super::index::Index;
@@ -24,8 +24,8 @@ pub(in crate::stream) enum Found {
     Lost { until: u64 },
 }
 
-/// Records of the active file in a row. Those in the log's index are there for as long as the log does not seal
-/// them and give their bytes back.
+/// Records of the active file in a row. Those in the log's index are there for as long as the log does not
+/// seal them and give their bytes back.
 #[derive(Debug)]
 pub(in crate::stream) struct Span {
     file: Arc<File>,
@@ -54,8 +54,8 @@ impl Span {
         self.index.len()
     }
 
-    /// The first run of records whose bytes in `bytes`, which begin with the first one's and may end too early, are
-    /// as they were indexed; where there is none, it is empty and behind the last.
+    /// The first run of records whose bytes in `bytes`, which begin with the first one's and may end too
+    /// early, are as they were indexed; where there is none, it is empty and behind the last.
     pub fn good(&self, bytes: &[u8]) -> Range<usize> {
         let mut run = 0..0;
         let mut rest = bytes;
@@ -74,7 +74,8 @@ impl Span {
         run
     }
 
-    /// Where in the bytes a record begins, by its number in the span; they end where the one behind the last does.
+    /// Where in the bytes a record begins, by its number in the span; they end where the one behind the last
+    /// does.
     pub fn at(&self, i: usize) -> usize {
         (self.index.position_of(i) - self.index.position) as usize
     }
@@ -91,8 +92,8 @@ impl Span {
 }
 
 impl Log {
-    /// Where the first of the records with these offsets are, which are retained: about `bytes_max` bytes, but at
-    /// least one record.
+    /// Where the first of the records with these offsets are, which are retained: about `bytes_max` bytes,
+    /// but at least one record.
     pub(in crate::stream) fn find(&self, wanted: Range<u64>, bytes_max: usize) -> Result<Found> {
         let Some(index) = self.index_of_offset(wanted.start) else {
             return self.find_sealed(wanted, bytes_max);
