@@ -23,6 +23,7 @@ mod members;
 mod pins;
 mod service;
 mod stream;
+mod summary;
 mod watch;
 mod window;
 
@@ -30,3 +31,4 @@ pub use hub::{Limits, Streams};
 pub use lend::{AtHand, Lending, Lent, Records};
 pub use members::{Answer, AtEnd, Refusal, Waiting};
 pub use stream::{Moment, Start, Stream, View};
+pub use summary::{Behind, Summary};

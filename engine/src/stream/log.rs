@@ -46,6 +46,7 @@ mod seal;
 mod statistics;
 mod verify;
 
+pub(super) use active::length_of;
 pub use copy::{Copied, News};
 pub(in crate::stream) use lend::{Found, Span};
 pub use read::{Batch, Record};
