@@ -30,14 +30,15 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     let begin = Instant::now();
     let counts = std::thread::scope(|scope| {
-        let reducers = PARTITIONS.map(|part| scope.spawn(|| reduce(&dataflow, part)));
+        let dataflow = &dataflow;
+        let reducers = PARTITIONS.map(|part| scope.spawn(move || reduce(dataflow, part)));
         let shuffle = scope.spawn(|| {
             let shuffled =
                 dataflow.shuffle(&["words-0", "words-1"], |word| word.trim_ascii_end(), &PARTITIONS);
             (shuffled, Instant::now())
         });
-        let mappers = ["words-0", "words-1"].map(|words| scope.spawn(|| map(&dataflow, words)));
-        let sources = [1, 2].map(|seed| scope.spawn(|| write_lines(&dataflow, seed)));
+        let mappers = ["words-0", "words-1"].map(|words| scope.spawn(move || map(dataflow, words)));
+        let sources = [1, 2].map(|seed| scope.spawn(move || write_lines(dataflow, seed)));
         for source in sources {
             source.join().expect("no panic")?;
         }

@@ -82,7 +82,7 @@ use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,6 +103,8 @@ pub struct Dataflow {
     /// Those that were used. A leaf lock.
     flows: Mutex<HashMap<StreamId, Arc<Flow>>>,
     lease: Option<Lease>,
+    /// Held while a name is made, which has one file on its way to it.
+    naming: Mutex<()>,
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
@@ -141,7 +143,14 @@ impl Dataflow {
         lease.note_memory(&memory).map_err(at(&directory))?;
         let streams = Streams::new(&directory, &memory, limits).map_err(at(&memory))?;
         streams.start();
-        Ok(Dataflow { directory, memory, streams, flows: Mutex::default(), lease: Some(lease) })
+        Ok(Dataflow {
+            directory,
+            memory,
+            streams,
+            flows: Mutex::default(),
+            lease: Some(lease),
+            naming: Mutex::default(),
+        })
     }
 
     /// Makes a new, empty stream. Its name is a file in the directory, which stands for it.
@@ -167,6 +176,7 @@ impl Dataflow {
 
     /// The name is there with the whole marker, or not at all, and durable.
     fn write_marker(&self, path: &Path, marker: Marker) -> io::Result<()> {
+        let _naming = self.naming.lock();
         let beside = self.directory.join(".aimss").join("marker.new");
         let mut file = File::create(&beside)?;
         file.write_all(&marker.encode())?;
@@ -291,16 +301,13 @@ impl Drop for Dataflow {
 
 /// The marker in a file, if it is one.
 fn marker(path: &Path) -> io::Result<Option<Marker>> {
-    let mut bytes = Vec::new();
-    match File::open(path) {
-        Ok(file) => match file.take(MARKER_BYTES as u64 + 1).read_to_end(&mut bytes) {
-            Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Ok(None),
-            read => read?,
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    Ok(Marker::decode(&bytes))
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() == MARKER_BYTES as u64 => {
+            fs::read(path).map(|bytes| Marker::decode(&bytes))
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(None),
+    }
 }
 
 /// Whether it is a directory of ours.

@@ -15,14 +15,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Pins {
     /// How many there are at each place in the file. A leaf lock.
     places: Mutex<BTreeMap<u64, usize>>,
-    /// Something could not be given back.
+    /// Something could not be given back. Set with `places` locked, so that whoever takes the last pin away
+    /// after that sees it.
     withheld: AtomicBool,
 }
 
 impl Pins {
     /// How much of the first `bytes` of the file may be given back.
     pub fn free(&self, bytes: u64) -> u64 {
-        let lowest = self.places.lock().keys().next().copied().unwrap_or(u64::MAX);
+        let places = self.places.lock();
+        let lowest = places.keys().next().copied().unwrap_or(u64::MAX);
         if lowest < bytes {
             self.withheld.store(true, Ordering::SeqCst);
         }

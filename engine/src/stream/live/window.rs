@@ -18,18 +18,20 @@ const WINDOW_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Window {
     map: Mmap,
+    file: Arc<File>,
     /// Where in the file it begins.
     begin: u64,
 }
 
 impl Window {
-    /// One that covers `range` of `file`: the one at hand, if it does, or a new one. A reader has one file.
+    /// One that covers `range` of `file`: the one at hand, if it does, or a new one.
     pub fn covering(
         at_hand: &mut Option<Arc<Window>>,
-        file: &File,
+        file: &Arc<File>,
         range: &Range<u64>,
     ) -> io::Result<Arc<Window>> {
         if let Some(window) = at_hand
+            && Arc::ptr_eq(&window.file, file)
             && window.begin <= range.start
             && range.end <= window.begin + window.map.len() as u64
         {
@@ -39,8 +41,8 @@ impl Window {
         // SAFETY: what is borrowed of it, by `bytes` alone, does not change. The file is our own; it is
         // appended to by write(2), cut never before the end of a record that is indexed, and its front is not
         // given back while a pin holds it.
-        let map = unsafe { MmapOptions::new().offset(range.start).len(bytes as usize).map(file)? };
-        let window = Arc::new(Window { map, begin: range.start });
+        let map = unsafe { MmapOptions::new().offset(range.start).len(bytes as usize).map(&**file)? };
+        let window = Arc::new(Window { map, file: Arc::clone(file), begin: range.start });
         *at_hand = Some(Arc::clone(&window));
         Ok(window)
     }

@@ -35,7 +35,7 @@ pub(in crate::stream) struct Span {
 
 impl Span {
     /// The active file.
-    pub fn file(&self) -> &File {
+    pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 
