@@ -40,5 +40,8 @@ both_modes! {
         let text = String::from_utf8_lossy(&text.stdout).into_owned();
         assert!(text.contains("  streams    2, 2 in use, 0 writers"), "{text}");
         assert!(text.contains("d/x.stream@second"), "{text}");
+        // What a stream shows is not what is behind it.
+        fs::remove_dir_all(mount.at("d"))?;
+        fs::remove_file(mount.at("idle.stream"))?;
     }
 }

@@ -11,6 +11,8 @@ use aimss_engine::stream::group::Group;
 use aimss_engine::stream::segment::{HEADER_BYTES, Segment, Writer};
 use aimss_engine::stream::{Compression, Log, LogConfig, Marker, Micros, Offset, Settings};
 use crc32c::crc32c;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -297,15 +299,9 @@ pub fn index(data: &[u8]) {
     let directory = scratch();
     let path = directory.path();
     if choice & 1 != 0 {
-        // Three segments and an active file, whose names are changed below.
-        let mut log = Log::open(path, config).expect("an empty directory");
-        for i in 0..12 {
-            let _ = log.append(&record_of(framing, i), Micros(i * 10));
-            if i % 4 == 3 {
-                log.seal(Micros(i * 10)).expect("room");
-            }
+        for (name, bytes) in good_log(framing) {
+            fs::write(path.join(name), bytes).expect("room");
         }
-        log.append(&record_of(framing, 12), Micros(500)).expect("room");
     }
     for _ in 0..choice >> 1 & 3 {
         let (number, kind) = ([input.byte(), input.byte(), input.byte()], input.byte());
@@ -346,6 +342,33 @@ pub fn index(data: &[u8]) {
     let mut bytes = [0; 300];
     let batch = log.read(Offset(end.0.0 - 1), &mut bytes).expect("readable");
     assert_eq!(&bytes[..batch.bytes], record);
+}
+
+/// The files of a log: three segments and an active file. Made once for each framing, since it takes longer
+/// than what is tested.
+fn good_log(framing: Framing) -> Vec<(String, Vec<u8>)> {
+    thread_local! {
+        static MADE: RefCell<HashMap<Framing, Vec<(String, Vec<u8>)>>> = RefCell::default();
+    }
+    let make = || {
+        let directory = scratch();
+        let config = LogConfig { framing, segment_bytes: 300, block_bytes: 64, ..LogConfig::default() };
+        let mut log = Log::open(directory.path(), config).expect("an empty directory");
+        for i in 0..12 {
+            log.append(&record_of(framing, i), Micros(i * 10)).expect("room");
+            if i % 4 == 3 {
+                log.seal(Micros(i * 10)).expect("room");
+            }
+        }
+        log.append(&record_of(framing, 12), Micros(500)).expect("room");
+        let files = fs::read_dir(directory.path()).expect("readable").map(|entry| {
+            let entry = entry.expect("readable");
+            let name = entry.file_name().into_string().expect("one of ours");
+            (name, fs::read(entry.path()).expect("readable"))
+        });
+        files.collect()
+    };
+    MADE.with_borrow_mut(|made| made.entry(framing).or_insert_with(make).clone())
 }
 
 /// A record of this framing.
