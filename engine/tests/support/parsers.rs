@@ -171,6 +171,7 @@ pub fn segment(data: &[u8]) {
         let (records, raw_bytes) = segment.block_extent(i);
         assert_eq!((block.records(), block.offset()), (records, segment.block_offset(i)));
         assert!(block.offset() + records as u64 <= header.end_offset());
+        assert!(block.bytes().len() <= bytes.len() * 255, "memory goes by what is there");
         for r in 0..records {
             assert!(block.run_end(r) > r && block.run_end(r) <= records);
             let _ = block.time(r);
