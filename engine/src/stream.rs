@@ -19,7 +19,9 @@
 //! 4. [`settings`] says what a stream was made with, and how a name on the backing stands for it.
 //! 5. [`group`] is who got which records.
 //! 6. [`live`] is what a mount runs: streams that are appended to by others and read by members who wait.
+//! 7. [`dataflow`] is the same for one program without a mount: streams by name, and shuffles between them.
 
+pub mod dataflow;
 mod error;
 pub mod framing;
 pub mod group;
@@ -28,6 +30,7 @@ pub mod log;
 pub mod segment;
 pub mod settings;
 
+pub use dataflow::Dataflow;
 pub use error::{Damage, Error, Problem, Result};
 pub use framing::{Framing, FramingError, Splitter};
 pub use log::{Batch, Indexed, Log, LogConfig, Record, Retention, Statistics, Trimmed};

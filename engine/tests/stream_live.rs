@@ -9,7 +9,7 @@
 mod support;
 
 use aimss_engine::stream::group::{Group, MemberId};
-use aimss_engine::stream::live::{AtEnd, Limits, Refusal, Start, Stream, Streams, Waiting};
+use aimss_engine::stream::live::{AtEnd, Limits, Refusal, Start, Stream, Streams, Summary, Waiting};
 use aimss_engine::stream::{Framing, LogConfig, Offset, Position, Retention, Settings, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -124,6 +124,35 @@ fn a_record_longer_than_a_request_comes_in_pieces() {
     assert_eq!(stream.inspect(|now| now.groups["g"].committed()), 0, "not acknowledged by its own pieces");
     assert_eq!(ask_in_pieces(stream, "g", member, 99), Ok(b"short\n".to_vec()));
     assert_eq!(stream.inspect(|now| now.groups["g"].committed()), 1);
+}
+
+#[test]
+fn the_summary_adds_up_what_all_streams_are() {
+    let world = World::new(1);
+    let stream = world.stream.get();
+    assert_eq!(world.stream.summary().worst, None);
+    world.append_by_kernel(&b"10 bytes.\n".repeat(200));
+    let (member, other) = (stream.join("g").expect("a member"), stream.join("h").expect("a member"));
+    assert_eq!(ask(stream, "g", member, 100).map(|batch| batch.len()), Ok(100));
+    assert_eq!(ask(stream, "g", member, 100).map(|batch| batch.len()), Ok(100));
+    stream.leave("h", other);
+    let before = world.stream.summary();
+    assert_eq!((before.logs, before.open, before.records, before.bytes), (1, 1, 200, 2000));
+    assert_eq!((before.groups, before.members, before.unattended), (2, 1, 1));
+    assert_eq!((before.lag, before.delivered, before.redelivered, before.lost), (390, 20, 0, 0));
+    let worst = before.worst.expect("a group is behind");
+    assert_eq!((&worst.group[..], worst.lag, worst.members), ("h", 200, 0));
+    assert_eq!(before.unflushed_bytes, 2000);
+    stream.sync().expect("durable");
+    stream.seal_and_cool().expect("sealed");
+    let after = world.stream.summary();
+    assert_eq!(after.unflushed_bytes, 0);
+    assert!(after.memory_bytes < before.memory_bytes, "{after:?}");
+    let (sealed, left) = (stream.inspect(|now| now.log.sealed_paths()), after.memory_bytes);
+    let files: u64 = sealed.iter().map(|path| path.metadata().expect("there").len()).sum();
+    assert_eq!(after.stored_bytes, files + left);
+    stream.trim_before(Offset(100)).expect("trimmed");
+    assert!(world.stream.summary().stored_bytes < after.stored_bytes, "looked at again");
 }
 
 #[test]
@@ -257,6 +286,10 @@ impl Running {
 
     fn get(&self) -> &Arc<Stream> {
         &self.0.as_ref().expect("it runs").1
+    }
+
+    fn summary(&self) -> Summary {
+        self.0.as_ref().expect("it runs").0.summary()
     }
 
     fn start_service(&self) {

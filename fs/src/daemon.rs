@@ -411,6 +411,7 @@ impl Daemon {
                 last_error: s.last_error,
             },
             files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
+            streams: self.streams_status(),
             modes: self.shared.counts.snapshot(),
             limits: self.shared.limits.lock().clone(),
         }

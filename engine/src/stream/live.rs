@@ -18,11 +18,17 @@
 
 mod ahead;
 mod hub;
+mod lend;
 mod members;
+mod pins;
 mod service;
 mod stream;
+mod summary;
 mod watch;
+mod window;
 
 pub use hub::{Limits, Streams};
+pub use lend::{AtHand, Lending, Lent, Records};
 pub use members::{Answer, AtEnd, Refusal, Waiting};
 pub use stream::{Moment, Start, Stream, View};
+pub use summary::{Behind, Summary};

@@ -35,6 +35,7 @@ mod cache;
 mod copy;
 mod hot;
 mod index;
+mod lend;
 mod marks;
 mod names;
 mod read;
@@ -45,7 +46,9 @@ mod seal;
 mod statistics;
 mod verify;
 
+pub(super) use active::length_of;
 pub use copy::{Copied, News};
+pub(in crate::stream) use lend::{Found, Span};
 pub use read::{Batch, Record};
 pub use retention::{Retention, Trimmed};
 pub use seal::Piece;

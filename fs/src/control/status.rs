@@ -24,6 +24,9 @@ pub struct MountStatus {
     pub drain: DrainStatus,
     /// Files and names known.
     pub files: FileStatus,
+    /// Streams.
+    #[serde(default)]
+    pub streams: StreamsStatus,
     /// How opens were served since the mount: mode, then reason, then count.
     pub modes: BTreeMap<String, BTreeMap<String, u64>>,
     /// What this mount could not have, and why (no passthrough, no huge pages, ...), in sentences.
@@ -98,4 +101,68 @@ pub struct FileStatus {
     pub open: u64,
     /// Files that still have a writer or a writable mapping after their last close.
     pub lingering: u64,
+}
+
+/// Streams. All but `logs` is of those that were used since the mount.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamsStatus {
+    /// Logs on the backing.
+    pub logs: u64,
+    /// Streams that were used since the mount.
+    pub open: u64,
+    /// Handles that append.
+    pub writers: u64,
+    /// Records ever appended.
+    pub records: u64,
+    /// Bytes ever appended, in whole records.
+    pub bytes: u64,
+    /// Records appended a second, since the last status, at least a second.
+    pub record_rate: f64,
+    /// Bytes appended a second, likewise.
+    pub rate: f64,
+    /// Bytes in memory.
+    pub memory: u64,
+    /// Bytes in segments, and of what is to be sealed.
+    pub stored: u64,
+    /// Bytes appended that are not durable on the backing.
+    pub unflushed: u64,
+    /// Their groups.
+    pub groups: GroupsStatus,
+}
+
+/// Consumer groups of all streams.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupsStatus {
+    /// Groups.
+    pub number: u64,
+    /// Descriptors that are open.
+    pub members: u64,
+    /// Groups that have something to read, and no member.
+    pub unattended: u64,
+    /// Records not acknowledged, all groups together.
+    pub lag: u64,
+    /// Records given to members, again or not.
+    pub delivered: u64,
+    /// Records given again.
+    pub redelivered: u64,
+    /// Records that retention or damage took before they were delivered.
+    pub lost: u64,
+    /// The group that is most behind; absent if no group is.
+    pub worst: Option<WorstGroup>,
+}
+
+/// The group that is most behind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorstGroup {
+    /// Its stream, relative to the mount's root.
+    pub stream: PathBuf,
+    /// Its name.
+    pub group: String,
+    /// Records that it has not acknowledged.
+    pub lag: u64,
+    /// Descriptors that are open.
+    pub members: u64,
 }

@@ -2,6 +2,7 @@
 
 use super::Daemon;
 use crate::control::protocol::Reply;
+use crate::control::status::{GroupsStatus, StreamsStatus, WorstGroup};
 use crate::control::stream::{GroupInfo, SeekTo, StreamInfo, StreamRequest};
 use crate::streams::error;
 use aimss_engine::engine::New;
@@ -64,6 +65,38 @@ impl Daemon {
         match answer {
             Ok(info) => Reply::Stream(Box::new(info)),
             Err(sentence) => Reply::Error(sentence),
+        }
+    }
+
+    /// All streams in numbers, for `aimss status`.
+    pub(super) fn streams_status(&self) -> StreamsStatus {
+        let s = self.streams.all().summary();
+        StreamsStatus {
+            logs: s.logs,
+            open: s.open,
+            writers: s.writers,
+            records: s.records,
+            bytes: s.bytes,
+            record_rate: s.record_rate,
+            rate: s.byte_rate,
+            memory: s.memory_bytes,
+            stored: s.stored_bytes,
+            unflushed: s.unflushed_bytes,
+            groups: GroupsStatus {
+                number: s.groups,
+                members: s.members,
+                unattended: s.unattended,
+                lag: s.lag,
+                delivered: s.delivered,
+                redelivered: s.redelivered,
+                lost: s.lost,
+                worst: s.worst.map(|worst| WorstGroup {
+                    stream: worst.path.into(),
+                    group: worst.group,
+                    lag: worst.lag,
+                    members: worst.members,
+                }),
+            },
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::Stream;
 use super::ahead::Wanted;
+use super::summary::Rates;
 use super::watch::Watch;
 use crate::stream::log::Copied;
 use crate::stream::{Log, Result, Settings, StreamId};
@@ -37,7 +38,7 @@ pub struct Limits {
 /// See the module.
 #[derive(Debug)]
 pub struct Streams {
-    home: PathBuf,
+    pub(super) home: PathBuf,
     active_home: PathBuf,
     pub(super) limits: Limits,
     open: Mutex<HashMap<StreamId, Arc<Stream>>>,
@@ -53,6 +54,7 @@ pub struct Streams {
     /// Set when the threads are to end.
     pub(super) ended: Signal,
     doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
+    pub(super) rates: Mutex<Rates>,
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
     pub(super) stopping: AtomicBool,
@@ -111,6 +113,7 @@ impl Streams {
             wanted: (Mutex::new(Some(wants)), wanted),
             ended: Signal::default(),
             doomed: Mutex::default(),
+            rates: Mutex::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),

@@ -181,6 +181,9 @@ impl Streams {
                 if chores {
                     stream.take_back_late();
                 }
+                if full && stream.pins.take_withheld() {
+                    stream.punch_front();
+                }
                 sealed |= full;
             }
             if chores_due {
@@ -335,6 +338,7 @@ impl Stream {
             let log = self.log.read();
             (log.sealed_front_bytes(), log.active_path())
         };
+        let end = self.pins.free(end);
         let mut punched = self.punched.lock();
         let Ok(file) = OpenOptions::new().write(true).open(path) else { return };
         while *punched < end {

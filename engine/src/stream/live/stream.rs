@@ -3,6 +3,8 @@
 use super::ahead::Ahead;
 use super::hub::Streams;
 use super::members::{Piece, Waiting};
+use super::pins::Pins;
+use super::summary::Stored;
 use crate::stream::group::{Counts, Group, MemberId};
 use crate::stream::log::Copied;
 use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Retention, Settings, StreamId};
@@ -107,6 +109,11 @@ pub struct Stream {
     pub(super) end_looked_at: AtomicU64,
     /// How much of the active file's front was given back.
     pub(super) punched: Mutex<u64>,
+    /// Behind the last byte that is durable on the backing.
+    pub(super) flushed: AtomicU64,
+    pub(super) stored: Stored,
+    /// What of the active file is lent.
+    pub(super) pins: Pins,
     rate: Mutex<(Instant, u64, f64)>,
 }
 
@@ -170,7 +177,7 @@ impl Stream {
             }
         }
         let uncopied = log.news()?.end() > copied.end();
-        let records = log.end().0.0;
+        let (records, flushed) = (log.end().0.0, copied.end());
         for group in groups.values_mut() {
             if group.committed() > records {
                 // Acknowledged, and lost with the node's memory: other records have those offsets now.
@@ -205,6 +212,9 @@ impl Stream {
             woken: Mutex::new(None),
             quick: AtomicBool::new(false),
             punched: Mutex::new(0),
+            flushed: AtomicU64::new(flushed),
+            stored: Stored::default(),
+            pins: Pins::default(),
             rate: Mutex::new((Instant::now(), records, 0.0)),
         }))
     }
@@ -464,7 +474,9 @@ impl Stream {
         copied.bring_up_to_date(&news).inspect_err(|_| {
             self.log.write().news_failed(&news);
             self.uncopied.store(true, Ordering::Relaxed);
-        })
+        })?;
+        self.flushed.store(news.end(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Writes group offsets down that changed.

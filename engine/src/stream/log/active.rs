@@ -78,10 +78,9 @@ impl Active {
         active.last_time = last_time;
         match config.framing {
             Framing::Write => {
-                if !active.index_marked(marks::read_and_mend(directory)?)? {
-                    // The next records get these offsets, so the marks from here on must go.
-                    marks::rewrite(directory, &active.index)?;
-                }
+                active.index_marked(marks::read(directory)?)?;
+                // Marks of others, behind which those of the next records would not be found, must go.
+                marks::put_right(directory, &active.index)?;
             }
             _ => active.index_new_bytes(changed).map(drop)?,
         }
@@ -110,7 +109,7 @@ impl Active {
         active.last_time = last_time;
         active.name = Name::Active { offset: named.0, position: named.1, skip: named.2 };
         match config.framing {
-            Framing::Write => active.index_marked(marks::read(directory)?).map(drop)?,
+            Framing::Write => active.index_marked(marks::read(directory)?)?,
             _ => active.index_new_bytes(changed).map(drop)?,
         }
         active.read_only = true;
@@ -255,9 +254,9 @@ impl Active {
     }
 
     /// Enters the records that have marks. Where marks are missing between two others, their records are
-    /// entered with checksums that their bytes don't have: they are lost, but keep their offsets. False if
-    /// there are marks of records that are not there.
-    fn index_marked(&mut self, marks: Vec<Mark>) -> Result<bool> {
+    /// entered with checksums that their bytes don't have: they are lost, but keep their offsets. Ends at marks
+    /// of records that are not there.
+    fn index_marked(&mut self, marks: Vec<Mark>) -> Result<()> {
         let end = self.file.metadata()?.len();
         for mark in marks {
             let (offset, position) = (self.index.end_offset(), self.index.end_position());
@@ -267,12 +266,12 @@ impl Active {
             let (records, bytes) = (mark.offset - offset, mark.position - position);
             let there = self.file_at(mark.position) + u64::from(mark.length) <= end;
             if !there || records > bytes || (records == 0 && bytes > 0) {
-                return Ok(false);
+                break;
             }
             self.enter_lost(records, bytes, mark.time)?;
             self.push(mark.length, mark.crc, mark.time);
         }
-        Ok(true)
+        Ok(())
     }
 
     fn enter_lost(&mut self, records: u64, bytes: u64, time: u64) -> Result<()> {
@@ -393,7 +392,7 @@ fn cut() -> Error {
 }
 
 /// Length of a file; 0 if there is none.
-pub(super) fn length_of(path: &Path) -> io::Result<u64> {
+pub(in crate::stream) fn length_of(path: &Path) -> io::Result<u64> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),

@@ -17,7 +17,7 @@
 //! ```
 
 use super::index::Index;
-use super::names::MARKS;
+use super::names::{MARKS, NUMBER_MAX};
 use crate::stream::segment::sync_directory;
 use crc32c::crc32c;
 use std::fs::{self, File, OpenOptions};
@@ -70,7 +70,8 @@ impl Mark {
             length: u32_at(24),
             crc: u32_at(28),
         };
-        (u32_at(32) == crc32c(&bytes[..32]) && mark.length > 0).then_some(mark)
+        let sane = mark.length > 0 && mark.offset <= NUMBER_MAX && mark.position <= NUMBER_MAX;
+        (u32_at(32) == crc32c(&bytes[..32]) && sane).then_some(mark)
     }
 }
 
@@ -129,10 +130,19 @@ fn good(bytes: &[u8]) -> Vec<Mark> {
     marks
 }
 
+/// Replaces all marks by those of `index`, where they are others.
+pub(super) fn put_right(directory: &Path, index: &Index) -> io::Result<()> {
+    if read_bytes(directory)? == encoded(index) { Ok(()) } else { rewrite(directory, index) }
+}
+
+fn encoded(index: &Index) -> Vec<u8> {
+    (0..index.len()).flat_map(|i| Mark::of(index, i).encode()).collect()
+}
+
 /// Replaces all marks by those of `index`.
 pub(super) fn rewrite(directory: &Path, index: &Index) -> io::Result<()> {
     let beside = directory.join(format!("{MARKS}.new"));
-    let encoded: Vec<u8> = (0..index.len()).flat_map(|i| Mark::of(index, i).encode()).collect();
+    let encoded = encoded(index);
     let mut file = File::create(&beside)?;
     file.write_all(&encoded)?;
     file.sync_all()?;

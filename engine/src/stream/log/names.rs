@@ -19,7 +19,7 @@ use std::path::Path;
 pub(super) const MARKS: &str = "writes.marks";
 
 /// No stream gets there, and sums of a few such numbers don't overflow.
-const NUMBER_MAX: u64 = 1 << 61;
+pub(super) const NUMBER_MAX: u64 = 1 << 61;
 
 /// A file of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -140,7 +140,7 @@ impl Log {
     }
 
     /// The index that has the record, if its bytes are in the active file.
-    fn index_of_offset(&self, offset: u64) -> Option<&Index> {
+    pub(super) fn index_of_offset(&self, offset: u64) -> Option<&Index> {
         let active = &self.active.index;
         if offset >= active.offset { Some(active) } else { self.hot.of_offset(offset) }
     }
@@ -424,7 +424,7 @@ impl Log {
         Ok(Some(segment))
     }
 
-    fn block(&self, segment: &Segment, i: usize) -> Result<Arc<Block>> {
+    pub(super) fn block(&self, segment: &Segment, i: usize) -> Result<Arc<Block>> {
         let offset = segment.block_offset(i);
         if let Some(block) = self.cache.block(offset) {
             return Ok(block);

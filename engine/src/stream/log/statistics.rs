@@ -4,6 +4,7 @@ use super::Log;
 use super::active::length_of;
 use super::names::{self, Name};
 use crate::stream::{Micros, Offset, Result};
+use std::path::PathBuf;
 
 /// A log in numbers, as of what is indexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +30,11 @@ pub struct Statistics {
 }
 
 impl Log {
+    /// Paths of the sealed segments.
+    pub fn sealed_paths(&self) -> Vec<PathBuf> {
+        self.sealed.iter().map(|sealed| self.directory.join(&sealed.name)).collect()
+    }
+
     /// The log in numbers. Reads the directory, and the headers of the first and the last segment.
     pub fn statistics(&self) -> Result<Statistics> {
         let ((first, begin), (end, end_position)) = (self.first(), self.end());

@@ -12,7 +12,7 @@
 //!
 //! A record's checksum covers its bytes and its time.
 
-use super::layout::{Codec, ENTRY_BYTES, Entry, Head, check_of};
+use super::layout::{Codec, ENTRY_BYTES, Entry, Head, LZ4_RATIO_MAX, check_of};
 use crc32c::crc32c;
 use std::ops::Range;
 
@@ -31,20 +31,22 @@ pub struct Block {
 }
 
 impl Block {
-    /// From the `present` first bytes of a body that is `head.body_bytes()` long.
+    /// From a body of which `present` bytes are there: the table, and what is there of the stored bytes. Memory
+    /// goes by what is there, not by what the head promises.
     pub(super) fn decode(head: Head, body: &[u8], present: usize) -> Block {
         let (table, stored) = body.split_at(head.entries_bytes());
         let there = present.saturating_sub(table.len());
         let entries_good = present >= table.len() && crc32c(table) == head.entries_crc;
-        let mut stored_good = there == stored.len() && crc32c(stored) == head.stored_crc;
+        let mut stored_good = there == head.stored_bytes as usize && crc32c(stored) == head.stored_crc;
         let mut raw = Vec::new();
         match head.codec {
             Codec::Raw => raw.extend_from_slice(stored),
             Codec::Lz4 => {
-                raw.resize(head.raw_bytes as usize, 0);
+                let made_max = there as u64 * LZ4_RATIO_MAX;
+                raw.resize(made_max.min(head.raw_bytes.into()) as usize, 0);
                 // If it fails, what it made up to there stays.
                 let made = lz4_flex::block::decompress_into(&stored[..there], &mut raw);
-                stored_good &= made.is_ok_and(|bytes| bytes == raw.len());
+                stored_good &= made.is_ok_and(|bytes| bytes == head.raw_bytes as usize);
             }
         }
         let entries: Vec<Entry> = table.chunks_exact(ENTRY_BYTES).map(Entry::decode).collect();
@@ -62,7 +64,8 @@ impl Block {
             end += u64::from(entry.length);
             self.starts.push(u32::try_from(end).unwrap_or(u32::MAX));
         }
-        let adds_up = end == self.raw.len() as u64 && self.entries.iter().all(|entry| entry.length > 0);
+        let adds_up =
+            end == u64::from(self.head.raw_bytes) && self.entries.iter().all(|entry| entry.length > 0);
         if adds_up && self.entries_good && self.stored_good && self.head.damaged == 0 {
             return;
         }
@@ -80,7 +83,7 @@ impl Block {
 
     fn lose_all(&mut self) {
         self.starts = vec![0; self.entries.len()];
-        self.starts.push(self.raw.len() as u32);
+        self.starts.push(self.head.raw_bytes);
         self.lost = vec![true; self.entries.len()];
     }
 
@@ -123,7 +126,7 @@ impl Block {
 
     fn checks(&self, i: usize, range: Range<usize>) -> bool {
         let entry = self.entries[i];
-        check_of(crc32c(&self.raw[range]), entry.delay) == entry.check
+        self.raw.get(range).is_some_and(|bytes| check_of(crc32c(bytes), entry.delay) == entry.check)
     }
 
     /// Offset of the first record.
@@ -141,7 +144,7 @@ impl Block {
         self.entries.len()
     }
 
-    /// Where in [`Block::bytes`] a record is.
+    /// Where in [`Block::bytes`] a record is. Of a lost one this may be beyond their end.
     pub fn range(&self, i: usize) -> Range<usize> {
         self.starts[i] as usize..self.starts[i + 1] as usize
     }

@@ -20,6 +20,8 @@ pub(super) const TAIL_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"aimsslog";
 /// Magic and version, which every version has, and their checksum.
 const PREFIX_BYTES: usize = 16;
+/// Bytes that one byte of LZ4 can stand for, at most: one more in the length of a match.
+pub(super) const LZ4_RATIO_MAX: u64 = 255;
 const HEAD_MAGIC: &[u8; 4] = b"ablk";
 const TAIL_MAGIC: &[u8; 4] = b"aend";
 
@@ -212,6 +214,7 @@ impl Head {
             && head.raw_bytes >= head.records
             && (!plain || head.stored_bytes == head.raw_bytes)
             && head.stored_bytes <= head.raw_bytes
+            && u64::from(head.raw_bytes) <= u64::from(head.stored_bytes) * LZ4_RATIO_MAX
             && head.offset.checked_add(head.records.into()).is_some()
             && head.position.checked_add(head.raw_bytes.into()).is_some();
         sane.then_some(head)

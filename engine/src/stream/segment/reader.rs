@@ -83,11 +83,7 @@ impl Segment {
             .collect();
         let reached = heads.last().map_or(header.offset, Head::end_offset);
         if reached < header.end_offset() {
-            let damage = if at.saturating_add(HEAD_BYTES as u64) > file_bytes {
-                Damage::Cut
-            } else {
-                Damage::BlockHead
-            };
+            let damage = if is_cut(&file, file_bytes, at)? { Damage::Cut } else { Damage::BlockHead };
             faults.push(Fault { at: at.min(file_bytes), damage, lost: reached..header.end_offset() });
         }
         Ok(Segment { file, file_bytes, header, heads, places, faults })
@@ -146,8 +142,11 @@ impl Segment {
         if head.damaged != 0 || into.len() != head.raw_bytes as usize {
             return Ok(false);
         }
-        stored.resize(head.stored_bytes as usize, 0);
         let at = self.places[i] + HEAD_BYTES as u64 + head.entries_bytes() as u64;
+        if at + u64::from(head.stored_bytes) > self.file_bytes {
+            return Ok(false);
+        }
+        stored.resize(head.stored_bytes as usize, 0);
         let there = read_there(&self.file, stored, at)?;
         if there < stored.len() || crc32c(stored) != head.stored_crc {
             return Ok(false);
@@ -168,8 +167,8 @@ impl Segment {
         let at = self.places[i] + HEAD_BYTES as u64;
         // A file that was cut has no room for all that its head promises.
         let room = self.file_bytes.saturating_sub(at).min(head.body_bytes() as u64);
-        let mut body = vec![0; head.body_bytes()];
-        let present = read_there(&self.file, &mut body[..room as usize], at)?;
+        let mut body = vec![0; room as usize];
+        let present = read_there(&self.file, &mut body, at)?;
         Ok(Block::decode(head, &body, present))
     }
 
@@ -228,7 +227,10 @@ fn read_footer(file: &File, file_bytes: u64) -> io::Result<Option<(Header, Vec<H
         return Ok(None);
     };
     let in_row = (0..heads.len()).all(|i| follows(&header, heads[..i].last(), &heads[i]));
-    let whole = in_row && heads.last().map_or(header.offset, Head::end_offset) == header.end_offset();
+    let blocks_bytes: u64 = heads.iter().map(Head::file_bytes).sum();
+    let whole = in_row
+        && HEADER_BYTES as u64 + blocks_bytes == tail.footer_at
+        && heads.last().map_or(header.offset, Head::end_offset) == header.end_offset();
     Ok(whole.then_some((header, heads)))
 }
 
@@ -243,10 +245,23 @@ fn scan(file: &File, file_bytes: u64, header: &Header) -> io::Result<Vec<Head>> 
         if !follows(header, heads.last(), &head) {
             break;
         }
+        if at + (HEAD_BYTES + head.entries_bytes()) as u64 > file_bytes {
+            // Cut before the end of its table: no record of it can be found.
+            break;
+        }
         heads.push(head);
         at += head.file_bytes();
     }
     Ok(heads)
+}
+
+/// Whether the file ends before the table of the block at `at` does.
+fn is_cut(file: &File, file_bytes: u64, at: u64) -> io::Result<bool> {
+    let mut bytes = [0; HEAD_BYTES];
+    let there = read_there(file, &mut bytes, at.min(file_bytes))?;
+    let head = Head::decode(&bytes[..there]);
+    Ok(there < HEAD_BYTES
+        || head.is_some_and(|head| at + (HEAD_BYTES + head.entries_bytes()) as u64 > file_bytes))
 }
 
 /// Whether a block begins where the one before it ends, or the segment does.

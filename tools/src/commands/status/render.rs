@@ -4,7 +4,9 @@
 use crate::duration::human as time;
 use crate::escape;
 use crate::size::human as bytes;
-use aimss_fs::control::status::{DrainStatus, FileStatus, MemoryStatus, MountStatus};
+use aimss_fs::control::status::{
+    DrainStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus, StreamsStatus,
+};
 use std::fmt::{Arguments, Write as _};
 use std::time::Duration;
 
@@ -24,6 +26,12 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
     line(&mut out, "memory", &memory(&status.memory));
     line(&mut out, "drain", &drain(&status.drain));
     line(&mut out, "files", &files(&status.files));
+    if status.streams.logs + status.streams.open > 0 {
+        line(&mut out, "streams", &streams(&status.streams));
+    }
+    if status.streams.groups.number > 0 {
+        line(&mut out, "groups", &groups(&status.streams.groups));
+    }
     for (mode, reasons) in &status.modes {
         let total: u64 = reasons.values().sum();
         let reasons: Vec<String> =
@@ -100,6 +108,47 @@ fn files(files: &FileStatus) -> String {
     )
 }
 
+fn streams(streams: &StreamsStatus) -> String {
+    format!(
+        "{}, {} in use, {} writers: {:.0} records/s ({}/s), {} in memory, {} stored, {} not flushed yet",
+        streams.logs,
+        streams.open,
+        streams.writers,
+        streams.record_rate,
+        bytes(streams.rate as u64),
+        bytes(streams.memory),
+        bytes(streams.stored),
+        bytes(streams.unflushed),
+    )
+}
+
+fn groups(groups: &GroupsStatus) -> String {
+    let mut text = format!("{}, {} members", groups.number, groups.members);
+    match &groups.worst {
+        None => text.push_str(": none lags"),
+        Some(worst) => put(
+            &mut text,
+            format_args!(
+                ": {} records behind, {} of them {}@{}",
+                groups.lag,
+                worst.lag,
+                escape::path(&worst.stream),
+                worst.group,
+            ),
+        ),
+    }
+    for (count, what) in [
+        (groups.unattended, "of them lag without a member"),
+        (groups.lost, "records lost"),
+        (groups.redelivered, "given again"),
+    ] {
+        if count > 0 {
+            put(&mut text, format_args!(", {count} {what}"));
+        }
+    }
+    text
+}
+
 /// Ages come from the daemon as numbers; one that is no age must not end `status`.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
@@ -134,6 +183,7 @@ fn line(out: &mut String, label: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aimss_fs::control::status::WorstGroup;
     use std::collections::BTreeMap;
 
     fn status() -> MountStatus {
@@ -189,6 +239,53 @@ mod tests {
              resident (1 MiB heap), journal 0 B; fsync durable
   last error Writing model.bin to /data/ckpt failed: no space left on device.
 "
+        );
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS));
+    }
+
+    #[test]
+    fn streams_and_groups_are_shown_where_there_are_any() {
+        let mut status = status();
+        status.streams = StreamsStatus {
+            logs: 12,
+            open: 3,
+            writers: 2,
+            record_rate: 1203.7,
+            rate: 120_370.0,
+            memory: 64 << 20,
+            stored: 3 << 30,
+            unflushed: 4096,
+            ..StreamsStatus::default()
+        };
+        let text = block(&status, true);
+        assert!(
+            text.contains(
+                "\
+  streams    12, 3 in use, 2 writers: 1204 records/s (118 KiB/s), 64 MiB in
+             memory, 3 GiB stored, 4 KiB not flushed yet
+"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("groups"), "{text}");
+        status.streams.groups = GroupsStatus { number: 2, members: 1, ..GroupsStatus::default() };
+        assert!(block(&status, true).contains("  groups     2, 1 members: none lags\n"));
+        status.streams.groups = GroupsStatus {
+            lag: 1300,
+            unattended: 1,
+            lost: 7,
+            worst: Some(WorstGroup { stream: "a/x.stream".into(), group: "g".into(), lag: 1200, members: 0 }),
+            ..status.streams.groups
+        };
+        let text = block(&status, true);
+        assert!(
+            text.contains(
+                "\
+  groups     2, 1 members: 1300 records behind, 1200 of them a/x.stream@g, 1 of
+             them lag without a member, 7 records lost
+"
+            ),
+            "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS));
     }

@@ -1,0 +1,9 @@
+//! Names, marks and active files of logs. What must hold is said, and checked, in `parsers::index`.
+
+#![no_main]
+
+#[path = "../../engine/tests/support/parsers.rs"]
+#[allow(dead_code)]
+mod parsers;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| parsers::index(data));
