@@ -18,19 +18,23 @@
 //!
 //! 4. [`settings`] says what a stream was made with, and how a name on the backing stands for it.
 //! 5. [`group`] is who got which records.
-//! 6. [`live`] is what a mount runs: streams that are appended to by others and read by members who wait.
+//! 6. [`partition`] makes several streams one, and [`assignment`] says which member reads which of them.
+//! 7. [`live`] is what a mount runs: streams that are appended to by others and read by members who wait.
 
+pub mod assignment;
 mod error;
 pub mod framing;
 pub mod group;
 pub mod live;
 pub mod log;
+pub mod partition;
 pub mod segment;
 pub mod settings;
 
 pub use error::{Damage, Error, Problem, Result};
 pub use framing::{Framing, FramingError, Splitter};
 pub use log::{Batch, Indexed, Log, LogConfig, Record, Retention, Statistics, Trimmed};
+pub use partition::Partition;
 pub use segment::Compression;
 pub use settings::{Marker, Settings, StreamId};
 

@@ -5,6 +5,7 @@
 
 use super::Stream;
 use super::ahead::Wanted;
+use super::partitions::Groups;
 use super::watch::Watch;
 use crate::stream::log::Copied;
 use crate::stream::{Log, Result, Settings, StreamId};
@@ -53,6 +54,8 @@ pub struct Streams {
     /// Set when the threads are to end.
     pub(super) ended: Signal,
     doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
+    /// Groups over partitions that have members.
+    pub(super) partitioned: Groups,
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
     pub(super) stopping: AtomicBool,
@@ -111,6 +114,7 @@ impl Streams {
             wanted: (Mutex::new(Some(wants)), wanted),
             ended: Signal::default(),
             doomed: Mutex::default(),
+            partitioned: Groups::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),

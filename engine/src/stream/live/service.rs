@@ -108,6 +108,9 @@ impl Streams {
                 for stream in self.all() {
                     stream.answer_interrupted(signal_came);
                 }
+                for group in self.partitioned.all() {
+                    group.answer_interrupted(signal_came);
+                }
                 signals = Instant::now();
             }
         }
@@ -185,6 +188,7 @@ impl Streams {
             }
             if chores_due {
                 chores = Instant::now();
+                self.partitioned.all().iter().for_each(|group| group.take_back_late());
                 self.remove_doomed(false);
             }
             if sealed {
