@@ -414,7 +414,7 @@ impl World {
     fn take_back_late(&self) {
         self.partitions.iter().for_each(Stream::take_back_late);
         let set = self.partitions[0].settings().partition.expect("of a set").set;
-        self.streams.partitioned_group(set, "g").expect("it has members").take_back_late();
+        self.streams.partitioned_groups(set).iter().for_each(PartitionedGroup::take_back_late);
     }
 }
 

@@ -186,9 +186,12 @@ impl Streams {
         Ok(any)
     }
 
-    /// The group over the partitions of `set`, if it has members.
-    pub fn partitioned_group(&self, set: StreamId, name: &str) -> Option<Arc<PartitionedGroup>> {
-        self.partitioned.0.lock().get(&(set, name.into())).cloned()
+    /// The groups over the partitions of `set` that have members, by name.
+    pub fn partitioned_groups(&self, set: StreamId) -> Vec<Arc<PartitionedGroup>> {
+        let mut groups = self.partitioned.all();
+        groups.retain(|group| group.set == set);
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups
     }
 }
 
