@@ -58,8 +58,9 @@ impl Daemon {
         }
         wanted.log.check().map_err(|e| e.to_string())?;
         let name = path.file_name().ok_or("it has no name")?;
-        let parent =
-            self.resolve(path.parent().unwrap_or(Path::new(""))).map_err(|e| format!("its directory: {e}"))?;
+        let parent = self
+            .resolve(path.parent().unwrap_or(Path::new("")))
+            .map_err(|e| format!("its directory: {e}"))?;
         let set = StreamId::random().map_err(|e| e.to_string())?;
         let dir = self.make_empty(parent, name.as_bytes(), Kind::Directory, MODE)?;
         // The first ones last: before they are there, nobody takes it for whole.
