@@ -94,9 +94,9 @@ impl Set {
     fn missing(&self) -> Option<String> {
         let numbers: Vec<String> = self.info.missing.iter().map(u32::to_string).collect();
         let shown = escape::path(&self.path);
-        let what = if numbers.len() == 1 { "partition" } else { "partitions" };
+        let (what, are) = if numbers.len() == 1 { ("partition", "is") } else { ("partitions", "are") };
         (!numbers.is_empty())
-            .then(|| format!("{what} {} of {} not in {shown}", numbers.join(", "), self.info.count))
+            .then(|| format!("{what} {} of {} {are} not in {shown}", numbers.join(", "), self.info.count))
     }
 
     /// Shows the sums, and each partition.
