@@ -10,8 +10,8 @@ use super::StreamId;
 use std::fmt;
 use std::str::FromStr;
 
-/// Partitions of one stream, at most: each costs a daemon four descriptors, of which a process has some hundred
-/// thousands, and a member that has them all looks at each before it waits.
+/// Partitions of one stream, at most: each costs a daemon two descriptors and some syncs when it is made, and a
+/// member that has them all looks at each before it waits.
 pub const PARTITIONS_MAX: u32 = 1024;
 
 /// What a partition's settings say of it.

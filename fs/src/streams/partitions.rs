@@ -81,9 +81,10 @@ impl StreamFiles {
     pub fn remove_partitioned_group(&self, node: &GroupNode) -> Result<()> {
         let partitions = self.partitions(node.stream).ok_or(Error::NotFound)?;
         let streams: Vec<Arc<Stream>> = partitions.streams.into_iter().flatten().collect();
-        match self.streams.remove_partitioned_group(&streams, &node.group)? {
-            true => Ok(()),
-            false => Err(Error::NotFound),
+        if self.streams.remove_partitioned_group(&streams, &node.group)? {
+            Ok(())
+        } else {
+            Err(Error::NotFound)
         }
     }
 }

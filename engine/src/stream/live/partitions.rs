@@ -18,34 +18,25 @@
 //! The group's lock is taken before its streams' locks, and none is held where an answer is given, a poll is
 //! asked for or told.
 
-use super::hub::Streams;
+mod groups;
+mod seat;
+
 use super::members::{AtEnd, Refusal, Waiting};
-use super::stream::Stream;
 use crate::stream::StreamId;
 use crate::stream::assignment::Assignment;
 use crate::stream::group::MemberId;
 use parking_lot::Mutex;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use seat::Seat;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+pub(super) use groups::Groups;
+
 /// Called when there are records.
 type Wake = Box<dyn FnOnce() + Send>;
-
-/// The groups over partitions that have members, by the set of partitions and their name. Its lock is taken
-/// before a group's.
-#[derive(Debug, Default)]
-pub(super) struct Groups(Mutex<HashMap<(StreamId, Arc<str>), Arc<PartitionedGroup>>>);
-
-impl Groups {
-    pub fn all(&self) -> Vec<Arc<PartitionedGroup>> {
-        self.0.lock().values().cloned().collect()
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -55,13 +46,6 @@ pub struct PartitionedGroup {
     partitions: Vec<Seat>,
     state: Mutex<State>,
     members: AtomicU64,
-}
-
-/// A partition, and the group's only member in its group.
-#[derive(Debug)]
-struct Seat {
-    stream: Arc<Stream>,
-    member: MemberId,
 }
 
 #[derive(Debug)]
@@ -83,6 +67,8 @@ struct Member {
     busy: bool,
     /// And is to look again.
     again: bool,
+    /// It left meanwhile; that thread sees to it.
+    left: bool,
     polls: Option<Wake>,
     /// The partition that was tried last.
     last: usize,
@@ -113,6 +99,7 @@ impl State {
     /// A member asks: from now on it has a share. Returns who got partitions.
     fn take_part(&mut self, id: MemberId) -> Vec<MemberId> {
         let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
+        member.away_since = Instant::now();
         if std::mem::replace(&mut member.takes_part, true) {
             return Vec::new();
         }
@@ -137,72 +124,6 @@ impl State {
         let (before, behind): (Vec<usize>, Vec<usize>) =
             self.assignment.of(id).partition(|partition| *partition <= member.last);
         [behind, before].concat()
-    }
-}
-
-impl Streams {
-    /// A member joins a group over `partitions`, which are all of one set, in their order. The group is made
-    /// in those that have none of the name: that waits for storage.
-    pub fn join_partitions(
-        &self,
-        partitions: &[Arc<Stream>],
-        name: &str,
-    ) -> io::Result<(Arc<PartitionedGroup>, MemberId)> {
-        let set = set_of(partitions)?;
-        let key: (StreamId, Arc<str>) = (set, name.into());
-        if let Some(group) = self.partitioned.0.lock().get(&key) {
-            return Ok((group.clone(), group.join()));
-        }
-        let mut seats = Vec::new();
-        for stream in partitions {
-            let member = stream.join(name).inspect_err(|_| leave(&seats, name))?;
-            seats.push(Seat { stream: stream.clone(), member });
-        }
-        let (group, member, unused) = match self.partitioned.0.lock().entry(key) {
-            // Somebody was quicker.
-            Entry::Occupied(there) => (there.get().clone(), there.get().join(), seats),
-            Entry::Vacant(none) => {
-                let new = Arc::new(PartitionedGroup::new(set, name, seats));
-                none.insert(new.clone());
-                let member = new.join();
-                (new, member, Vec::new())
-            }
-        };
-        leave(&unused, name);
-        Ok((group, member))
-    }
-
-    /// Removes a group over `partitions`; its members get errors. False if none of them has it.
-    pub fn remove_partitioned_group(&self, partitions: &[Arc<Stream>], name: &str) -> io::Result<bool> {
-        let group = self.partitioned.0.lock().remove(&(set_of(partitions)?, name.into()));
-        let mut any = false;
-        for stream in partitions {
-            any |= stream.remove_group(name)?;
-        }
-        if let Some(group) = group {
-            group.state.lock().removed = true;
-            group.look_at_all();
-        }
-        Ok(any)
-    }
-
-    /// The groups over the partitions of `set` that have members, by name.
-    pub fn partitioned_groups(&self, set: StreamId) -> Vec<Arc<PartitionedGroup>> {
-        let mut groups = self.partitioned.all();
-        groups.retain(|group| group.set == set);
-        groups.sort_by(|a, b| a.name.cmp(&b.name));
-        groups
-    }
-}
-
-fn set_of(partitions: &[Arc<Stream>]) -> io::Result<StreamId> {
-    let first = partitions.first().ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(first.settings().partition.map_or(first.id(), |partition| partition.set))
-}
-
-fn leave(seats: &[Seat], name: &str) {
-    for Seat { stream, member } in seats {
-        stream.leave(name, *member);
     }
 }
 
@@ -242,6 +163,7 @@ impl PartitionedGroup {
             questions: VecDeque::new(),
             busy: false,
             again: false,
+            left: false,
             polls: None,
             last: self.partitions.len(),
             away_since: Instant::now(),
@@ -255,6 +177,12 @@ impl PartitionedGroup {
         let hub = self.partitions[0].stream.hub.upgrade();
         let mut groups = hub.as_ref().map(|hub| hub.partitioned.0.lock());
         let mut state = self.state.lock();
+        if let Some(member) = state.members.get_mut(&id)
+            && member.busy
+        {
+            member.left = true;
+            return;
+        }
         let (returned, gained) = self.take_from(&mut state, id);
         let Some(member) = state.members.remove(&id) else { return };
         let last = state.members.is_empty();
@@ -272,7 +200,7 @@ impl PartitionedGroup {
             (question.asked.answer)(Err(Refusal::Interrupted));
         }
         if last {
-            return leave(&self.partitions, &self.name);
+            return seat::leave(&self.partitions, &self.name);
         }
         self.tell_of(&returned, &gained);
     }
@@ -290,14 +218,14 @@ impl PartitionedGroup {
             state.take_part(id)
         };
         self.serve(id);
-        gained.iter().filter(|other| **other != id).for_each(|other| self.serve(*other));
+        self.look_at_others(&gained, id);
     }
 
     /// Whether a read would be answered at once. If not, `wake` is called when it would; a new one of the same
     /// member replaces it.
     pub fn poll(self: &Arc<Self>, id: MemberId, wake: Option<Wake>) -> bool {
         let gained = self.state.lock().take_part(id);
-        gained.iter().filter(|other| **other != id).for_each(|other| self.serve(*other));
+        self.look_at_others(&gained, id);
         if self.has_work(id) {
             return true;
         }
@@ -328,27 +256,25 @@ impl PartitionedGroup {
     /// Answers what a member asks, one question after the other, until one has to wait.
     fn serve(self: &Arc<Self>, id: MemberId) {
         loop {
-            let Some(mut question) = self.state.lock().next_question(id) else { return };
+            let Some(question) = self.state.lock().next_question(id) else { return };
             let (at_end, waits) = (question.at_end, question.waits);
             let left = if question.begun { Some(question) } else { self.begin(question) };
             let left = left.and_then(|question| self.try_partitions(id, question));
+            if left.is_none() && waits {
+                self.partitions[0].stream.count_questions(-1);
+            }
             let mut state = self.state.lock();
-            let Some(member) = state.members.get_mut(&id) else {
-                // It left: whoever asked for it has no descriptor any more.
-                return;
-            };
+            let Some(member) = state.members.get_mut(&id) else { return };
             member.busy = false;
+            if member.left {
+                member.questions.extend(left);
+                drop(state);
+                return self.leave(id);
+            }
             let again = std::mem::take(&mut member.again);
-            question = match left {
-                None => {
-                    member.away_since = Instant::now();
-                    drop(state);
-                    if waits {
-                        self.partitions[0].stream.count_questions(-1);
-                    }
-                    continue;
-                }
-                Some(question) => question,
+            let Some(mut question) = left else {
+                member.away_since = Instant::now();
+                continue;
             };
             if again || at_end == AtEnd::Wait {
                 if !again && !question.waits {
@@ -377,13 +303,13 @@ impl PartitionedGroup {
             state.assignment.of(id).find(|partition| state.given[*partition])
         };
         if let Some(partition) = held {
-            let Seat { stream, member } = &self.partitions[partition];
-            question.asked.member = *member;
-            question.asked = stream.go_on_within(question.asked)?;
+            let seat = &self.partitions[partition];
+            question.asked.member = seat.member;
+            question.asked = seat.go_on_within(question.asked)?;
             question.asked.member = id;
             // With the lock held: whose the partition is next must not be acknowledged.
             let mut state = self.state.lock();
-            stream.acknowledge(&self.name, *member);
+            seat.acknowledge(&self.name);
             state.given[partition] = false;
         }
         question.begun = true;
@@ -466,9 +392,17 @@ impl PartitionedGroup {
         self.tell_poller(id);
     }
 
+    fn look_at_others(self: &Arc<Self>, ids: &[MemberId], but: MemberId) {
+        for id in ids.iter().filter(|id| **id != but) {
+            self.look_at(*id);
+        }
+    }
+
     fn look_at_all(self: &Arc<Self>) {
         let ids: Vec<MemberId> = self.state.lock().members.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.look_at(id));
+        for id in ids {
+            self.look_at(id);
+        }
     }
 
     /// Wakes a member that polls, if there is something for it, or sees to it that this is noticed.
@@ -497,8 +431,7 @@ impl PartitionedGroup {
             if state.removed {
                 continue;
             }
-            let Seat { stream, member } = &self.partitions[*partition];
-            stream.take_back_from(&self.name, *member);
+            self.partitions[*partition].take_back(&self.name);
         }
         let State { assignment, given, .. } = state;
         (held, assignment.leave(id, |partition| given[partition]))
@@ -506,9 +439,13 @@ impl PartitionedGroup {
 
     /// Batches were given back, and members got partitions.
     fn tell_of(self: &Arc<Self>, returned: &[usize], gained: &[MemberId]) {
-        gained.iter().for_each(|id| self.look_at(*id));
+        for id in gained {
+            self.look_at(*id);
+        }
         // Members of a partition's own group may wait for them, too.
-        returned.iter().for_each(|partition| self.partitions[*partition].stream.answer_waiting());
+        for partition in returned {
+            self.partitions[*partition].stream.answer_waiting();
+        }
     }
 
     /// Members that stay away longer than the stream allows lose their partitions until they come back.
@@ -568,33 +505,6 @@ impl PartitionedGroup {
     fn count(&self, question: &Question, change: isize) {
         if question.waits {
             self.partitions[0].stream.count_questions(change);
-        }
-    }
-}
-
-impl Stream {
-    /// Gives the next piece of a long record to a member that is within one; else the question back.
-    fn go_on_within(&self, question: Waiting) -> Option<Waiting> {
-        let within = self.pieces.lock().remove(&question.member);
-        let Some(piece) = within else { return Some(question) };
-        self.answer_piece(question, piece);
-        None
-    }
-
-    /// What a member has is acknowledged.
-    fn acknowledge(&self, group: &str, member: MemberId) {
-        if let Some(group) = self.groups.lock().get_mut(group) {
-            group.acknowledge(member);
-        }
-        self.offsets_changed();
-    }
-
-    /// What a member has goes to whoever asks next.
-    fn take_back_from(&self, group: &str, member: MemberId) {
-        self.pieces.lock().remove(&member);
-        if let Some(group) = self.groups.lock().get_mut(group) {
-            group.leave(member);
-            group.join(member);
         }
     }
 }

@@ -188,7 +188,7 @@ impl Streams {
             }
             if chores_due {
                 chores = Instant::now();
-                self.partitioned.all().iter().for_each(|group| group.take_back_late());
+                self.partitioned.take_back_late();
                 self.remove_doomed(false);
             }
             if sealed {
