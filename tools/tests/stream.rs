@@ -58,7 +58,9 @@ impl Place {
             let (id, name) = (StreamId(1 + u128::from(number)), format!("p/{number}"));
             let part = Some(Partition { set: ID, number, count: 3 });
             let mut log = place.part(&name, id, Framing::Line, part);
-            log.append(format!("{number} one\n{number} two\n").as_bytes(), Micros(NOON)).expect("room");
+            for word in ["one", "two"] {
+                log.append(format!("{number} {word}\n").as_bytes(), Micros(NOON)).expect("room");
+            }
             Group::write(&place.log(id), "g", 1, Counts { delivered: 1, ..Counts::default() }).expect("room");
         }
         place
