@@ -18,15 +18,18 @@
 //!
 //! 4. [`settings`] says what a stream was made with, and how a name on the backing stands for it.
 //! 5. [`group`] is who got which records.
-//! 6. [`live`] is what a mount runs: streams that are appended to by others and read by members who wait.
-//! 7. [`dataflow`] is the same for one program without a mount: streams by name, and shuffles between them.
+//! 6. [`partition`] makes several streams one, and [`assignment`] says which member reads which of them.
+//! 7. [`live`] is what a mount runs: streams that are appended to by others and read by members who wait.
+//! 8. [`dataflow`] is the same for one program without a mount: streams by name, and shuffles between them.
 
+pub mod assignment;
 pub mod dataflow;
 mod error;
 pub mod framing;
 pub mod group;
 pub mod live;
 pub mod log;
+pub mod partition;
 pub mod segment;
 pub mod settings;
 
@@ -34,6 +37,7 @@ pub use dataflow::Dataflow;
 pub use error::{Damage, Error, Problem, Result};
 pub use framing::{Framing, FramingError, Splitter};
 pub use log::{Batch, Indexed, Log, LogConfig, Record, Retention, Statistics, Trimmed};
+pub use partition::Partition;
 pub use segment::Compression;
 pub use settings::{Marker, Settings, StreamId};
 

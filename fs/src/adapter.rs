@@ -7,6 +7,7 @@
 
 mod convert;
 mod executed;
+mod partitions;
 mod passthrough;
 mod streams;
 
@@ -201,9 +202,12 @@ impl Filesystem for Adapter {
                     return self.reply_group(group, reply);
                 }
                 let ours = self.engine.absence_is_ours(self.ino(parent));
+                // Tomorrow there may be a stream whose group this is.
+                let may_come = crate::streams::group_name(name.as_bytes()).is_some();
+                let ttl = if may_come { Duration::ZERO } else { ttl(ours) };
                 // Inode 0 with a lifetime: the kernel remembers that there is no such name.
                 let none = fuser::FileAttr { ino: INodeNo(0), ..attr_out(Ino(0), &convert::NOTHING) };
-                reply.entry(&ttl(ours), &none, Generation(0));
+                reply.entry(&ttl, &none, Generation(0));
             }
             Ok(found) => self.reply_found(found, req.pid(), reply),
             Err(e) => reply.error(errno(&e)),
@@ -316,6 +320,7 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
+        let Some(reply) = self.unlink_partitioned(self.ino(parent), name.as_bytes(), reply) else { return };
         if let Some(removed) = self.unlink_group(self.ino(parent), name.as_bytes()) {
             return reply_empty(removed, reply);
         }

@@ -6,6 +6,7 @@
 //! 4. What is left is drained, however long the backing takes, unless the client that unmounted gave it up. Then
 //!    arena, lease and state directory go.
 
+mod partitions;
 mod recovery;
 mod resources;
 mod streams;

@@ -9,13 +9,16 @@
 //! - **its appending twin** ([`Node::Appender`]): the same inode with a bit set. Its handles go to the active
 //!   file by passthrough. The kernel is sent there when it opens the stream for appending: the open is
 //!   answered with ESTALE, and the lookup that follows from the same thread with the twin.
-//! - **a group** ([`Node::Group`]): `NAME@GROUP` or `NAME@GROUP+eof`, made when it is opened.
+//! - **a group** ([`Node::Group`]): `NAME@GROUP` or `NAME@GROUP+eof`, made when it is opened; of a stream, or of
+//!   a directory of partitions ([`partitions`]).
 //!
 //! Not here: FUSE; that is `adapter/streams.rs`.
 
+pub mod partitions;
+
 use aimss_engine::engine::Found;
 use aimss_engine::stream::group::{self, MemberId};
-use aimss_engine::stream::live::{Stream, Streams, View};
+use aimss_engine::stream::live::{PartitionedGroup, Stream, Streams, View};
 use aimss_engine::stream::settings::MARKER_BYTES;
 use aimss_engine::stream::{Framing, Marker, Position, Settings, StreamId};
 use aimss_engine::{Attr, Engine, Error, Ino, Kind, Result, Timestamp};
@@ -55,7 +58,7 @@ pub enum Node {
 /// A group's name, as a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupNode {
-    /// The stream's inode.
+    /// The stream's inode, or that of the directory of its partitions.
     pub stream: Ino,
     /// The group.
     pub group: Arc<str>,
@@ -86,6 +89,15 @@ pub enum Handle {
         stream: Arc<Stream>,
         /// Group.
         group: Arc<str>,
+        /// Member.
+        member: MemberId,
+        /// It doesn't wait at the end.
+        eof: bool,
+    },
+    /// A member of a group over partitions.
+    Partitioned {
+        /// Group.
+        group: Arc<PartitionedGroup>,
         /// Member.
         member: MemberId,
         /// It doesn't wait at the end.
@@ -485,6 +497,7 @@ impl StreamFiles {
             }
             Handle::Appender { stream } => stream.writer_closed(true),
             Handle::Member { stream, group, member, .. } => stream.leave(group, *member),
+            Handle::Partitioned { group, member, .. } => group.leave(*member),
         }
         Some(handle)
     }
@@ -521,7 +534,9 @@ impl StreamFiles {
 const XATTR_PREFIX: &str = "user.aimss.";
 
 fn xattrs(stream: &Stream) -> Vec<(&'static str, String)> {
-    stream.settings().pairs()
+    let settings = stream.settings();
+    let partition = settings.partition.map(|partition| ("partition", partition.to_string()));
+    settings.pairs().into_iter().chain(partition).collect()
 }
 
 /// A stream as a file.
@@ -541,7 +556,7 @@ pub fn show(stream: &Stream, attr: &mut Attr) {
 
 /// The attributes of a group's name, from its stream's.
 pub fn group_attr(stream: &Attr) -> Attr {
-    Attr { mode: stream.mode & 0o444, size: 0, blocks: 0, nlink: 1, ..*stream }
+    Attr { kind: Kind::File, mode: stream.mode & 0o444, size: 0, blocks: 0, nlink: 1, ..*stream }
 }
 
 /// A record is not changed.

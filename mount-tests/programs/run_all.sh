@@ -43,6 +43,7 @@ TESTS=(
     "git_tree.sh           git_tree.sh $dir $ref ${COMMITS:-400}"
     "tree.sh               tree.sh $dir $ref ${FILES:-8000}"
     "stream_groups.py      stream_groups.py $dir $ref"
+    "stream_partitions.py  stream_partitions.py $dir $ref ${AIMSS_BIN:-aimss}"
     "stream_programs.sh    stream_programs.sh $dir $ref"
     "stream_soak.py        stream_soak.py $dir $ref --seconds ${SOAK_SECONDS:-600}"
 )

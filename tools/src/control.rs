@@ -4,6 +4,7 @@
 use crate::escape;
 use crate::progress::Display;
 use aimss_fs::control::client::{self, Client, Known};
+use aimss_fs::control::partitions::PartitionsInfo;
 use aimss_fs::control::protocol::{BusyFile, Reply, Request};
 use aimss_fs::control::status::MountStatus;
 use aimss_fs::control::stream::{StreamInfo, StreamRequest};
@@ -102,6 +103,19 @@ pub fn stream(known: &Known, request: StreamRequest) -> Result<StreamInfo> {
         Reply::Stream(info) => Ok(*info),
         other => Err(unexpected(&other)),
     }
+}
+
+/// Makes a directory of partitions, or asks what it has; `None` if the path is nothing of that kind.
+pub fn partitioned(known: &Known, request: StreamRequest) -> Result<Option<PartitionsInfo>> {
+    match connect(known)?.call(&Request::Stream(request), &mut |_| {})? {
+        Reply::Partitions(info) => Ok(info.map(|info| *info)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What partitions the directory `path` has.
+pub fn partitions(known: &Known, path: PathBuf) -> Result<Option<PartitionsInfo>> {
+    partitioned(known, StreamRequest::Partitions { path })
 }
 
 /// All streams of a mount.

@@ -5,7 +5,7 @@ mod support;
 
 use aimss_engine::stream::group::{Counts, Group};
 use aimss_engine::stream::{
-    Compression, Framing, Log, LogConfig, Marker, Micros, Retention, Settings, StreamId,
+    Compression, Framing, Log, LogConfig, Marker, Micros, Partition, Retention, Settings, StreamId,
 };
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
@@ -47,6 +47,26 @@ impl Place {
 
     /// Makes a stream at `path` in the backing.
     fn stream(&self, path: &str, id: StreamId, framing: Framing) -> Log {
+        self.part(path, id, framing, None)
+    }
+
+    /// The stream `p` of three partitions, each with two lines that the group `g` has one of.
+    fn partitions() -> Place {
+        let place = Place::empty();
+        fs::create_dir(place.path().join("b/p")).expect("it is ours");
+        for number in 0..3 {
+            let (id, name) = (StreamId(1 + u128::from(number)), format!("p/{number}"));
+            let part = Some(Partition { set: ID, number, count: 3 });
+            let mut log = place.part(&name, id, Framing::Line, part);
+            for word in ["one", "two"] {
+                log.append(format!("{number} {word}\n").as_bytes(), Micros(NOON)).expect("room");
+            }
+            Group::write(&place.log(id), "g", 1, Counts { delivered: 1, ..Counts::default() }).expect("room");
+        }
+        place
+    }
+
+    fn part(&self, path: &str, id: StreamId, framing: Framing, partition: Option<Partition>) -> Log {
         let name = self.path().join("b").join(path);
         fs::write(name, Marker(id).encode()).expect("it is ours");
         let directory = self.log(id);
@@ -54,7 +74,8 @@ impl Place {
         let log = LogConfig { framing, compression: Compression::None, ..LogConfig::default() };
         let retention = Retention { bytes: Some(1 << 30), ..Retention::default() };
         let timeout = Some(Duration::from_secs(30));
-        let settings = Settings { log, retention, ack_timeout: timeout, path: path.into(), owner: None };
+        let settings =
+            Settings { log, retention, ack_timeout: timeout, path: path.into(), owner: None, partition };
         settings.write(&directory).expect("it is ours");
         Log::open(&directory, log).expect("an empty directory")
     }
@@ -368,6 +389,60 @@ fn changes_wait_for_an_owner_and_readers_are_told_of_it() {
     assert!(output.status.success());
     assert_eq!(String::from_utf8(output.stdout).expect("text"), lines(0..95));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/mnt/far"));
+}
+
+#[test]
+fn of_partitions_sums_are_shown() {
+    let place = Place::partitions();
+    let all = place.json(&["info", "--json", "b/p"]);
+    assert_eq!(
+        (&all["count"], &all["records"], &all["missing"]),
+        (&3.into(), &6.into(), &Value::Array(vec![]))
+    );
+    let groups = place.json(&["groups", "--json", "b/p"]);
+    assert_eq!((&groups["groups"][0]["name"], &groups["groups"][0]["lag"]), (&"g".into(), &3.into()));
+    assert_eq!(groups["groups"][0]["partitions"][2]["committed"], 1);
+    assert!(place.says(&["ls", "b"]).contains("p/ (3 partitions)"));
+    assert_eq!(place.says(&["cat", "b/p"]), "0 one\n0 two\n1 one\n1 two\n2 one\n2 two\n");
+    let last = place.says(&["cat", "--json", "b/p"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(last.lines().last().expect("six")).expect("JSON")["partition"],
+        2
+    );
+    assert_eq!(place.says(&["verify", "b/p"]).lines().count(), 3);
+}
+
+#[test]
+fn what_is_done_to_partitions_is_done_to_all() {
+    let place = Place::partitions();
+    place.says(&["seek", "b/p", "g", "--to", "latest"]);
+    assert_eq!(place.json(&["groups", "--json", "b/p"])["groups"][0]["lag"], 0);
+    place.refused(2, &["seek", "b/p", "g", "--to", "offset:1"], &["one partition", "b/p/0"]);
+    place.refused(2, &["cat", "--from", "1", "b/p"], &["one partition", "b/p/0"]);
+    place.refused(1, &["export", "b/p", "all"], &["export each one", "b/p/0"]);
+    place.says(&["set", "--retention", "7d", "b/p"]);
+    for partition in ["b/p/0", "b/p/1", "b/p/2"] {
+        assert_eq!(place.json(&["info", "--json", partition])["retention"]["age"], 604_800.0);
+    }
+    place.says(&["trim", "b/p", "--before", "1"]);
+    place.refused(1, &["rm", "b/p@other"], &["no group other"]);
+    place.says(&["rm", "b/p@g"]);
+    assert!(place.says(&["groups", "b/p"]).contains("has no groups"));
+    place.says(&["rm", "b/p"]);
+    assert!(!place.path().join("b/p").exists() && !place.log(StreamId(1)).exists());
+}
+
+#[test]
+fn partitions_that_are_missing_are_named() {
+    let place = Place::partitions();
+    let (first, away) = (place.path().join("b/p/0"), place.path().join("b/away"));
+    fs::rename(&first, &away).expect("it is ours");
+    place.refused(1, &["info", "b/p"], &["partition 0 of 3 is not in b/p"]);
+    place.refused(1, &["cat", "b/p"], &["partition 0 of 3 is not in b/p"]);
+    assert!(place.says(&["ls", "b"]).contains("p/ (2 of 3 partitions)"));
+    fs::rename(place.path().join("b/p/2"), &first).expect("it is ours");
+    place.refused(1, &["groups", "b/p"], &["partitions 0, 2 of 3 are not in b/p"]);
+    place.refused(1, &["info", "b/d"], &["is a directory"]);
 }
 
 #[test]

@@ -12,6 +12,9 @@
 //!
 //! A group that lags has its next batch read, or unpacked, while its member works on the last one (`ahead`).
 //!
+//! The members of a group over partitions ask [`PartitionedGroup`], which asks the streams in their place
+//! ([`partitions`]).
+//!
 //! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers`, `groups`, `log`; the others are
 //! leaves.
 //! Answers are given with none of them held.
@@ -20,6 +23,7 @@ mod ahead;
 mod hub;
 mod lend;
 mod members;
+mod partitions;
 mod pins;
 mod service;
 mod stream;
@@ -30,5 +34,6 @@ mod window;
 pub use hub::{Limits, Streams};
 pub use lend::{AtHand, Lending, Lent, Records};
 pub use members::{Answer, AtEnd, Refusal, Waiting};
+pub use partitions::PartitionedGroup;
 pub use stream::{Moment, Start, Stream, View};
 pub use summary::{Behind, Summary};

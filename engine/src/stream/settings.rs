@@ -6,7 +6,7 @@
 //!    person what this is, and to us which log belongs to it. Its id is 128 random bits: who can't read the
 //!    marker can't make another that leads to the same log.
 
-use super::{Compression, Error, LogConfig, Result, Retention};
+use super::{Compression, Error, LogConfig, Partition, Result, Retention};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -95,6 +95,8 @@ pub struct Settings {
     pub path: String,
     /// Who owns the stream; a marker of another owner is not the stream's.
     pub owner: Option<u32>,
+    /// Which part of a partitioned stream it is.
+    pub partition: Option<Partition>,
 }
 
 impl Settings {
@@ -143,7 +145,9 @@ impl Settings {
         let lines: Vec<String> =
             self.pairs().iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let owner = self.owner.map_or(String::new(), |owner| format!("owner = {owner}\n"));
-        let text = format!("{HEAD}\n{}{owner}path = {}\n", lines.concat(), self.path.replace('\n', " "));
+        let partition = self.partition.map_or(String::new(), |part| format!("partition = {part}\n"));
+        let text =
+            format!("{HEAD}\n{}{owner}{partition}path = {}\n", lines.concat(), self.path.replace('\n', " "));
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = fs::File::create(&beside)?;
         file.write_all(text.as_bytes())?;
@@ -176,6 +180,7 @@ impl Settings {
             match key {
                 "path" => settings.path = value.to_string(),
                 "owner" => settings.owner = value.parse().ok(),
+                "partition" => settings.partition = value.parse().ok(),
                 _ => settings.set(key, value)?,
             }
         }
@@ -217,6 +222,7 @@ mod tests {
         settings.ack_timeout = Some(Duration::from_millis(1500));
         settings.path = "a/b.stream".into();
         settings.owner = Some(1000);
+        settings.partition = Some(Partition { set: StreamId(7), number: 1, count: 3 });
         settings.write(dir.path()).expect("written");
         assert_eq!(Settings::read(dir.path()).expect("read"), settings);
     }

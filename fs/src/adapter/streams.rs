@@ -5,6 +5,7 @@ use super::{Adapter, ttl};
 use crate::errno::errno;
 use crate::streams::{self, GroupName, GroupNode, Handle, Node, StreamFiles, Way, group_name};
 use aimss_engine::engine::Found;
+use aimss_engine::stream::group::MemberId;
 use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
 use aimss_engine::stream::{Framing, Position};
 use aimss_engine::{Error, Ino, Result};
@@ -21,7 +22,7 @@ use std::time::Duration;
 /// Reads and writes come to us, one by one.
 const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 /// Members read what is next: there is no place in such a file.
-const MEMBER: FopenFlags =
+pub(super) const MEMBER: FopenFlags =
     FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NONSEEKABLE).union(FopenFlags::FOPEN_STREAM);
 
 /// A request of more may be followed by another one of the same call: the kernel takes 256 pages a request,
@@ -77,7 +78,9 @@ impl Adapter {
     pub(super) fn find_group(&self, parent: Ino, name: &[u8]) -> Option<Result<(FileAttr, GroupNode)>> {
         let (stream, group) = group_name(name)?;
         let base = self.engine.resolve(parent, stream).ok()?;
-        self.streams.of_inode(base)?;
+        if self.streams.of_inode(base).is_none() {
+            self.streams.set_of(base)?;
+        }
         let GroupName { group, eof } = match group {
             Ok(group) => group,
             Err(e) => return Some(Err(e)),
@@ -110,6 +113,7 @@ impl Adapter {
                     reply.error(Errno::EPERM);
                     return None;
                 }
+                let reply = self.open_partitioned(&node, reply)?;
                 match self.streams.open_group(&node) {
                     Ok(handle) => reply.opened(FileHandle(handle), MEMBER),
                     Err(e) => reply.error(errno(&e)),
@@ -245,24 +249,11 @@ impl Adapter {
             }
             Handle::Appender { .. } => reply.error(Errno::EBADF),
             Handle::Member { stream, group, member, eof } => {
-                let at_end = match (eof, flags & libc::O_NONBLOCK != 0) {
-                    (true, _) => AtEnd::End,
-                    (false, true) => AtEnd::Refuse,
-                    (false, false) => AtEnd::Wait,
-                };
-                let answer = Box::new(move |answer: std::result::Result<&[u8], Refusal>| match answer {
-                    Ok(bytes) => reply.data(bytes),
-                    Err(refusal) => reply.error(refused(&refusal)),
-                });
-                let question = Waiting {
-                    group,
-                    member,
-                    bytes_max: (size - u32::from(size > WHOLE_REQUEST_BYTES)) as usize,
-                    room: size as usize,
-                    thread: req.pid(),
-                    answer,
-                };
-                stream.read_group(question, at_end);
+                stream.read_group(question(req, group, member, size, reply), at_end(eof, flags));
+            }
+            Handle::Partitioned { group, member, eof } => {
+                let question = question(req, group.name().clone(), member, size, reply);
+                group.read(question, at_end(eof, flags));
             }
         }
     }
@@ -313,14 +304,11 @@ impl Adapter {
         let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
         match self.streams.handle(handle.0) {
             Some(Handle::Member { stream, group, member, eof }) => {
-                let wake: Option<Box<dyn FnOnce() + Send>> = flags
-                    .contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY)
-                    .then(|| -> Box<dyn FnOnce() + Send> {
-                        Box::new(move || {
-                            let _ = notifier.notify();
-                        })
-                    });
-                let ready = eof || stream.poll_group(&group, member, wake);
+                let ready = eof || stream.poll_group(&group, member, wake(notifier, flags));
+                reply.poll(if ready { readable } else { PollEvents::empty() });
+            }
+            Some(Handle::Partitioned { group, member, eof }) => {
+                let ready = eof || group.poll(member, wake(notifier, flags));
                 reply.poll(if ready { readable } else { PollEvents::empty() });
             }
             _ => reply.poll(readable | PollEvents::POLLOUT | PollEvents::POLLWRNORM),
@@ -340,6 +328,33 @@ impl Adapter {
             Err(e) => Err(Error::Io(e)),
         })
     }
+}
+
+/// What a member asks by a read(2).
+fn question(req: &Request, group: Arc<str>, member: MemberId, size: u32, reply: ReplyData) -> Waiting {
+    let answer = Box::new(move |answer: std::result::Result<&[u8], Refusal>| match answer {
+        Ok(bytes) => reply.data(bytes),
+        Err(refusal) => reply.error(refused(&refusal)),
+    });
+    let bytes_max = (size - u32::from(size > WHOLE_REQUEST_BYTES)) as usize;
+    Waiting { group, member, bytes_max, room: size as usize, thread: req.pid(), answer }
+}
+
+fn at_end(eof: bool, flags: i32) -> AtEnd {
+    match (eof, flags & libc::O_NONBLOCK != 0) {
+        (true, _) => AtEnd::End,
+        (false, true) => AtEnd::Refuse,
+        (false, false) => AtEnd::Wait,
+    }
+}
+
+/// Tells the kernel that there is something to read, where it wants to know.
+fn wake(notifier: PollNotifier, flags: PollFlags) -> Option<Box<dyn FnOnce() + Send>> {
+    flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY).then(|| -> Box<dyn FnOnce() + Send> {
+        Box::new(move || {
+            let _ = notifier.notify();
+        })
+    })
 }
 
 fn refused(refusal: &Refusal) -> Errno {

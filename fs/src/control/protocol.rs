@@ -1,6 +1,7 @@
 //! What goes over the control socket: one JSON value a line, a request from the client, then replies from the
 //! daemon until one that is not [`Reply::Progress`].
 
+use super::partitions::PartitionsInfo;
 use super::status::MountStatus;
 use super::stream::{StreamInfo, StreamRequest};
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub enum Reply {
     Stream(Box<StreamInfo>),
     /// To `StreamRequest::List`.
     Streams(Vec<StreamInfo>),
+    /// To `StreamRequest::Partitions`; null if the path is no directory of partitions.
+    Partitions(Option<Box<PartitionsInfo>>),
     /// Done.
     Done,
     /// It failed; a whole sentence.

@@ -2,6 +2,7 @@
 //! --json` prints [`StreamInfo`], so it is a stable schema like that of `status`: fields are added, never
 //! renamed. All sizes are bytes, all spans seconds, all times microseconds since 1970.
 
+use super::partitions::PartitionInfo;
 use aimss_engine::stream::group::Group;
 use aimss_engine::stream::{Log, Micros, Settings};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,21 @@ pub enum StreamRequest {
         /// Keys and values as [`Settings::pairs`] has them and [`Settings::set`] takes them; what is left out
         /// is as in `Settings::default()`.
         settings: Vec<(String, String)>,
+    },
+    /// Make a directory of partitions at a name that is free. Answered by
+    /// [`Reply::Partitions`](super::protocol::Reply::Partitions).
+    CreatePartitions {
+        /// Its name.
+        path: PathBuf,
+        /// How many.
+        partitions: u32,
+        /// Of each, as for `Create`.
+        settings: Vec<(String, String)>,
+    },
+    /// What partitions a directory has. Answered by `Reply::Partitions`.
+    Partitions {
+        /// The directory.
+        path: PathBuf,
     },
     /// Change retention and ack timeout. Answered by `Reply::Stream`.
     Settings {
@@ -115,6 +131,9 @@ pub struct StreamInfo {
     pub writers: u64,
     /// Its groups, by name.
     pub groups: Vec<GroupInfo>,
+    /// Which part of a partitioned stream it is; absent: of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<PartitionInfo>,
 }
 
 /// What is kept; without any limit, everything.
@@ -187,6 +206,7 @@ impl StreamInfo {
             records_per_second: 0.0,
             writers: 0,
             groups: Vec::new(),
+            partition: settings.partition.map(PartitionInfo::from),
         })
     }
 }

@@ -16,15 +16,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Permissions of a stream made by command: as a file made by a shell.
-const MODE: u32 = 0o644;
+pub(super) const MODE: u32 = 0o644;
 
-type Answer<T> = Result<T, String>;
+pub(super) type Answer<T> = Result<T, String>;
 
 impl Daemon {
     /// What is asked of streams.
     pub fn stream(&self, request: StreamRequest) -> Reply {
         let answer = match request {
             StreamRequest::List => return Reply::Streams(self.list_streams()),
+            StreamRequest::CreatePartitions { path, partitions, settings } => {
+                return self.create_partitions(&path, partitions, &settings);
+            }
+            StreamRequest::Partitions { path } => return self.partitions(&path),
             StreamRequest::Create { path, settings } => self.create_stream(&path, &settings),
             StreamRequest::Settings { path, settings } => self.with(&path, |stream| {
                 let mut all = Ok(());
@@ -175,7 +179,7 @@ impl Daemon {
     }
 }
 
-fn info(path: &Path, stream: &Stream) -> Answer<StreamInfo> {
+pub(super) fn info(path: &Path, stream: &Stream) -> Answer<StreamInfo> {
     stream.inspect(|now| {
         let mut info = StreamInfo::of(path, &now.settings, now.log).map_err(|e| error(e).to_string())?;
         info.records_per_second = now.rate;

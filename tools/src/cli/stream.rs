@@ -1,5 +1,6 @@
 //! `aimss stream`: its subcommands and their help.
 
+use aimss_engine::stream::partition::PARTITIONS_MAX;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -13,7 +14,8 @@ Examples:
   aimss stream export /mnt/fast/events day.log  as a plain file
 
 PATH is a stream in a mount, or in a backing directory. If that is mounted, its daemon is asked; else its files are \
-read, or changed, directly. Every subcommand has a --help with examples.
+read, or changed, directly. A directory of partitions (`create --partitions`) is a PATH too, except for `export`: what \
+is asked is done to each partition, or shown as a sum. Every subcommand has a --help with examples.
 
 Exit codes: 0 success; 1 it failed, or there is damage, and one sentence on stderr says which; 2 usage.";
 
@@ -72,6 +74,9 @@ Examples:
       A record goes once every group has acknowledged it, and in any case when 100 GiB came behind it. A batch that \
 a member holds for more than 30 s is given to another.
   aimss stream create --framing fixed:4096 --compress none /mnt/fast/samples
+  aimss stream create --partitions 8 /mnt/fast/clicks
+      A directory of 8 streams, named 0 to 7. Whoever writes chooses one and appends to it; the members of a group \
+/mnt/fast/clicks@GROUP share the partitions, and each partition's records come in their order.
 
 Framings: `line` ends with a newline; `len32` begins with its length, a little-endian u32; `fixed:N` has N bytes; \
 `write` is what one write(2) brought.
@@ -99,6 +104,9 @@ pub struct Create {
     /// How long a member of a group may hold a batch before others get it [default: while it is open]
     #[arg(long, value_name = "DURATION")]
     pub ack_timeout: Option<String>,
+    /// Make a directory of so many streams, 1 to 1024, that are one to its groups [default: one stream, a file]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(PARTITIONS_MAX)))]
+    pub partitions: Option<u32>,
 }
 
 const SET_EXAMPLES: &str = "\
@@ -177,7 +185,7 @@ Examples:
   aimss stream cat --from time:-5m --json /mnt/fast/events
       One line a record, {\"offset\", \"time\", \"text\"}, with \"base64\" instead of \"text\" where it is no UTF-8.
 
-Bytes are as they were appended, framing included. Ends at the records that are there now; `tail -f` follows.
+Bytes are as they were appended, framing included. Partitions come one behind the other; JSON has their numbers. Ends at the records that are there now; `tail -f` follows.
 
 Exit codes: 0 written, also if the reader of a pipe left; 1 some records are damaged and left out, or it failed; \
 2 usage.";
@@ -225,7 +233,8 @@ Examples:
   aimss stream seek /mnt/fast/events trainer --to time:2026-11-24T12:00:00Z
   aimss stream seek /mnt/fast/events trainer --to time:-5m             what came in the last five minutes
 
-A time is RFC 3339 with Z or an offset, or seconds since 1970, or an age. A group that is new is made.
+A time is RFC 3339 with Z or an offset, or seconds since 1970, or an age. A group that is new is made. Of a directory of \
+partitions all are changed; an offset is one partition's, so it takes that one's path: /mnt/fast/clicks/0.
 
 Exit codes: 0 done; 1 no such record, or it failed; 2 usage.";
 
@@ -245,7 +254,7 @@ const TRIM_EXAMPLES: &str = "\
 Examples:
   aimss stream trim /mnt/fast/events --before 1000000
 
-Whole segments go, those all of whose records are before that one. Groups that still wanted them count them as lost.
+Whole segments go, those all of whose records are before that one, in each partition if there are several. Groups that still wanted them count them as lost.
 
 Exit codes: 0 done, also if there was nothing to remove; 1 it failed; 2 usage.";
 
@@ -264,6 +273,7 @@ Examples:
   aimss stream rm /mnt/fast/events                    the stream and all its records
   aimss stream rm /mnt/fast/events@trainer            only the group `trainer`
   aimss stream rm --group trainer /mnt/fast/events    the same
+  aimss stream rm /mnt/fast/clicks                    all partitions, and their directory
 
 Exit codes: 0 removed; 1 no such stream or group, or it is in use; 2 usage.";
 

@@ -3,7 +3,8 @@
 //! 1. [`place`] finds out which of the two a path is. A backing that is mounted by us counts as the mount.
 //! 2. [`opened`] opens what is to be read, without changing anything: for a mount, its daemon first makes the
 //!    log's directory complete.
-//! 3. The others do one thing each. What changes a log of a backing does so with the backing's lease.
+//! 3. [`partitions`] is for directories of partitions: what is asked is done to each.
+//! 4. The others do one thing each. What changes a log of a backing does so with the backing's lease.
 
 mod base64;
 mod cat;
@@ -12,6 +13,7 @@ mod export;
 mod list;
 mod opened;
 mod options;
+mod partitions;
 mod place;
 mod remove;
 mod show;

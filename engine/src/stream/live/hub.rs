@@ -5,6 +5,7 @@
 
 use super::Stream;
 use super::ahead::Wanted;
+use super::partitions::Groups;
 use super::summary::Rates;
 use super::watch::Watch;
 use crate::stream::log::Copied;
@@ -55,6 +56,8 @@ pub struct Streams {
     pub(super) ended: Signal,
     doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
     pub(super) rates: Mutex<Rates>,
+    /// Groups over partitions that have members.
+    pub(super) partitioned: Groups,
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
     pub(super) stopping: AtomicBool,
@@ -114,6 +117,7 @@ impl Streams {
             ended: Signal::default(),
             doomed: Mutex::default(),
             rates: Mutex::default(),
+            partitioned: Groups::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             threads: Mutex::default(),

@@ -128,7 +128,7 @@ impl Stream {
         false
     }
 
-    fn has_work(&self, group: &str) -> bool {
+    pub(super) fn has_work(&self, group: &str) -> bool {
         let groups = self.groups.lock();
         let end = self.log.read().end().0.0;
         groups.get(group).is_none_or(|group| group.has_work(end))
@@ -192,7 +192,7 @@ impl Stream {
     }
 
     /// Gives a question its answer, or the question back where there are no records.
-    fn try_answer(self: &Arc<Self>, question: Waiting) -> Result<(), Waiting> {
+    pub(super) fn try_answer(self: &Arc<Self>, question: Waiting) -> Result<(), Waiting> {
         BUFFER.with_borrow_mut(|buffer| {
             match self.take(&question, buffer) {
                 Ok(0) => return Err(question),
@@ -243,7 +243,7 @@ impl Stream {
     }
 
     /// The member comes back for the next piece of a long record.
-    fn answer_piece(&self, question: Waiting, piece: Piece) {
+    pub(super) fn answer_piece(&self, question: Waiting, piece: Piece) {
         BUFFER.with_borrow_mut(|buffer| {
             let read = self.read_piece(&question, piece, buffer);
             (question.answer)(read.map(|bytes| &buffer[..bytes]));
@@ -304,7 +304,7 @@ impl Stream {
         }
     }
 
-    fn count_questions(&self, change: isize) {
+    pub(super) fn count_questions(&self, change: isize) {
         if change != 0
             && let Some(hub) = self.hub.upgrade()
         {

@@ -108,6 +108,9 @@ impl Streams {
                 for stream in self.all() {
                     stream.answer_interrupted(signal_came);
                 }
+                for group in self.partitioned.all() {
+                    group.answer_interrupted(signal_came);
+                }
                 signals = Instant::now();
             }
         }
@@ -188,6 +191,7 @@ impl Streams {
             }
             if chores_due {
                 chores = Instant::now();
+                self.partitioned.take_back_late();
                 self.remove_doomed(false);
             }
             if sealed {

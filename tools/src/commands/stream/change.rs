@@ -4,7 +4,7 @@
 use super::opened::{self, unreadable};
 use super::options::{self, Pairs};
 use super::place::{self, Place};
-use super::{counted, print};
+use super::{counted, partitions, print};
 use crate::commands::Usage;
 use crate::{cli, control, escape};
 use aimss_engine::stream::group::{Counts, Group};
@@ -32,8 +32,13 @@ pub fn create(asked: &cli::stream::Create) -> Result<()> {
              create the stream there"
         );
     };
-    control::stream(&known, StreamRequest::Create { path, settings })?;
-    Ok(())
+    match asked.partitions {
+        None => control::stream(&known, StreamRequest::Create { path, settings }).map(drop),
+        Some(partitions) => {
+            let request = StreamRequest::CreatePartitions { path, partitions, settings };
+            control::partitioned(&known, request).map(drop)
+        }
+    }
 }
 
 /// Changes settings.
@@ -50,14 +55,21 @@ pub fn set(asked: &cli::stream::Set) -> Result<()> {
             "nothing to set: give --retention or --ack-timeout; `aimss stream info` shows what is set".into()
         ));
     }
-    match place::find(&asked.path)? {
+    match partitions::find(&asked.path)? {
+        Some(set) => set.each(|path| set_one(path, &settings)),
+        None => set_one(&asked.path, &settings),
+    }
+}
+
+fn set_one(path: &Path, settings: &Pairs) -> Result<()> {
+    match place::find(path)? {
         Place::Mount { known, path } => {
-            control::stream(&known, StreamRequest::Settings { path, settings })?;
+            control::stream(&known, StreamRequest::Settings { path, settings: settings.clone() })?;
             Ok(())
         }
         Place::Backing { top, directory, .. } => {
             let _lease = place::lease(&top)?;
-            write_settings(&directory, &settings).map_err(|error| unreadable(&asked.path, &directory, &error))
+            write_settings(&directory, settings).map_err(|error| unreadable(path, &directory, &error))
         }
     }
 }
@@ -74,8 +86,21 @@ fn write_settings(directory: &Path, pairs: &Pairs) -> aimss_engine::stream::Resu
 pub fn seek(asked: &cli::stream::Seek) -> Result<()> {
     options::check_group(&asked.group)?;
     let to = options::seek_to("--to", &asked.to)?;
-    let (shown, group) = (escape::path(&asked.path), &asked.group);
-    let offset = match place::find(&asked.path)? {
+    let Some(set) = partitions::find(&asked.path)? else { return seek_one(&asked.path, &asked.group, to) };
+    if let SeekTo::Offset(_) = to {
+        let first = escape::path(&set.path.join("0"));
+        bail!(Usage(format!(
+            "--to {}: offsets count the records of one partition; give earliest, latest or time:T, or a partition such \
+             as {first}",
+            asked.to
+        )));
+    }
+    set.each(|path| seek_one(path, &asked.group, to))
+}
+
+fn seek_one(path: &Path, group: &String, to: SeekTo) -> Result<()> {
+    let shown = escape::path(path);
+    let offset = match place::find(path)? {
         Place::Mount { known, path } => {
             let request = StreamRequest::Seek { path, group: group.clone(), to };
             let info = control::stream(&known, request)?;
@@ -83,7 +108,7 @@ pub fn seek(asked: &cli::stream::Seek) -> Result<()> {
         }
         Place::Backing { top, .. } => {
             let _lease = place::lease(&top)?;
-            Some(seek_there(&asked.path, group, to)?)
+            Some(seek_there(path, group, to)?)
         }
     };
     match offset {
@@ -108,19 +133,26 @@ fn seek_there(path: &Path, group: &str, to: SeekTo) -> Result<u64> {
 
 /// Removes old segments.
 pub fn trim(asked: &cli::stream::Trim) -> Result<()> {
-    let shown = escape::path(&asked.path);
-    match place::find(&asked.path)? {
+    match partitions::find(&asked.path)? {
+        Some(set) => set.each(|path| trim_one(path, asked.before)),
+        None => trim_one(&asked.path, asked.before),
+    }
+}
+
+fn trim_one(path: &Path, before: u64) -> Result<()> {
+    let shown = escape::path(path);
+    match place::find(path)? {
         Place::Mount { known, path } => {
-            let info = control::stream(&known, StreamRequest::Trim { path, before: asked.before })?;
+            let info = control::stream(&known, StreamRequest::Trim { path, before })?;
             print(&format!("{shown} begins with record {}\n", info.first_offset))
         }
         Place::Backing { top, directory, .. } => {
             let _lease = place::lease(&top)?;
             let change = || {
                 let mut log = Log::open(&directory, Settings::read(&directory)?.log)?;
-                Ok((log.trim_before(Offset(asked.before))?, log.first().0))
+                Ok((log.trim_before(Offset(before))?, log.first().0))
             };
-            let (trimmed, first) = change().map_err(|error| unreadable(&asked.path, &directory, &error))?;
+            let (trimmed, first) = change().map_err(|error| unreadable(path, &directory, &error))?;
             print(&format!(
                 "{} in {} removed; {shown} begins with record {}\n",
                 counted(trimmed.records, "record"),

@@ -1,10 +1,10 @@
 //! `aimss stream export`: a stream's bytes as a plain file, whole and durable or not at all.
 
 use super::opened::{self, Missed, Opened};
-use super::{counted, print};
+use super::{counted, partitions, print};
 use crate::{cli, escape};
 use aimss_engine::stream::Micros;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -16,6 +16,12 @@ const OUT_BYTES: usize = 1 << 20;
 
 /// Exports as `asked`.
 pub fn run(asked: &cli::stream::Export) -> Result<()> {
+    if let Some(set) = partitions::find(&asked.path)? {
+        let (shown, first) = (escape::path(&set.path), escape::path(&set.path.join("0")));
+        bail!(
+            "{shown} has partitions, whose records have no order among them; export each one: {first} and so on"
+        );
+    }
     let mut stream = opened::open(&asked.path)?;
     let target = escape::path(&asked.target);
     // Nobody else reads it before it has the stream's mode.

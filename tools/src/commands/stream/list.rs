@@ -10,8 +10,9 @@ use super::print;
 use super::show::table;
 use crate::size::human;
 use crate::{cli, control, escape};
-use aimss_engine::stream::{Log, Settings, StreamId};
+use aimss_engine::stream::{Log, Partition, Settings, StreamId};
 use aimss_fs::control::client::{self, Known};
+use aimss_fs::control::partitions::PartitionInfo;
 use aimss_fs::control::stream::StreamInfo;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
@@ -163,7 +164,11 @@ fn walk(top: &Path, at: &Path, each: &mut impl FnMut(PathBuf, StreamId)) {
 
 fn lines(streams: &[Shown]) -> String {
     let mut rows = vec![["STREAM", "RECORDS", "BYTES", "STORED", "GROUPS", "LAG"].map(String::from).to_vec()];
-    for Shown { root, info } in streams {
+    let (sets, alone) = fold(streams);
+    for set in &sets {
+        rows.push(set.row());
+    }
+    for Shown { root, info } in alone {
         let name = if info.path.as_os_str().is_empty() {
             format!("(no name: {})", escape::path(&info.directory))
         } else {
@@ -179,5 +184,64 @@ fn lines(streams: &[Shown]) -> String {
             lag.map_or("-".into(), |lag| lag.to_string()),
         ]);
     }
-    table(&rows)
+    let (head, shown) = rows.split_at_mut(1);
+    shown.sort_by(|a, b| a[0].cmp(&b[0]));
+    table(&[head, shown].concat())
+}
+
+/// The partitions of a directory, as sums.
+#[derive(Default)]
+struct Sums {
+    name: String,
+    count: u32,
+    partitions: u32,
+    records: u64,
+    bytes: u64,
+    stored_bytes: u64,
+    /// Of each group, in all partitions.
+    lags: BTreeMap<String, u64>,
+}
+
+impl Sums {
+    fn row(&self) -> Vec<String> {
+        let whole = self.partitions == self.count;
+        let of = if whole { String::new() } else { format!("{} of ", self.partitions) };
+        vec![
+            format!("{}/ ({of}{} partitions)", self.name, self.count),
+            self.records.to_string(),
+            human(self.bytes),
+            human(self.stored_bytes),
+            self.lags.len().to_string(),
+            self.lags.values().max().map_or("-".into(), u64::to_string),
+        ]
+    }
+}
+
+/// Divides `streams` into directories of partitions and those that stand alone.
+fn fold(streams: &[Shown]) -> (Vec<Sums>, Vec<&Shown>) {
+    let mut sets: BTreeMap<(PathBuf, &str), Sums> = BTreeMap::new();
+    let mut alone = Vec::new();
+    for shown in streams {
+        let Shown { root, info } = shown;
+        let named = |partition: &&PartitionInfo| {
+            info.path.file_name().is_some_and(|name| *name == *Partition::name(partition.number))
+        };
+        let (Some(partition), Some(parent)) = (info.partition.as_ref().filter(named), info.path.parent())
+        else {
+            alone.push(shown);
+            continue;
+        };
+        let directory = root.join(parent);
+        let name = escape::path(&directory);
+        let new = Sums { name, count: partition.count, ..Sums::default() };
+        let sums = sets.entry((directory, &partition.set)).or_insert(new);
+        sums.partitions += 1;
+        sums.records += info.end_offset - info.first_offset;
+        sums.bytes += info.bytes;
+        sums.stored_bytes += info.stored_bytes;
+        for group in &info.groups {
+            *sums.lags.entry(group.name.clone()).or_default() += group.lag;
+        }
+    }
+    (sets.into_values().collect(), alone)
 }

@@ -14,6 +14,7 @@ use anyhow::{Result, anyhow, bail};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where logs are, in a backing.
 pub const STREAMS: &str = ".aimss/streams";
@@ -145,6 +146,11 @@ pub fn lease(top: &Path) -> Result<Lease> {
 
 /// Tells on stderr if the backing `top` may lack records that an owner has in memory.
 pub fn note_owner(top: &Path) {
+    static NOTED: AtomicBool = AtomicBool::new(false);
+    if NOTED.swap(true, Ordering::Relaxed) {
+        // Of each partition of a stream it is the same.
+        return;
+    }
     let Ok(text) = fs::read_to_string(top.join(".aimss/lease")) else { return };
     if let Ok(Owner { node, pid, mountpoint }) = serde_json::from_str(&text) {
         eprintln!(

@@ -1,8 +1,10 @@
 //! `aimss stream rm`: a stream with its log, or a group.
 //!
-//! `PATH@GROUP` means the group, unless the whole of it is the name of a stream.
+//! `PATH@GROUP` means the group, unless the whole of it is the name of a stream. Of partitions the first ones go last:
+//! what an interruption leaves is still found as what it is.
 
 use super::options;
+use super::partitions::{self, Set};
 use super::place::{self, Place};
 use crate::{cli, control, escape};
 use aimss_engine::stream::group::Group;
@@ -28,6 +30,9 @@ pub fn run(asked: &cli::stream::Rm) -> Result<()> {
         return group_of(&path, &group);
     }
     let shown = escape::path(&asked.path);
+    if let Some(set) = partitions::find(&asked.path)? {
+        return all_of(&set);
+    }
     match place::find(&asked.path)? {
         Place::Mount { known, path } => {
             if !knows(&known, &path)? {
@@ -41,22 +46,70 @@ pub fn run(asked: &cli::stream::Rm) -> Result<()> {
         }
         Place::Backing { top, path, directory } => {
             let _lease = place::lease(&top)?;
-            // The name first: a log without one is listed, and can be removed; a name without a log leads
-            // nowhere.
-            let name = top.join(path);
-            remove_durably(&name).with_context(|| format!("{shown} can't be removed"))?;
-            fs::remove_dir_all(&directory).with_context(|| {
-                format!("{shown} is removed, but its log stays in {}", escape::path(&directory))
-            })?;
-            // Only if it was the last.
-            let _ = fs::remove_dir(top.join(place::STREAMS));
-            Ok(())
+            remove_there(&top, &top.join(path), &directory)
         }
     }
 }
 
+fn remove_there(top: &Path, name: &Path, directory: &Path) -> Result<()> {
+    let shown = escape::path(name);
+    // The name first: a log without one is listed, and can be removed; a name without a log leads nowhere.
+    remove_durably(name).with_context(|| format!("{shown} can't be removed"))?;
+    fs::remove_dir_all(directory)
+        .with_context(|| format!("{shown} is removed, but its log stays in {}", escape::path(directory)))?;
+    // Only if it was the last.
+    let _ = fs::remove_dir(top.join(place::STREAMS));
+    Ok(())
+}
+
+/// All partitions, and their directory.
+fn all_of(set: &Set) -> Result<()> {
+    for path in set.paths().iter().rev() {
+        match place::find(path)? {
+            // By its name, as one who may remove it.
+            Place::Mount { .. } => fs::remove_file(path).map_err(|error| {
+                anyhow!("{} can't be removed ({})", escape::path(path), crate::commands::why(&error))
+            })?,
+            Place::Backing { top, path, directory } => {
+                let _lease = place::lease(&top)?;
+                remove_there(&top, &top.join(path), &directory)?;
+            }
+        }
+    }
+    let shown = escape::path(&set.path);
+    fs::remove_dir(&set.path).map_err(|error| match error.kind() {
+        io::ErrorKind::DirectoryNotEmpty => {
+            anyhow!("the partitions in {shown} are removed; the directory stays, as it has other files")
+        }
+        _ => anyhow!("{shown} can't be removed ({})", crate::commands::why(&error)),
+    })?;
+    if set.mounted {
+        return Ok(());
+    }
+    let parent = set.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok(File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?)
+}
+
+/// A group over partitions, from those that have it.
+fn shared_group(set: &Set, name: &str) -> Result<()> {
+    let shown = escape::path(&set.path);
+    let Some(group) = set.groups().into_iter().find(|group| group.name == name) else {
+        bail!("{shown} has no group {name}; `aimss stream groups {shown}` lists those that it has");
+    };
+    if group.partitions.iter().any(|partition| partition.group.members > 0) {
+        bail!("group {name} of {shown} has members; end them first");
+    }
+    for partition in &group.partitions {
+        group_of(&set.path.join(partition.name()), name)?;
+    }
+    Ok(())
+}
+
 fn group_of(path: &Path, group: &str) -> Result<()> {
     let shown = escape::path(path);
+    if let Some(set) = partitions::find(path)? {
+        return shared_group(&set, group);
+    }
     match place::find(path)? {
         Place::Mount { known, path } => {
             control::stream(&known, StreamRequest::RemoveGroup { path, group: group.to_owned() })?;
@@ -91,6 +144,9 @@ fn split(path: &Path) -> Option<(PathBuf, String)> {
 
 /// Whether the whole path is a stream. Other names with `@` are shown by a mount too: they stand for groups.
 fn is_stream(path: &Path) -> Result<bool> {
+    if partitions::find(path)?.is_some() {
+        return Ok(true);
+    }
     let resolved = place::resolve_name(path)?;
     match place::of_mount(&resolved)? {
         Some((known, path)) => knows(&known, &path),

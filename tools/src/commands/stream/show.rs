@@ -1,6 +1,6 @@
 //! `aimss stream info` and `groups`: one stream in numbers.
 
-use super::{counted, opened, print};
+use super::{counted, opened, partitions, print};
 use crate::size::human;
 use crate::{cli, duration, escape, timestamp};
 use aimss_engine::stream::Micros;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Shows all of a stream.
 pub fn info(asked: &cli::stream::Look) -> Result<()> {
+    if let Some(set) = partitions::find(&asked.path)? {
+        return set.print_info(asked.json);
+    }
     let info = opened::look(&asked.path)?;
     if asked.json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&info)?));
@@ -21,6 +24,9 @@ pub fn info(asked: &cli::stream::Look) -> Result<()> {
 
 /// Shows a stream's groups.
 pub fn groups(asked: &cli::stream::Look) -> Result<()> {
+    if let Some(set) = partitions::find(&asked.path)? {
+        return set.print_groups(asked.json);
+    }
     let info = opened::look(&asked.path)?;
     if asked.json {
         let groups = serde_json::json!({ "groups": info.groups });
@@ -80,11 +86,15 @@ fn block(path: &Path, info: &StreamInfo) -> String {
     let lag = info.groups.iter().map(|group| group.lag).max();
     let behind = lag.map_or(String::new(), |lag| format!(", the last one {} behind", counted(lag, "record")));
     line("groups", format!("{}{behind}", info.groups.len()));
+    if let Some(partition) = &info.partition {
+        line("partition", format!("{} of {}", partition.number, partition.count));
+    }
     line("directory", escape::path(&info.directory));
     out
 }
 
-fn retention(retention: &RetentionInfo) -> String {
+/// What is kept, in words.
+pub fn retention(retention: &RetentionInfo) -> String {
     let mut limits = Vec::new();
     if let Some(bytes) = retention.bytes {
         limits.push(format!("the last {}", human(bytes)));

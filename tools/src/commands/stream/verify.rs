@@ -1,18 +1,26 @@
 //! `aimss stream verify`: everything is read, and what is wrong is a line each.
 
-use super::opened;
-use super::{counted, print};
+use super::{counted, opened, partitions, print};
 use crate::{cli, escape};
 use aimss_engine::stream::{Damage, Problem};
 use anyhow::{Result, bail};
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Verifies what was `asked`.
 pub fn run(asked: &cli::stream::Verify) -> Result<()> {
-    let shown = escape::path(&asked.path);
-    let mut stream = opened::open(&asked.path)?;
+    let Some(set) = partitions::find(&asked.path)? else { return verify(&asked.path) };
+    set.each(|path| {
+        print(&format!("{}: ", escape::path(path)))?;
+        verify(path)
+    })
+}
+
+fn verify(path: &Path) -> Result<()> {
+    let shown = escape::path(path);
+    let mut stream = opened::open(path)?;
     let verify = |stream: &opened::Opened| {
-        stream.log.verify().map_err(|error| opened::unreadable(&asked.path, &stream.info.directory, &error))
+        stream.log.verify().map_err(|error| opened::unreadable(path, &stream.info.directory, &error))
     };
     let mut problems = verify(&stream)?;
     if stream.live {
