@@ -5,9 +5,9 @@ usage: stream_partitions.py DIR REF AIMSS [CHECK...]
 
 What: `x.stream` is made with partitions by AIMSS, the binary; writers append to `x.stream/0` and so on,
 members open `x.stream@GROUP`. Checks of waiting (read, poll, select, epoll, signals, SIGKILL), of who is
-given what (shares, order in each partition, redelivery), of `+eof`, and of what rename, unlink and a partition
-that is gone do. Each line says how a check went; all are run, whatever failed. CHECKs are words of the names
-of those to run.
+given what (shares, order in each partition, redelivery), of `+eof`, and of what rename, unlink and a missing
+partition do. Each line says how a check went; all are run, whatever failed. CHECKs are words of the names of
+those to run.
 How:  see checks.py; another process appends while one waits.
 Limits: framing is `line`. No check takes longer than 60 seconds.
 """
@@ -33,9 +33,9 @@ KILL_SECONDS = 5
 AIMSS = sys.argv[3] if len(sys.argv) > 3 else "aimss"
 
 
-def make(stream, partitions):
+def make(stream, partitions, *options):
     """Makes the stream; returns the paths of its partitions."""
-    command = [AIMSS, "stream", "create", str(stream), "--partitions", str(partitions)]
+    command = [AIMSS, "stream", "create", str(stream), "--partitions", str(partitions), *options]
     made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     expect(made.returncode == 0, f"{' '.join(command)}: {made.stderr}")
     return [stream / str(number) for number in range(partitions)]
@@ -198,6 +198,21 @@ def what_a_killed_member_held_is_given_again(stream, _reference):
     expect(ended(child, KILL_SECONDS) is not None, "a member is not ended by SIGKILL")
     left = drain(stream)
     expect(len(left) == 150, f"{len(left)} bytes are left, in place of all but the 50 that were acknowledged")
+
+
+def a_member_that_hangs_loses_its_partitions_after_the_ack_timeout(stream, _reference):
+    partitions = make(stream, 2, "--ack-timeout", "1s")
+    for number, partition in enumerate(partitions):
+        append(partition, b"%d\n" % number)
+    with Member(stream) as hangs, Member(stream) as other:
+        give(hangs, b"0\n", "the one that hangs")
+        give(other, b"1\n", "the other")
+        begin = time.monotonic()
+        give(other, b"0\n", "what the one that hangs had")
+        took = time.monotonic() - begin
+        expect(0.9 < took < 4, f"it came after {took:.1f} s, with an ack timeout of 1 s")
+        append(partitions[0], b"more\n")
+        give(other, b"more\n", "what came later")
 
 
 def a_long_record_comes_by_one_read(stream, _reference):
@@ -382,6 +397,7 @@ CHECKS = [
     members_share_the_partitions,
     who_is_too_many_takes_over,
     what_a_killed_member_held_is_given_again,
+    a_member_that_hangs_loses_its_partitions_after_the_ack_timeout,
     a_long_record_comes_by_one_read,
     killed_members_lose_nothing_and_order_is_kept,
     eof_ends_at_the_tail_of_all,

@@ -20,6 +20,17 @@ fn append(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     Ok(OpenOptions::new().append(true).open(path)?.write_all(bytes)?)
 }
 
+/// All that a group is given until its end. A read needs room for a record, which `read_to_string` may not leave.
+fn drain(group: &Path) -> anyhow::Result<String> {
+    let (mut file, mut all, mut buffer) = (fs::File::open(group)?, Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(String::from_utf8(all)?),
+            n => all.extend_from_slice(&buffer[..n]),
+        }
+    }
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -43,19 +54,20 @@ both_modes! {
         for partition in 0..3 {
             append(&mount.at(format!("b/{partition}")), format!("{partition}\n").as_bytes())?;
         }
-        assert_eq!(fs::read_to_string(mount.at("b@g+eof"))?, "0\n1\n2\n");
+        assert_eq!(drain(&mount.at("b@g+eof"))?, "0\n1\n2\n");
         append(&mount.at("b/1"), b"more\n")?;
         mount.umount()?;
         mount.mount_again()?;
-        assert_eq!(fs::read_to_string(mount.at("b@g+eof"))?, "more\n");
+        assert_eq!(drain(&mount.at("b@g+eof"))?, "more\n");
         append(&mount.at("b/2"), b"held\n")?;
         let mut member = fs::File::open(mount.at("b@g"))?;
         let mut held = [0; 100];
         assert_eq!(member.read(&mut held)?, 5);
         mount.kill_daemon()?;
         drop(member);
+        well(&mount.aimss(&["umount", "--lazy"]))?;
         mount.mount_again()?;
-        let again = fs::read_to_string(mount.at("b@g+eof"))?;
+        let again = drain(&mount.at("b@g+eof"))?;
         assert!(again.ends_with("held\n"), "{again}");
         remove(mount, "b")?;
     }
@@ -65,7 +77,7 @@ both_modes! {
         for partition in 0..2 {
             append(&mount.at(format!("a.stream/{partition}")), b"one\ntwo\n")?;
         }
-        assert_eq!(fs::read_to_string(mount.at("a.stream@g+eof"))?, "one\ntwo\none\ntwo\n");
+        assert_eq!(drain(&mount.at("a.stream@g+eof"))?, "one\ntwo\none\ntwo\n");
         mount.umount()?;
         let behind = mount.behind("a.stream");
         let info = aimss(&["stream", "info", "--json"], &behind);

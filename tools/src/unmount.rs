@@ -87,7 +87,8 @@ pub fn abandon(known: &Known) -> Result<()> {
 
 /// Whether the daemon of the mount at `mountpoint` is dead: the kernel answers for it.
 pub fn is_stale(mountpoint: &Path) -> bool {
-    std::fs::symlink_metadata(mountpoint).is_err_and(|error| control::is_dead(&error))
+    // Attributes may be the kernel's memory of a daemon that is dead; this is asked anew each time.
+    rustix::fs::statfs(mountpoint).is_err_and(|error| control::is_dead(&error.into()))
 }
 
 fn live(known: &Known, options: &Options, mut display: Display) -> Result<Outcome> {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 /// `mountpoint` absolute and without symbolic links, or a sentence that says what is wrong with it.
 pub fn check(mountpoint: &Path) -> Result<PathBuf> {
     let shown = escape::path(mountpoint);
-    let metadata = match fs::metadata(mountpoint) {
+    // The kernel may remember the attributes of a dead daemon's mount, but asks for this anew.
+    let answers = rustix::fs::statfs(mountpoint).map_err(std::io::Error::from);
+    let metadata = match answers.and_then(|_| fs::metadata(mountpoint)) {
         Ok(metadata) => metadata,
         Err(error) if control::is_dead(&error) => bail!(
             "a dead daemon's mount is still at {shown}; clear it with `aimss umount --lazy {shown}`, then mount again"

@@ -6,8 +6,8 @@
 
 use super::opened;
 use super::place::{self, STREAMS};
-use super::print;
 use super::show::table;
+use super::{counted, print};
 use crate::size::human;
 use crate::{cli, control, escape};
 use aimss_engine::stream::{Log, Partition, Settings, StreamId};
@@ -207,7 +207,7 @@ impl Sums {
         let whole = self.partitions == self.count;
         let of = if whole { String::new() } else { format!("{} of ", self.partitions) };
         vec![
-            format!("{}/ ({of}{} partitions)", self.name, self.count),
+            format!("{}/ ({of}{})", self.name, counted(u64::from(self.count), "partition")),
             self.records.to_string(),
             human(self.bytes),
             human(self.stored_bytes),
