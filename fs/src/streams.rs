@@ -11,6 +11,10 @@
 //!   answered with ESTALE, and the lookup that follows from the same thread with the twin.
 //! - **a group** ([`Node::Group`]): `NAME@GROUP` or `NAME@GROUP+eof`, made when it is opened.
 //!
+//! Opening and making a log, and noting where it is, wait for storage: [`StreamFiles::waits`] and the functions named
+//! like it say whether a request will, and it is then answered beside the threads that read requests. No lock here is
+//! held meanwhile.
+//!
 //! Not here: FUSE; that is `adapter/streams.rs`.
 
 use aimss_engine::engine::Found;
@@ -38,8 +42,10 @@ const AT: u8 = b'@';
 const EOF: &str = "+eof";
 /// First handle that is a stream's; smaller ones are other files'.
 const HANDLE_FIRST: u64 = 1 << 32;
+/// Files that were no streams when they were looked into: this many are remembered.
+const PLAIN_MAX: usize = 1 << 16;
 /// How long after it was sent to the twin a thread may take to get there.
-const SENT_FOR: Duration = Duration::from_secs(2);
+pub const SENT_FOR: Duration = Duration::from_secs(2);
 
 /// What a node number stands for.
 #[derive(Debug, Clone)]
@@ -125,6 +131,8 @@ struct Known {
     owners: HashMap<StreamId, Ino>,
     /// Those whose log could not be opened.
     broken: HashSet<Ino>,
+    /// Files of a marker's size that have none, and when they were changed last.
+    plain: HashMap<Ino, Timestamp>,
 }
 
 /// Numbers of groups that the kernel knows, and how often it asked.
@@ -263,18 +271,72 @@ impl StreamFiles {
         self.paths.is_match(OsStr::from_bytes(&path))
     }
 
+    /// Whether [`StreamFiles::of`] waits for storage: this may be a stream whose log is not open yet.
+    pub fn waits(&self, ino: Ino, attr: &Attr) -> bool {
+        if !may_be_marker(attr) {
+            return false;
+        }
+        let known = self.known.lock();
+        !known.streams.contains_key(&ino) && known.plain.get(&ino) != Some(&attr.ctime)
+    }
+
+    /// The same of [`StreamFiles::of_inode`].
+    pub fn waits_for(&self, ino: Ino) -> bool {
+        !self.is_known(ino) && self.engine.attr(ino).is_ok_and(|attr| self.waits(ino, &attr))
+    }
+
+    /// Whether opening a node with these flags waits for storage.
+    pub fn open_waits(&self, number: u64, flags: i32) -> bool {
+        let node = self.node(number);
+        let ino = self.inode(number);
+        let Some(stream) = self.of_known(ino) else { return self.waits_for(ino) };
+        match node {
+            Node::Group(node) => !stream.has_group(&node.group),
+            Node::Inode(_) | Node::Appender(_) => {
+                flags & libc::O_ACCMODE != libc::O_RDONLY && stream.writers_wait()
+            }
+        }
+    }
+
+    /// Whether closing a handle does.
+    pub fn close_waits(&self, number: u64) -> bool {
+        match self.handle(number) {
+            Some(Handle::Plain { stream, write: true, .. } | Handle::Appender { stream }) => {
+                stream.writers_wait()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an inode is a stream's whose log is open.
+    pub fn is_known(&self, ino: Ino) -> bool {
+        self.known.lock().streams.contains_key(&ino)
+    }
+
     /// The stream that an inode stands for, if it does.
     pub fn of(&self, ino: Ino, attr: &Attr) -> Option<Arc<Stream>> {
-        // Every stream's name has a marker, and every marker this size.
-        if attr.kind != Kind::File || attr.size != MARKER_BYTES as u64 {
+        if !may_be_marker(attr) {
             return None;
         }
-        if let Some(stream) = self.known.lock().streams.get(&ino) {
-            return Some(stream.clone());
+        {
+            let known = self.known.lock();
+            if let Some(stream) = known.streams.get(&ino) {
+                return Some(stream.clone());
+            }
+            if known.plain.get(&ino) == Some(&attr.ctime) {
+                return None;
+            }
         }
         let mut bytes = [0; MARKER_BYTES];
         let read = self.engine.read(ino, 0, &mut bytes).ok()?;
-        let marker = Marker::decode(&bytes[..read])?;
+        let Some(marker) = Marker::decode(&bytes[..read]) else {
+            let mut known = self.known.lock();
+            if known.plain.len() >= PLAIN_MAX {
+                known.plain.clear();
+            }
+            known.plain.insert(ino, attr.ctime);
+            return None;
+        };
         match self.streams.open(marker.0) {
             Ok(stream) if stream.is_doomed() => Some(stream),
             Ok(stream) => self.enter(ino, attr.uid, stream),
@@ -312,10 +374,10 @@ impl StreamFiles {
 
     /// Notes where a stream is, and whose.
     fn note_place(&self, ino: Ino, uid: u32, stream: &Stream) {
-        let Some(path) = self.engine.path_of(ino) else { return };
-        let path = String::from_utf8_lossy(&path).into_owned();
         let noted = stream.change_settings(|settings| {
-            settings.path = path;
+            // Asked for here, so that of two who note it the last one has the last.
+            let Some(path) = self.engine.path_of(ino) else { return };
+            settings.path = String::from_utf8_lossy(&path).into_owned();
             settings.owner = Some(uid);
         });
         if let Err(e) = noted {
@@ -347,25 +409,17 @@ impl StreamFiles {
         self.engine.resolve(parent, name).ok()
     }
 
-    /// Something has a new name, or owner.
-    pub fn moved(&self, (parent, name): (Ino, &[u8])) {
-        if let Some(ino) = self.named(parent, name) {
-            self.changed(ino);
-        }
-    }
-
     /// A stream's name or owner changed.
     pub fn changed(&self, ino: Ino) {
-        let stream = self.known.lock().streams.get(&ino).cloned();
-        if let (Some(stream), Ok(attr)) = (stream, self.engine.attr(ino)) {
+        if let (Some(stream), Ok(attr)) = (self.of_known(ino), self.engine.attr(ino)) {
             self.note_place(ino, attr.uid, &stream);
         }
     }
 
     /// The stream that an inode stands for, by its number alone.
     pub fn of_inode(&self, ino: Ino) -> Option<Arc<Stream>> {
-        if let Some(stream) = self.known.lock().streams.get(&ino) {
-            return Some(stream.clone());
+        if let Some(stream) = self.of_known(ino) {
+            return Some(stream);
         }
         let attr = self.engine.attr(ino).ok()?;
         self.of(ino, &attr)
@@ -388,7 +442,7 @@ impl StreamFiles {
 
     /// A name is gone: a stream without any goes, too.
     pub fn name_gone(&self, ino: Ino) {
-        let Some(stream) = self.known.lock().streams.get(&ino).cloned() else { return };
+        let Some(stream) = self.of_known(ino) else { return };
         let nameless = self.engine.attr(ino).map_or(true, |attr| attr.nlink == 0);
         if nameless {
             self.streams.doom(&stream);
@@ -414,15 +468,8 @@ impl StreamFiles {
         if !appends || !passthrough || stream.framing() == Framing::Write {
             return Ok(Way::Served);
         }
-        let mut sent = self.sent.lock();
-        sent.retain(|_, (of, since)| {
-            let kept = since.elapsed() < SENT_FOR;
-            if !kept && let Some(stream) = self.known.lock().streams.get(of).cloned() {
-                stream.writer_closed(true);
-            }
-            kept
-        });
-        if let Some((of, _)) = sent.remove(&thread) {
+        let before = self.sent.lock().remove(&thread);
+        if let Some((of, _)) = before {
             if of == ino {
                 // It came back to the same node, by a descriptor in /proc: there is no name to be looked up.
                 stream.writer_closed(true);
@@ -435,8 +482,22 @@ impl StreamFiles {
         if !stream.writer_opened(true) {
             return Ok(Way::Served);
         }
-        sent.insert(thread, (ino, Instant::now()));
+        self.sent.lock().insert(thread, (ino, Instant::now()));
         Ok(Way::Elsewhere)
+    }
+
+    /// Threads that were sent to a twin and did not get there in time don't count as writers any more; true if there
+    /// may be more of them later.
+    pub fn forget_lost_threads(&self) -> bool {
+        let mut sent = self.sent.lock();
+        let lost: Vec<Ino> =
+            sent.extract_if(|_, (_, since)| since.elapsed() >= SENT_FOR).map(|(_, (of, _))| of).collect();
+        let more = !sent.is_empty();
+        drop(sent);
+        for stream in lost.into_iter().filter_map(|ino| self.of_known(ino)) {
+            stream.writer_closed(true);
+        }
+        more
     }
 
     fn of_known(&self, ino: Ino) -> Option<Arc<Stream>> {
@@ -522,6 +583,11 @@ const XATTR_PREFIX: &str = "user.aimss.";
 
 fn xattrs(stream: &Stream) -> Vec<(&'static str, String)> {
     stream.settings().pairs()
+}
+
+/// Every stream's name has a marker, and every marker this size.
+fn may_be_marker(attr: &Attr) -> bool {
+    attr.kind == Kind::File && attr.size == MARKER_BYTES as u64
 }
 
 /// A stream as a file.

@@ -12,9 +12,9 @@
 //!
 //! A group that lags has its next batch read, or unpacked, while its member works on the last one (`ahead`).
 //!
-//! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers`, `groups`, `log`; the others are
-//! leaves.
-//! Answers are given with none of them held.
+//! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers` (across I/O where a torn
+//! tail goes aside: see [`Stream::writers_wait`]), `groups`, `log`; the others are leaves. Answers are given with none
+//! of them held.
 
 mod ahead;
 mod hub;

@@ -3,7 +3,7 @@
 use super::convert::attr_out;
 use super::{Adapter, ttl};
 use crate::errno::errno;
-use crate::streams::{self, GroupName, GroupNode, Handle, Node, StreamFiles, Way, group_name};
+use crate::streams::{self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, Way, group_name};
 use aimss_engine::engine::Found;
 use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
 use aimss_engine::stream::{Framing, Position};
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Reads and writes come to us, one by one.
@@ -96,10 +97,16 @@ impl Adapter {
         }
     }
 
+    /// Whether [`Adapter::find_group`] waits for storage: it may have to open the stream's log.
+    pub(super) fn finding_group_waits(&self, parent: Ino, name: &[u8]) -> bool {
+        let base = group_name(name).and_then(|(stream, _)| self.engine.resolve(parent, stream).ok());
+        base.is_some_and(|base| self.streams.waits_for(base))
+    }
+
     /// Opens a stream, its twin, or a group; gives the reply back for other files.
     pub(super) fn open_stream(
         &self,
-        req: &Request,
+        thread: u32,
         number: u64,
         flags: i32,
         reply: ReplyOpen,
@@ -117,7 +124,7 @@ impl Adapter {
                 None
             }
             Node::Appender(ino) => {
-                self.open_appender(req, ino, flags, reply);
+                self.open_appender(thread, ino, flags, reply);
                 None
             }
             Node::Inode(ino) => {
@@ -130,11 +137,14 @@ impl Adapter {
                     return Some(reply);
                 };
                 let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
-                let passthrough = write && self.passthrough(ino, req.pid(), true).is_ok();
+                let passthrough = write && self.passthrough(ino, thread, true).is_ok();
                 let opened =
-                    self.streams.way(ino, &stream, flags, passthrough, req.pid()).and_then(|way| match way {
+                    self.streams.way(ino, &stream, flags, passthrough, thread).and_then(|way| match way {
                         Way::Served => self.streams.open_plain(stream, write),
-                        Way::Elsewhere => Err(Error::Stale),
+                        Way::Elsewhere => {
+                            self.expect_threads();
+                            Err(Error::Stale)
+                        }
                     });
                 match opened {
                     Ok(handle) => reply.opened(FileHandle(handle), SERVED),
@@ -147,18 +157,41 @@ impl Adapter {
 
     /// A create that turns out to be an open of a stream for appending is sent to the twin at once: the kernel looks
     /// again only once.
-    pub(super) fn expect_appender(&self, req: &Request, parent: Ino, name: &[u8], flags: i32) {
-        let Ok(ino) = self.engine.resolve(parent, name) else { return };
+    pub(super) fn expect_appender(&self, thread: u32, ino: Ino, flags: i32) {
         let Some(stream) = self.streams.of_inode(ino) else { return };
-        let passthrough = self.passthrough(ino, req.pid(), true).is_ok();
-        let _ = self.streams.way(ino, &stream, flags, passthrough, req.pid());
+        let passthrough = self.passthrough(ino, thread, true).is_ok();
+        if matches!(self.streams.way(ino, &stream, flags, passthrough, thread), Ok(Way::Elsewhere)) {
+            self.expect_threads();
+        }
     }
 
-    fn open_appender(&self, req: &Request, ino: Ino, flags: i32, reply: ReplyOpen) {
+    /// Threads that were sent to a twin are looked after until all are there, or are given up.
+    fn expect_threads(&self) {
+        if self.expecting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (streams, expecting) = (self.streams.clone(), self.expecting.clone());
+        self.blocking.spawn(async move {
+            loop {
+                tokio::time::sleep(SENT_FOR).await;
+                expecting.store(false, Ordering::Release);
+                let streams = streams.clone();
+                let looked = tokio::task::spawn_blocking(move || streams.forget_lost_threads()).await;
+                if !looked.unwrap_or(false) || expecting.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn open_appender(&self, thread: u32, ino: Ino, flags: i32, reply: ReplyOpen) {
         let Some(stream) = self.streams.of_inode(ino) else { return reply.error(Errno::ENOENT) };
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
-        let counted = self.streams.arrived(ino, req.pid());
+        let counted = self.streams.arrived(ino, thread);
         if !appends || (!counted && !stream.writer_opened(true)) {
+            if counted {
+                stream.writer_closed(true);
+            }
             // By a descriptor in /proc. What it would read or write is not the stream.
             return reply.error(Errno::EPERM);
         }
@@ -178,7 +211,7 @@ impl Adapter {
     /// Answers the creation of a stream: an appender goes to the twin at once.
     pub(super) fn create_stream(
         &self,
-        req: &Request,
+        thread: u32,
         (parent, name): (Ino, &[u8]),
         found: &Found,
         flags: i32,
@@ -199,7 +232,7 @@ impl Adapter {
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
         let zero = Duration::ZERO;
-        if appends && self.passthrough(found.ino, req.pid(), true).is_ok() && stream.writer_opened(true) {
+        if appends && self.passthrough(found.ino, thread, true).is_ok() && stream.writer_opened(true) {
             match self.appenders.get(found.ino, &stream, |fd| reply.open_backing(fd)) {
                 Ok(id) => {
                     self.shared.counts.count_append();
@@ -327,18 +360,16 @@ impl Adapter {
         }
     }
 
-    /// Removes a group by its name; `None` if the name is no group's.
-    pub(super) fn unlink_group(&self, parent: Ino, name: &[u8]) -> Option<Result<()>> {
-        if !name.contains(&b'@') || self.engine.resolve(parent, name).is_ok() {
-            return None;
-        }
-        let (_, node) = self.find_group(parent, name)?.ok()?;
-        let stream = self.streams.of_inode(node.stream)?;
-        Some(match stream.remove_group(&node.group) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::NotFound),
-            Err(e) => Err(Error::Io(e)),
-        })
+    /// Whether a name may be a group's, and is nothing else.
+    pub(super) fn is_group_name(&self, parent: Ino, name: &[u8]) -> bool {
+        name.contains(&b'@') && self.engine.resolve(parent, name).is_err()
+    }
+
+    /// Removes a group by its name.
+    pub(super) fn unlink_group(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let (_, node) = self.find_group(parent, name).ok_or(Error::NotFound)??;
+        let stream = self.streams.of_inode(node.stream).ok_or(Error::NotFound)?;
+        if stream.remove_group(&node.group)? { Ok(()) } else { Err(Error::NotFound) }
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Streams {
     active_home: PathBuf,
     pub(super) limits: Limits,
     open: Mutex<HashMap<StreamId, Arc<Stream>>>,
+    /// Whoever opens a log holds its lock meanwhile, so that nobody opens it twice; taken before `open`.
+    opening: Mutex<HashMap<StreamId, Arc<Mutex<()>>>>,
     pub(super) watch: Watch,
     /// Wakes the service.
     pub(super) event: OwnedFd,
@@ -100,6 +102,7 @@ impl Streams {
             active_home: active_home.into(),
             limits,
             open: Mutex::default(),
+            opening: Mutex::default(),
             watch: Watch::new()?,
             event: rustix::event::eventfd(
                 0,
@@ -151,15 +154,15 @@ impl Streams {
 
     /// The stream with this id; fails if there is none.
     pub fn open(self: &Arc<Self>, id: StreamId) -> Result<Arc<Stream>> {
-        let mut open = self.open.lock();
-        if let Some(stream) = open.get(&id) {
+        let opening = self.opening.lock().entry(id).or_default().clone();
+        let _opening = opening.lock();
+        if let Some(stream) = self.open.lock().get(&id) {
             return Ok(stream.clone());
         }
         let name = id.to_string();
         let directory = self.home.join(&name);
         let stream = Stream::open(id, &directory, &self.active_home.join(&name), Arc::downgrade(self))?;
-        open.insert(id, stream.clone());
-        drop(open);
+        self.open.lock().insert(id, stream.clone());
         stream.wake();
         Ok(stream)
     }
@@ -186,6 +189,7 @@ impl Streams {
         let gone: Vec<_> = self.doomed.lock().extract_if(.., ripe).collect();
         for (_, stream) in gone {
             self.open.lock().remove(&stream.id);
+            self.opening.lock().remove(&stream.id);
             let name = stream.id.to_string();
             // The settings before the rest: whoever finds them finds a whole log.
             let removed = fs::remove_dir_all(self.active_home.join(&name))

@@ -68,7 +68,9 @@ pub struct Stream {
     pub(super) id: StreamId,
     pub(super) directory: PathBuf,
     pub(super) hub: Weak<Streams>,
+    /// A leaf lock, like `framing` beside it not held across I/O: threads that read requests look at them.
     settings: Mutex<Settings>,
+    framing: Framing,
     pub(super) log: RwLock<Log>,
     pub(super) copied: Mutex<Copied>,
     pub(super) groups: Mutex<BTreeMap<String, Group>>,
@@ -80,7 +82,7 @@ pub struct Stream {
     /// The active file, for appends that come to us.
     writer: Mutex<Option<File>>,
     active_file: Arc<File>,
-    /// Held while group files are written, so that the last one written says the last.
+    /// Held while settings or group files are written, so that the last one written says the last.
     saving: Mutex<()>,
     /// Causes to look at who waits, so far.
     pub(super) causes: AtomicU64,
@@ -200,6 +202,7 @@ impl Stream {
             uncopied: AtomicBool::new(uncopied),
             full: AtomicBool::new(true),
             chores: AtomicBool::new(has_chores(&settings)),
+            framing: settings.log.framing,
             settings: Mutex::new(settings),
             doomed: AtomicBool::new(false),
             woken: Mutex::new(None),
@@ -221,19 +224,20 @@ impl Stream {
 
     /// How it is divided into records.
     pub fn framing(&self) -> Framing {
-        self.settings.lock().log.framing
+        self.framing
     }
 
     /// Changes what may change on a stream with data: retention, the time to acknowledge, where it is.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
-        let mut settings = self.settings.lock();
-        let mut new = settings.clone();
+        let _saving = self.saving.lock();
+        let old = self.settings();
+        let mut new = old.clone();
         change(&mut new);
-        new.log = settings.log;
-        if new != *settings {
+        new.log = old.log;
+        if new != old {
             new.write(&self.directory)?;
             self.chores.store(has_chores(&new), Ordering::Relaxed);
-            *settings = new;
+            *self.settings.lock() = new;
         }
         Ok(())
     }
@@ -366,26 +370,47 @@ impl Stream {
         }
     }
 
+    /// Whether the coming of the first writer, or the closing of the last, waits for storage: bytes go aside then, or
+    /// another thread is at it.
+    pub fn writers_wait(&self) -> bool {
+        let Some(writers) = self.writers.try_lock() else { return true };
+        if writers.passed_through + writers.served > 1 {
+            return false;
+        }
+        self.index_news();
+        let log = self.log.read();
+        (self.framing != Framing::Line || log.is_refused())
+            && log.end_of_bytes().is_ok_and(|end| end > log.end().1)
+    }
+
     /// Handles that append.
     pub fn writers(&self) -> u32 {
         let writers = self.writers.lock();
         writers.passed_through + writers.served
     }
 
-    /// A member joins a group, which is made if it is new.
+    /// A member joins a group, which is made, durably, if it is new.
     pub fn join(&self, group: &str) -> io::Result<MemberId> {
+        if let Some(member) = self.join_at_once(group) {
+            return Ok(member);
+        }
         let _saving = self.saving.lock();
-        let member = MemberId(self.members.fetch_add(1, Ordering::Relaxed));
-        let mut groups = self.groups.lock();
-        if !groups.contains_key(group) {
+        if !self.has_group(group) {
             let start = self.log.read().first().0.0;
             Group::write(&self.directory, group, start, Counts::default())?;
             let mut new = Group::new(group, start);
             new.saved(start);
-            groups.insert(group.into(), new);
+            self.groups.lock().insert(group.into(), new);
         }
-        groups.get_mut(group).expect("it was just made").join(member);
-        Ok(member)
+        Ok(self.join_at_once(group).expect("it is there, and who removes groups waits"))
+    }
+
+    fn join_at_once(&self, group: &str) -> Option<MemberId> {
+        let mut groups = self.groups.lock();
+        let group = groups.get_mut(group)?;
+        let member = MemberId(self.members.fetch_add(1, Ordering::Relaxed));
+        group.join(member);
+        Some(member)
     }
 
     /// A member leaves; what it did not acknowledge goes to others.
@@ -408,7 +433,6 @@ impl Stream {
     pub fn seek(self: &Arc<Self>, group: &str, to: Start) -> Result<Offset> {
         let _saving = self.saving.lock();
         self.index_news();
-        let mut groups = self.groups.lock();
         let (first, end) = {
             let log = self.log.read();
             (log.first().0, log.end().0)
@@ -422,11 +446,14 @@ impl Stream {
             Start::Offset(offset) => offset,
             Start::Time(time) => self.log.read().offset_at_time(time)?,
         };
-        let entry = groups.entry(group.into()).or_insert_with(|| Group::new(group, offset.0));
-        entry.seek(offset.0);
-        Group::write(&self.directory, group, offset.0, entry.counts())?;
-        entry.saved(offset.0);
-        drop(groups);
+        let counts = self.groups.lock().get(group).map(Group::counts).unwrap_or_default();
+        Group::write(&self.directory, group, offset.0, counts)?;
+        {
+            let mut groups = self.groups.lock();
+            let entry = groups.entry(group.into()).or_insert_with(|| Group::new(group, offset.0));
+            entry.seek(offset.0);
+            entry.saved(offset.0);
+        }
         self.answer_waiting();
         Ok(offset)
     }
@@ -434,15 +461,13 @@ impl Stream {
     /// Removes a group; its members get errors. False if there is none.
     pub fn remove_group(self: &Arc<Self>, group: &str) -> io::Result<bool> {
         let _saving = self.saving.lock();
-        let mut groups = self.groups.lock();
-        if groups.remove(group).is_none() {
+        if self.groups.lock().remove(group).is_none() {
             return Ok(false);
         }
         match fs::remove_file(Group::path(&self.directory, group)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        drop(groups);
         self.answer_waiting();
         Ok(true)
     }
