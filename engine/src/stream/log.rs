@@ -20,7 +20,8 @@
 //!
 //! Invariants:
 //! - A record's bytes are served only if they have the checksum that they were indexed or written with; in
-//!   the plain view, parts of an active record of more than 1 MiB apart.
+//!   the plain view, parts of an active record of more than 1 MiB apart. One that is sealed and was changed in the
+//!   active file is read from its segment.
 //! - A segment has its name only when it is whole and durable, and records leave the index only after that. A
 //!   crash in between leaves records in both; the segment's are the ones that count.
 //! - Names say where files begin in the stream (see `names`), so what is missing between two of them is
@@ -215,6 +216,13 @@ impl Log {
     /// Reads the oldest of those from their segment from now on; false if there are none.
     pub fn cool(&mut self) -> bool {
         self.hot.cool()
+    }
+
+    /// Reads a sealed record, and those before it, from their segments from now on; false if it is not sealed.
+    pub fn cool_up_to(&mut self, offset: Offset) -> bool {
+        let sealed = offset.0 < self.active.index.offset;
+        while sealed && self.hot.of_offset(offset.0).is_some() && self.hot.cool() {}
+        sealed
     }
 
     /// Reads all sealed records from their segments from now on: for a log whose active file is on the same

@@ -309,7 +309,7 @@ impl Stream {
     }
 
     /// Seals while there is a segment's worth.
-    fn seal_full(&self) -> Result<()> {
+    pub fn seal_full(&self) -> Result<()> {
         loop {
             let Some(piece) = self.log.read().full_piece() else { return Ok(()) };
             let written = piece.write()?;
