@@ -1,8 +1,10 @@
 //! A consumer group: who got which records, what is acknowledged, and what has to be given again.
 //!
 //! 1. A *member* (one open descriptor) takes a batch: first what was taken from others ([`Group::claim`] says
-//!    from where), else from the group's cursor on. It has at most one batch at a time.
-//! 2. Coming back for more acknowledges the batch before.
+//!    from where), else from the group's cursor on.
+//! 2. Coming back for more acknowledges the batches before: those that were given before it asked. Threads may share a
+//!    member and ask at once. A thread that asks has what it was given itself; what another one was given a moment ago
+//!    may still be on its way there, and waits for the next question.
 //! 3. A member that is gone, or held its batch too long, gives it back: those records are given to the next
 //!    one that asks, before anything new.
 //!
@@ -19,7 +21,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest name of a group: with the stream's name and `@` it has to fit into a name.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -27,6 +29,10 @@ pub const NAME_BYTES_MAX: usize = 64;
 const ENDING: &str = "group";
 /// First line of such a file, and its version.
 const HEAD: &str = "aimss-group 1";
+
+/// A question of another thread that comes this soon after an answer may have been asked before it: much longer than a
+/// request waits to be read.
+pub const OVERLAP: Duration = Duration::from_millis(100);
 
 /// A member of a group, for as long as its descriptor is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +57,7 @@ pub struct Group {
     cursor: u64,
     /// Given back, by their first record.
     returned: BTreeMap<u64, u64>,
-    members: HashMap<MemberId, Option<Held>>,
+    members: HashMap<MemberId, Vec<Held>>,
     counts: Counts,
     /// As last written down.
     saved: Option<u64>,
@@ -62,6 +68,8 @@ pub struct Group {
 struct Held {
     records: Range<u64>,
     since: Instant,
+    /// The thread that it was given to.
+    thread: u32,
 }
 
 /// Where a member's next batch comes from.
@@ -121,27 +129,26 @@ impl Group {
 
     /// A member has come.
     pub fn join(&mut self, member: MemberId) {
-        self.members.insert(member, None);
+        self.members.insert(member, Vec::new());
     }
 
     /// A member is gone; what it holds goes to others. True if there was anything.
     pub fn leave(&mut self, member: MemberId) -> bool {
-        let held = self.members.remove(&member).flatten();
-        held.is_some_and(|held| self.give_back(held))
+        let held = self.members.remove(&member).unwrap_or_default();
+        let any = !held.is_empty();
+        held.into_iter().for_each(|held| self.give_back(held));
+        any
     }
 
-    fn give_back(&mut self, held: Held) -> bool {
-        if held.records.is_empty() {
-            return false;
-        }
+    fn give_back(&mut self, held: Held) {
         self.returned.insert(held.records.start, held.records.end);
-        true
     }
 
-    /// The member comes back: what it holds is acknowledged.
-    pub fn acknowledge(&mut self, member: MemberId) {
+    /// The member comes back, by this thread: what it holds is acknowledged, except for what another thread of it was
+    /// given within [`OVERLAP`].
+    pub fn acknowledge(&mut self, member: MemberId, thread: u32, now: Instant) {
         if let Some(held) = self.members.get_mut(&member) {
-            *held = None;
+            held.retain(|held| held.thread != thread && now.duration_since(held.since) < OVERLAP);
         }
     }
 
@@ -165,8 +172,14 @@ impl Group {
         Claim { from: self.cursor, until: None }
     }
 
-    /// The member got the records `given` on its claim; those between are `lost`.
-    pub fn give(&mut self, member: MemberId, claim: &Claim, given: Range<u64>, now: Instant) {
+    /// The member's thread got the records `given` on its claim; those between are `lost`.
+    pub fn give(
+        &mut self,
+        (member, thread): (MemberId, u32),
+        claim: &Claim,
+        given: Range<u64>,
+        now: Instant,
+    ) {
         let lost = given.start - claim.from;
         self.counts.lost += lost;
         self.counts.delivered += given.end - given.start;
@@ -181,7 +194,7 @@ impl Group {
             None => self.cursor = given.end,
         }
         if !given.is_empty() {
-            self.members.insert(member, Some(Held { records: given, since: now }));
+            self.members.entry(member).or_default().push(Held { records: given, since: now, thread });
         }
     }
 
@@ -190,12 +203,10 @@ impl Group {
         let late: Vec<Held> = self
             .members
             .values_mut()
-            .filter_map(|held| held.take_if(|held| held.since < deadline && !held.records.is_empty()))
+            .flat_map(|held| held.extract_if(.., |held| held.since < deadline))
             .collect();
         let any = !late.is_empty();
-        for held in late {
-            self.give_back(held);
-        }
+        late.into_iter().for_each(|held| self.give_back(held));
         any
     }
 
@@ -205,7 +216,7 @@ impl Group {
         self.cursor = offset;
         self.returned.clear();
         for held in self.members.values_mut() {
-            *held = None;
+            held.clear();
         }
     }
 
@@ -290,12 +301,38 @@ mod tests {
 
     /// A member asks; the stream ends at `end`, and a batch has at most `most` records.
     fn take(group: &mut Group, member: MemberId, end: u64, most: u64) -> Range<u64> {
-        group.acknowledge(member);
+        group.acknowledge(member, 0, Instant::now());
+        give(group, (member, 0), end, most)
+    }
+
+    fn give(group: &mut Group, to: (MemberId, u32), end: u64, most: u64) -> Range<u64> {
         let claim = group.claim(0);
         let until = (claim.from + most).min(claim.until.unwrap_or(end)).min(end);
         let given = claim.from..until.max(claim.from);
-        group.give(member, &claim, given.clone(), Instant::now());
+        group.give(to, &claim, given.clone(), Instant::now());
         given
+    }
+
+    #[test]
+    fn what_another_thread_was_given_a_moment_ago_is_not_acknowledged() {
+        let mut group = Group::new("g", 0);
+        group.join(A);
+        let now = Instant::now();
+        // Two threads ask, and then both are answered.
+        assert_eq!(give(&mut group, (A, 1), 100, 10), 0..10);
+        assert_eq!(give(&mut group, (A, 2), 100, 10), 10..20);
+        assert_eq!(group.committed(), 0);
+        group.acknowledge(A, 2, now);
+        assert_eq!(group.committed(), 0, "thread 1 may not have its batch yet");
+        group.acknowledge(A, 1, now);
+        assert_eq!(group.committed(), 20);
+        assert_eq!(give(&mut group, (A, 1), 100, 10), 20..30);
+        group.acknowledge(A, 2, Instant::now() + OVERLAP);
+        assert_eq!(group.committed(), 30, "the threads take turns");
+        assert_eq!(give(&mut group, (A, 1), 100, 10), 30..40);
+        assert_eq!(give(&mut group, (A, 2), 100, 10), 40..50);
+        assert!(group.leave(A));
+        assert_eq!(group.committed(), 30, "all that a member holds comes back");
     }
 
     #[test]

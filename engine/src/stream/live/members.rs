@@ -4,8 +4,9 @@
 //! between the two is not missed.
 
 use super::Stream;
-use crate::stream::group::{Claim, MemberId};
+use crate::stream::group::{Claim, MemberId, OVERLAP};
 use crate::stream::{Batch, Error, Offset, Position};
+use crc32c::crc32c_append;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +44,7 @@ pub struct Waiting {
     /// The whole room that the request has. More than `bytes_max` where the kernel would ask for more by itself if it
     /// were filled: then a record that is longer comes in pieces, all but the last as long as this.
     pub room: usize,
-    /// The thread that asks, to see whether a signal came for it; 0 where that can't be known.
+    /// The thread that asks, to see whether a signal came for it, and who was given what; 0 where that can't be known.
     pub thread: u32,
     /// Gets the answer, once.
     pub answer: Box<dyn FnOnce(Answer<'_>) + Send>,
@@ -63,6 +64,11 @@ impl std::fmt::Debug for Waiting {
 pub(super) struct Piece {
     offset: Offset,
     done: u64,
+    /// Checksum of what was given so far.
+    crc: u32,
+    /// Who was given it, and when: another thread that asks at once asks for something else.
+    thread: u32,
+    since: Instant,
 }
 
 /// What a member does where there are no records.
@@ -84,12 +90,21 @@ thread_local! {
 impl Stream {
     /// A member comes back for more: what it had is acknowledged, and the next records are its own.
     pub fn read_group(self: &Arc<Self>, question: Waiting, at_end: AtEnd) {
-        let within = self.pieces.lock().remove(&question.member);
+        let now = Instant::now();
+        let within = {
+            let mut pieces = self.pieces.lock();
+            let goes_on = |piece: &Piece| piece.thread == question.thread || now - piece.since >= OVERLAP;
+            if pieces.get(&question.member).is_some_and(goes_on) {
+                pieces.remove(&question.member)
+            } else {
+                None
+            }
+        };
         if let Some(piece) = within {
             return self.answer_piece(question, piece);
         }
         if let Some(group) = self.groups.lock().get_mut(&*question.group) {
-            group.acknowledge(question.member);
+            group.acknowledge(question.member, question.thread, now);
         }
         self.offsets_changed();
         // Nobody may have looked since the last append.
@@ -207,6 +222,7 @@ impl Stream {
     fn take(self: &Arc<Self>, question: &Waiting, buffer: &mut Vec<u8>) -> Result<usize, Refusal> {
         let mut groups = self.groups.lock();
         let group = groups.get_mut(&*question.group).ok_or(Refusal::NoGroup)?;
+        let to = (question.member, question.thread);
         loop {
             let (first, end) = {
                 let log = self.log.read();
@@ -223,13 +239,19 @@ impl Stream {
             let batch = match prepared.map_or_else(|| self.read_batch(&claim, question.bytes_max, buffer), Ok)
             {
                 Err(Refusal::TooSmall { .. }) if question.room > question.bytes_max => {
-                    let piece = Piece { offset: Offset(claim.from), done: 0 };
-                    group.give(question.member, &claim, claim.from..claim.from + 1, Instant::now());
+                    if !self.is_whole(Offset(claim.from))? {
+                        // Lost, as in a batch.
+                        group.give(to, &claim, claim.from + 1..claim.from + 1, Instant::now());
+                        continue;
+                    }
+                    let (thread, since) = (question.thread, Instant::now());
+                    let piece = Piece { offset: Offset(claim.from), done: 0, crc: 0, thread, since };
+                    group.give(to, &claim, claim.from..claim.from + 1, since);
                     return self.read_piece(question, piece, buffer);
                 }
                 batch => batch?,
             };
-            group.give(question.member, &claim, batch.first.0..batch.next.0, Instant::now());
+            group.give(to, &claim, batch.first.0..batch.next.0, Instant::now());
             if batch.bytes > 0 {
                 if claim.until.is_none() && batch.bytes > question.bytes_max / 2 && batch.next.0 < end {
                     self.ahead.want(self, &question.group, batch.next.0, question.bytes_max);
@@ -240,6 +262,14 @@ impl Stream {
                 return Ok(0);
             }
         }
+    }
+
+    /// Whether a record that is longer than a request is as it was appended. If it is not in memory, it is read from
+    /// its segment from now on.
+    fn is_whole(&self, offset: Offset) -> Result<bool, Refusal> {
+        let failed = |_| Refusal::Failed(libc::EIO);
+        let good = self.log.read().check_in_memory(offset).map_err(failed)?;
+        Ok(good || self.log.write().cool_up_to(offset))
     }
 
     /// The member comes back for the next piece of a long record.
@@ -266,8 +296,14 @@ impl Stream {
         let read =
             log.read_bytes(Position(position.0 + piece.done), &mut buffer[..wanted]).map_err(failed)?;
         let done = piece.done + read as u64;
+        let crc = crc32c_append(piece.crc, &buffer[..read]);
+        if done == length && !log.has_checksum(piece.offset, crc) {
+            // It was changed since its first piece was given: what was given of it has no end.
+            return Err(Refusal::Failed(libc::EIO));
+        }
         if read > 0 && done < length {
-            self.pieces.lock().insert(question.member, Piece { done, ..piece });
+            let (thread, since) = (question.thread, Instant::now());
+            self.pieces.lock().insert(question.member, Piece { done, crc, thread, since, ..piece });
         }
         Ok(read)
     }
