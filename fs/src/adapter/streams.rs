@@ -321,7 +321,7 @@ impl Adapter {
             return reply.error(Errno::EPERM);
         }
         match stream.append(data).map_err(streams::error) {
-            Ok(()) => reply.written(data.len() as u32),
+            Ok(bytes) => reply.written(bytes as u32),
             Err(e) => reply.error(errno(&e)),
         }
     }

@@ -51,6 +51,11 @@ impl Ahead {
         Some(batch)
     }
 
+    /// The group is gone.
+    pub fn forget(&self, group: &str) {
+        self.0.lock().remove(group);
+    }
+
     /// Has the batch from record `from` on read.
     pub fn want(&self, stream: &Arc<Stream>, group: &Arc<str>, from: u64, bytes_max: usize) {
         let Some(hub) = stream.hub.upgrade() else { return };

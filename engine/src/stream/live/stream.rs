@@ -112,6 +112,20 @@ pub struct Stream {
     rate: Mutex<(Instant, u64, f64)>,
 }
 
+/// Writes all of `data`, or what there is room for: nothing at all is an error.
+fn write_some(file: &mut File, data: &[u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match file.write(&data[done..]) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if done == 0 => return Err(e),
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => done += bytes,
+        }
+    }
+    Ok(done)
+}
+
 fn has_chores(settings: &Settings) -> bool {
     settings.ack_timeout.is_some() || settings.retention != Retention::default()
 }
@@ -272,8 +286,9 @@ impl Stream {
         Ok(done)
     }
 
-    /// Appends what one write(2) brought.
-    pub fn append(self: &Arc<Self>, data: &[u8]) -> Result<()> {
+    /// Appends what one write(2) brought, or as much as there is room for; returns how much. An error means nothing.
+    pub fn append(self: &Arc<Self>, data: &[u8]) -> Result<usize> {
+        let mut appended = data.len();
         if self.framing() == Framing::Write {
             self.log.write().append(data, Micros::now())?;
         } else {
@@ -284,7 +299,7 @@ impl Stream {
                 Some(file) => file,
                 none => none.insert(OpenOptions::new().append(true).open(path)?),
             };
-            file.write_all(data)?;
+            appended = write_some(file, data)?;
         }
         self.uncopied.store(true, Ordering::Relaxed);
         if self.is_awaited() {
@@ -292,7 +307,7 @@ impl Stream {
             self.answer_waiting();
         }
         self.wake();
-        Ok(())
+        Ok(appended)
     }
 
     /// Enters what came to the active file; returns how many records that were.
@@ -468,6 +483,7 @@ impl Stream {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
+        self.ahead.forget(group);
         self.answer_waiting();
         Ok(true)
     }
