@@ -29,8 +29,8 @@ use passthrough::Registered;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use streams::AppenderIds;
 
@@ -52,6 +52,8 @@ pub struct Shared {
     pub counts: ModeCounts,
     /// What the kernel would not give, in sentences.
     pub limits: parking_lot::Mutex<Vec<String>>,
+    /// Tells the kernel what to forget; there once it is mounted.
+    pub notifier: OnceLock<fuser::Notifier>,
 }
 
 /// See the module. Its copies are the same adapter: a request that waits takes one along.
@@ -131,10 +133,14 @@ impl Adapter {
         self.streams.inode(number.0)
     }
 
-    /// Shows a stream as its bytes; returns how long the kernel may keep the attributes.
-    fn show(&self, found: &mut Found) -> Duration {
-        let stream = self.streams.show(found).is_some();
-        if stream || self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
+    /// Shows a stream as its bytes, from the first of this node on; returns how long the kernel may keep the
+    /// attributes.
+    fn show(&self, number: u64, found: &mut Found) -> Duration {
+        if let Some(stream) = self.streams.of(found.ino, &found.attr) {
+            crate::streams::show(&stream, self.streams.begin(number, &stream), &mut found.attr);
+            return Duration::ZERO;
+        }
+        if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
     }
 
     fn reply_entry(&self, result: Result<Found>, reply: ReplyEntry) {
@@ -216,16 +222,20 @@ impl Filesystem for Adapter {
                 self.aside_if(waits, move |adapter| adapter.reply_absent(parent, &name, reply));
             }
             Ok(found) => {
-                let (waits, thread) = (self.streams.waits(found.ino, &found.attr), req.pid());
-                self.aside_if(waits, move |adapter| adapter.reply_found(found, thread, reply));
+                let (waits, thread) = (self.showing_waits(&found), req.pid());
+                self.aside_if(waits, move |adapter| {
+                    adapter.forget_stale_pages(found.ino);
+                    adapter.reply_found(found, thread, reply);
+                });
             }
             Err(e) => reply.error(errno(&e)),
         }
     }
 
     fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
+        let ino = self.ino(number);
         if !self.streams.forget(number.0, count) {
-            self.engine.forget(self.ino(number), count);
+            self.engine.forget(ino, count);
         }
     }
 
@@ -237,8 +247,11 @@ impl Filesystem for Adapter {
                 reply.attr(&Duration::ZERO, &attr);
             }
             Ok(found) => {
-                let waits = self.streams.waits(found.ino, &found.attr);
-                self.aside_if(waits, move |adapter| adapter.reply_attr(found, reply));
+                let waits = self.showing_waits(&found);
+                self.aside_if(waits, move |adapter| {
+                    adapter.forget_stale_pages(found.ino);
+                    adapter.reply_attr(number, found, reply);
+                });
             }
             Err(e) => reply.error(errno(&e)),
         }
@@ -427,12 +440,14 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         self.latency.request();
         if let Some(handle) = self.streams.handle(fh.0) {
-            return self.read_stream(req, handle, offset, size, flags.0, reply);
+            // A read(2) names its caller's files; what fills a page, for sendfile(2) or a mapping, does not.
+            let paged = lock_owner.is_none().then_some(number.0);
+            return self.read_stream(req, handle, (offset, paged), size, flags.0, reply);
         }
         passthrough::with_buffer(size as usize, |buffer| {
             match self.engine.read(self.ino(number), offset, buffer) {
@@ -702,7 +717,7 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         number: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
@@ -713,13 +728,8 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        if let Some(stream) = self.streams.of_inode(self.ino(number)) {
-            // All of it is data.
-            return match stream.view() {
-                Ok(view) if offset >= view.bytes => reply.error(Errno::ENXIO),
-                Ok(view) => reply.offset(if whence == Whence::Data { offset } else { view.bytes } as i64),
-                Err(e) => reply.error(errno(&crate::streams::error(e))),
-            };
+        if let Some(handle) = self.streams.handle(fh.0) {
+            return Adapter::seek_stream(&handle, offset, whence, reply);
         }
         match self.engine.seek(self.ino(number), offset, whence) {
             Ok(found) => reply.offset(found as i64),
@@ -755,8 +765,13 @@ impl Filesystem for Adapter {
 }
 
 impl Adapter {
-    fn reply_attr(&self, mut found: Found, reply: ReplyAttr) {
-        let ttl = self.show(&mut found);
+    /// Whether showing what was found waits: for storage, or for the kernel, which has to forget pages first.
+    fn showing_waits(&self, found: &Found) -> bool {
+        self.streams.waits(found.ino, &found.attr) || self.streams.has_stale_page(found.ino)
+    }
+
+    fn reply_attr(&self, number: INodeNo, mut found: Found, reply: ReplyAttr) {
+        let ttl = self.show(number.0, &mut found);
         reply.attr(&ttl, &attr_out(found.ino, &found.attr));
     }
 
@@ -774,7 +789,10 @@ impl Adapter {
         let (ino, size) = (self.ino(number), change.size);
         let stream = self.streams.of_inode(ino);
         let cut = size.is_some_and(|size| {
-            stream.as_ref().is_some_and(|stream| stream.view().map_or(true, |view| view.bytes != size))
+            stream.as_ref().is_some_and(|stream| {
+                let begin = self.streams.begin(number.0, stream);
+                stream.view().map_or(true, |view| view.begin.0 + view.bytes != begin.0 + size)
+            })
         });
         if size.is_some() && stream.is_none() && self.streams.is_broken(ino) {
             return reply.error(Errno::EIO);
@@ -788,7 +806,7 @@ impl Adapter {
                 if change.uid.is_some() {
                     self.streams.changed(ino);
                 }
-                self.reply_attr(Found { ino, attr, ours: true }, reply);
+                self.reply_attr(number, Found { ino, attr, ours: true }, reply);
             }
             Err(e) => reply.error(errno(&e)),
         }
@@ -847,15 +865,17 @@ impl Adapter {
                 entries.next();
                 continue;
             };
-            if !is_aside && self.streams.waits(found.ino, &found.attr) {
-                self.engine.forget(found.ino, 1);
+            let ino = found.ino;
+            if !is_aside && self.showing_waits(&found) {
+                self.engine.forget(ino, 1);
                 return self.aside_if(true, move |adapter| adapter.add_entries(dir, entries, true, reply));
             }
-            let ttl = self.show(&mut found);
-            let attr = attr_out(found.ino, &found.attr);
+            self.forget_stale_pages(ino);
+            let (attr, ttl, _) = self.entry(&mut found);
             let name = OsStr::from_bytes(&entry.name);
-            if reply.add(INodeNo(found.ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
-                self.engine.forget(found.ino, 1);
+            if reply.add(INodeNo(ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
+                self.streams.forget(attr.ino.0, 1);
+                self.engine.forget(ino, 1);
                 break;
             }
             entries.next();

@@ -27,8 +27,8 @@ use fuser::{MountOption, Session, SessionACL};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Threads that read requests. What waits for storage runs elsewhere, so two keep two cores busy.
@@ -107,8 +107,6 @@ pub struct Daemon {
     config: MountConfig,
     engine: Arc<Engine>,
     streams: Arc<StreamFiles>,
-    /// Tells the kernel what it doesn't know yet.
-    notifier: OnceLock<fuser::Notifier>,
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
@@ -179,7 +177,6 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         config: config.clone(),
         engine: engine.clone(),
         streams: files.clone(),
-        notifier: OnceLock::new(),
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
@@ -199,7 +196,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let session = Session::new(adapter, &config.mountpoint, &session_config(&config)).map_err(|source| {
         ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source }
     })?;
-    let _ = daemon.notifier.set(session.notifier());
+    let _ = daemon.shared.notifier.set(session.notifier());
     let pid = std::process::id();
     let record = MountRecord {
         mountpoint: config.mountpoint.clone(),

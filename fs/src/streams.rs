@@ -5,7 +5,9 @@
 //! instead is the log's bytes. Kinds of nodes, told apart by their numbers:
 //!
 //! - **the stream itself**, by the number of its inode. All its handles are served by us: bytes come from
-//!   memory or from segments.
+//!   memory or from segments. Byte 0 is the first that was retained when the log was opened.
+//! - **the stream from a later byte on** ([`Node::View`]): what its name leads to once the front was trimmed. So a
+//!   node's byte stays where it is, in the kernel's page cache too, and no descriptor sees the size shrink.
 //! - **its appending twin** ([`Node::Appender`]): the same inode with a bit set. Its handles go to the active
 //!   file by passthrough. The kernel is sent there when it opens the stream for appending: the open is
 //!   answered with ESTALE, and the lookup that follows from the same thread with the twin.
@@ -17,7 +19,6 @@
 //!
 //! Not here: FUSE; that is `adapter/streams.rs`.
 
-use aimss_engine::engine::Found;
 use aimss_engine::stream::group::{self, MemberId};
 use aimss_engine::stream::live::{Stream, Streams, View};
 use aimss_engine::stream::settings::MARKER_BYTES;
@@ -27,6 +28,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::hash::Hash;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +38,10 @@ use std::time::{Duration, Instant};
 const APPENDER: u64 = 1 << 62;
 /// Set in the number of a group.
 const GROUP: u64 = 1 << 61;
+/// Set in the number of a view.
+const VIEW: u64 = 1 << 60;
+/// Pages of the kernel's cache begin at multiples of this.
+const PAGE_BYTES: u64 = 4096;
 /// Separates a stream's name from a group's.
 const AT: u8 = b'@';
 /// Behind a group's name: its members don't wait at the end.
@@ -52,10 +58,21 @@ pub const SENT_FOR: Duration = Duration::from_secs(2);
 pub enum Node {
     /// An inode as the engine knows it; a stream's, perhaps.
     Inode(Ino),
+    /// A stream whose front was trimmed.
+    View(ViewNode),
     /// The appending twin of a stream's inode.
     Appender(Ino),
     /// A group of a stream.
     Group(GroupNode),
+}
+
+/// A stream as a file that begins with this byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ViewNode {
+    /// The stream's inode.
+    pub stream: Ino,
+    /// Position of byte 0.
+    pub begin: Position,
 }
 
 /// A group's name, as a file.
@@ -72,7 +89,7 @@ pub struct GroupNode {
 /// An open file of a stream.
 #[derive(Debug, Clone)]
 pub enum Handle {
-    /// The stream, read and written through us. Byte 0 was this position of the stream when it was opened.
+    /// The stream, read and written through us.
     Plain {
         /// Which.
         stream: Arc<Stream>,
@@ -117,7 +134,11 @@ pub struct StreamFiles {
     names: GlobSet,
     paths: GlobSet,
     known: Mutex<Known>,
-    groups: Mutex<GroupNodes>,
+    groups: Mutex<Numbers<GroupNode>>,
+    views: Mutex<Numbers<ViewNode>>,
+    /// Nodes of which the kernel has a page that was not full, by the position that it was filled up to: what comes
+    /// behind that is not in it.
+    paged: Mutex<HashMap<u64, (Ino, Position)>>,
     /// Threads that were sent to a twin, and since when.
     sent: Mutex<HashMap<u32, (Ino, Instant)>>,
     handles: Mutex<HashMap<u64, Handle>>,
@@ -135,12 +156,49 @@ struct Known {
     plain: HashMap<Ino, Timestamp>,
 }
 
-/// Numbers of groups that the kernel knows, and how often it asked.
-#[derive(Debug, Default)]
-struct GroupNodes {
-    by_number: HashMap<u64, (GroupNode, u64)>,
-    by_node: HashMap<GroupNode, u64>,
+/// Numbers of nodes of one kind that the kernel knows, and how often it asked.
+#[derive(Debug)]
+struct Numbers<N> {
+    /// Set in each number.
+    kind: u64,
+    by_number: HashMap<u64, (N, u64)>,
+    by_node: HashMap<N, u64>,
     next: u64,
+}
+
+impl<N: Clone + Eq + Hash> Numbers<N> {
+    fn new(kind: u64) -> Mutex<Numbers<N>> {
+        Mutex::new(Numbers { kind, by_number: HashMap::new(), by_node: HashMap::new(), next: 0 })
+    }
+
+    /// The number of a node, which the kernel then knows.
+    fn tell(&mut self, node: &N) -> u64 {
+        if let Some(number) = self.by_node.get(node).copied() {
+            if let Some((_, lookups)) = self.by_number.get_mut(&number) {
+                *lookups += 1;
+            }
+            return number;
+        }
+        self.next += 1;
+        let number = self.next | self.kind;
+        self.by_number.insert(number, (node.clone(), 1));
+        self.by_node.insert(node.clone(), number);
+        number
+    }
+
+    fn node(&self, number: u64) -> Option<N> {
+        self.by_number.get(&number).map(|(node, _)| node.clone())
+    }
+
+    fn forget(&mut self, number: u64, count: u64) {
+        let Some((node, lookups)) = self.by_number.get_mut(&number) else { return };
+        *lookups = lookups.saturating_sub(count);
+        if *lookups == 0 {
+            let node = node.clone();
+            self.by_number.remove(&number);
+            self.by_node.remove(&node);
+        }
+    }
 }
 
 /// Behind the `@` of a name.
@@ -185,7 +243,9 @@ impl StreamFiles {
             names: names.build()?,
             paths: paths.build()?,
             known: Mutex::default(),
-            groups: Mutex::default(),
+            groups: Numbers::new(GROUP),
+            views: Numbers::new(VIEW),
+            paged: Mutex::default(),
             sent: Mutex::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(HANDLE_FIRST),
@@ -200,9 +260,12 @@ impl StreamFiles {
     /// What a number stands for.
     pub fn node(&self, number: u64) -> Node {
         if number & GROUP != 0 {
-            let groups = self.groups.lock();
             let gone = || GroupNode { stream: Ino(0), group: "".into(), eof: false };
-            return Node::Group(groups.by_number.get(&number).map_or_else(gone, |(node, _)| node.clone()));
+            return Node::Group(self.groups.lock().node(number).unwrap_or_else(gone));
+        }
+        if number & VIEW != 0 {
+            let gone = ViewNode { stream: Ino(0), begin: Position(0) };
+            return Node::View(self.views.lock().node(number).unwrap_or(gone));
         }
         if number & APPENDER != 0 {
             Node::Appender(Ino(number & !APPENDER))
@@ -215,6 +278,7 @@ impl StreamFiles {
     pub fn inode(&self, number: u64) -> Ino {
         match self.node(number) {
             Node::Inode(ino) | Node::Appender(ino) => ino,
+            Node::View(node) => node.stream,
             Node::Group(node) => node.stream,
         }
     }
@@ -226,35 +290,83 @@ impl StreamFiles {
 
     /// The number of a group, which the kernel then knows.
     pub fn group_number(&self, node: &GroupNode) -> u64 {
-        let mut groups = self.groups.lock();
-        if let Some(number) = groups.by_node.get(node).copied() {
-            if let Some((_, lookups)) = groups.by_number.get_mut(&number) {
-                *lookups += 1;
-            }
-            return number;
+        self.groups.lock().tell(node)
+    }
+
+    /// The number that the name of a stream leads to now, which the kernel then knows, and the first byte there.
+    pub fn tell_view(&self, stream: Ino, log: &Stream) -> Result<(u64, Position)> {
+        let begin = view(log)?.begin;
+        if begin == log.opened_at() {
+            return Ok((stream.0, begin));
         }
-        groups.next += 1;
-        let number = groups.next | GROUP;
-        groups.by_number.insert(number, (node.clone(), 1));
-        groups.by_node.insert(node.clone(), number);
-        number
+        Ok((self.views.lock().tell(&ViewNode { stream, begin }), begin))
+    }
+
+    /// The first byte of a node.
+    pub fn begin(&self, number: u64, stream: &Stream) -> Position {
+        match self.node(number) {
+            Node::View(node) => node.begin,
+            _ => stream.opened_at(),
+        }
+    }
+
+    /// The kernel put a page into its cache that is full up to this position only.
+    pub fn paged(&self, number: u64, end: Position) {
+        let ino = self.inode(number);
+        let mut paged = self.paged.lock();
+        let (_, first) = paged.entry(number).or_insert((ino, end));
+        *first = end.min(*first);
+    }
+
+    /// Whether the kernel has a page of this stream that lacks what came since.
+    pub fn has_stale_page(&self, ino: Ino) -> bool {
+        let paged = self.paged.lock().values().filter(|(of, _)| *of == ino).map(|(_, end)| *end).min();
+        let Some(first) = paged else { return false };
+        let stream = self.of_known(ino);
+        stream.and_then(|stream| stream.view().ok()).is_none_or(|view| view.begin.0 + view.bytes > first.0)
+    }
+
+    /// The nodes of a stream that have such pages, and the place in each from which on the kernel has to forget them,
+    /// once.
+    pub fn take_stale_pages(&self, ino: Ino) -> Vec<(u64, u64)> {
+        let stale: Vec<(u64, Position)> = self
+            .paged
+            .lock()
+            .extract_if(|_, (of, _)| *of == ino)
+            .map(|(number, (_, end))| (number, end))
+            .collect();
+        let Some(stream) = self.of_known(ino) else { return Vec::new() };
+        let place = |(number, end): (u64, Position)| {
+            let at = end.0.saturating_sub(self.begin(number, &stream).0);
+            (number, at / PAGE_BYTES * PAGE_BYTES)
+        };
+        stale.into_iter().map(place).collect()
+    }
+
+    /// The last byte of a node, and its place. It may be a page by itself.
+    pub fn last_byte(&self, number: u64) -> Option<(u64, u8)> {
+        let stream = self.of_known(self.inode(number))?;
+        let view = stream.view().ok()?;
+        let last = (view.begin.0 + view.bytes).checked_sub(1)?;
+        let at = last.checked_sub(self.begin(number, &stream).0)?;
+        let mut byte = [0];
+        let read = stream.read_at(Position(last), &mut byte).ok()?;
+        if at.is_multiple_of(PAGE_BYTES) {
+            self.paged(number, Position(last + 1));
+        }
+        (read == 1).then_some((at, byte[0]))
     }
 
     /// The kernel forgets a number. True if it was a group's.
     pub fn forget(&self, number: u64, count: u64) -> bool {
-        if number & GROUP == 0 {
-            return false;
+        self.paged.lock().remove(&number);
+        if number & VIEW != 0 {
+            self.views.lock().forget(number, count);
         }
-        let mut groups = self.groups.lock();
-        if let Some((node, lookups)) = groups.by_number.get_mut(&number) {
-            *lookups = lookups.saturating_sub(count);
-            if *lookups == 0 {
-                let node = node.clone();
-                groups.by_number.remove(&number);
-                groups.by_node.remove(&node);
-            }
+        if number & GROUP != 0 {
+            self.groups.lock().forget(number, count);
         }
-        true
+        number & GROUP != 0
     }
 
     /// Whether new files of this name are streams.
@@ -292,7 +404,7 @@ impl StreamFiles {
         let Some(stream) = self.of_known(ino) else { return self.waits_for(ino) };
         match node {
             Node::Group(node) => !stream.has_group(&node.group),
-            Node::Inode(_) | Node::Appender(_) => {
+            Node::Inode(_) | Node::View(_) | Node::Appender(_) => {
                 flags & libc::O_ACCMODE != libc::O_RDONLY && stream.writers_wait()
             }
         }
@@ -433,13 +545,6 @@ impl StreamFiles {
         self.enter(ino, uid, stream).ok_or(Error::Exists)
     }
 
-    /// Shows an inode as it is, a stream as its bytes.
-    pub fn show(&self, found: &mut Found) -> Option<Arc<Stream>> {
-        let stream = self.of(found.ino, &found.attr)?;
-        show(&stream, &mut found.attr);
-        Some(stream)
-    }
-
     /// A name is gone: a stream without any goes, too.
     pub fn name_gone(&self, ino: Ino) {
         let Some(stream) = self.of_known(ino) else { return };
@@ -550,13 +655,12 @@ impl StreamFiles {
         Some(handle)
     }
 
-    /// Opens a stream for us to serve.
-    pub fn open_plain(&self, stream: Arc<Stream>, write: bool) -> Result<u64> {
-        let begin = view(&stream)?.begin;
+    /// Opens a stream for us to serve, from this byte on.
+    pub fn open_plain(&self, stream: Arc<Stream>, begin: Position, write: bool) -> u64 {
         if write {
             stream.writer_opened(false);
         }
-        Ok(self.keep(Handle::Plain { stream, begin, write }))
+        self.keep(Handle::Plain { stream, begin, write })
     }
 
     /// Opens a group for a member.
@@ -595,10 +699,10 @@ pub fn view(stream: &Stream) -> Result<View> {
     stream.view().map_err(error)
 }
 
-/// Writes a stream's size and times over those of its marker.
-pub fn show(stream: &Stream, attr: &mut Attr) {
+/// Writes a stream's size, from this byte on, and times over those of its marker.
+pub fn show(stream: &Stream, begin: Position, attr: &mut Attr) {
     let Ok(view) = stream.view() else { return };
-    attr.size = view.bytes;
+    attr.size = (view.begin.0 + view.bytes).saturating_sub(begin.0);
     attr.blocks = view.bytes.div_ceil(512);
     let mtime = Timestamp::from(view.mtime);
     attr.mtime = attr.mtime.max(mtime);
@@ -621,7 +725,7 @@ pub fn error(e: aimss_engine::stream::Error) -> Error {
     match e {
         Log::Io(e) => Error::Io(e),
         Log::Framing(_) | Log::Settings(_) => Error::Invalid,
-        Log::Trimmed { .. } => Error::NoData,
+        Log::Trimmed { .. } => Error::Io(std::io::Error::from_raw_os_error(libc::ENODATA)),
         other => {
             log::warn!("a stream can't be served: {other}");
             Error::Io(std::io::Error::from_raw_os_error(libc::EIO))

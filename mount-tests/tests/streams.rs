@@ -2,12 +2,16 @@
 //! grows or loses its front, readers that share a descriptor, daemons that die. What streams do on a good day is
 //! tested by the programs `stream_*`.
 
-use aimss_mount_tests::{Mount, both_modes};
+use aimss_mount_tests::binary::aimss;
+use aimss_mount_tests::mount::well;
+use aimss_mount_tests::{Mount, both_modes, wait_until};
 use anyhow::{Context as _, Result};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
@@ -37,6 +41,17 @@ fn appender(path: &Path) -> Result<File> {
 fn log_of_the_stream(mount: &Mount) -> Result<PathBuf> {
     let mut logs = fs::read_dir(mount.behind(".aimss/streams"))?;
     Ok(logs.next().context("a log")??.path())
+}
+
+/// All of a file by sendfile(2), from its first byte on.
+fn sent(file: &File, bytes_max: usize) -> Result<Vec<u8>> {
+    let mut target = tempfile::tempfile()?;
+    let mut at = 0;
+    while rustix::fs::sendfile(&target, file, Some(&mut at), bytes_max)? > 0 {}
+    target.rewind()?;
+    let mut bytes = Vec::new();
+    target.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// That what has nothing to do with a stream is done at once.
@@ -78,6 +93,71 @@ both_modes! {
             fs::remove_file(mount.at(format!("slow/{i}.stream")))?;
         }
         fs::remove_dir(mount.at("slow"))?;
+    }
+
+    /// By sendfile(2) and by a mapping, which the kernel serves from its own pages.
+    fn a_descriptor_that_is_open_while_the_stream_grows_gives_what_came(mount: &Mount) {
+        let name = mount.at("x.stream");
+        let mut writer = appender(&name)?;
+        writer.write_all(b"first\n")?;
+        let (reader, mut whole) = (File::open(&name)?, b"first\n".to_vec());
+        for i in 0..300 {
+            let line = format!("line {i} {}\n", "x".repeat(i));
+            writer.write_all(line.as_bytes())?;
+            whole.extend_from_slice(line.as_bytes());
+            if i % 7 == 0 {
+                assert_eq!(reader.metadata()?.len(), whole.len() as u64);
+            } else {
+                assert!(fs::metadata(&name)?.len() == whole.len() as u64);
+            }
+            assert!(sent(&reader, whole.len())? == whole, "by sendfile");
+            // SAFETY: nobody cuts a stream.
+            let mapped = unsafe { memmap2::Mmap::map(&reader)? };
+            assert!(mapped[..] == whole, "by a mapping");
+            let (other, expected) = (File::open(&name)?, &whole);
+            assert!(sent(&other, whole.len())? == *expected, "by another descriptor");
+        }
+        drop((reader, writer));
+        fs::remove_file(name)?;
+    }
+
+    /// `tail -f` has the descriptor, `tail -F` looks at the name, too.
+    fn followers_go_on_when_the_front_is_trimmed(mount: &Mount) {
+        let name = mount.at("x.stream");
+        well(&aimss().args(["stream", "create", "--segment", "4KiB"]).arg(&name).output()?)?;
+        let lines = |range: std::ops::Range<u32>| range.map(|i| format!("line {i:06}\n")).collect::<String>();
+        appender(&name)?.write_all(lines(0..3000).as_bytes())?;
+        let first = File::open(&name)?;
+        let mut tails = Vec::new();
+        for (i, how) in ["-f", "-F"].into_iter().enumerate() {
+            let output = mount.beside(&format!("tail{i}"));
+            let mut tail = Command::new("tail");
+            tail.args(["-n", "+1", "-s", "0.1", how]).arg(&name);
+            tails.push((output.clone(), tail.stdout(File::create(&output)?).spawn()?));
+        }
+        let all = |end| move |(output, _): &(PathBuf, Child)| fs::read_to_string(output).is_ok_and(|got| got == lines(0..end));
+        wait_until("what is there", SOON, || tails.iter().all(all(3000)));
+        wait_until("the first segments are sealed and go", SOON, || {
+            let trim = aimss().args(["stream", "trim"]).arg(&name).args(["--before", "2000"]).output();
+            trim.is_ok_and(|trim| trim.status.success()) && fs::metadata(&name).is_ok_and(|now| now.len() < 20_000)
+        });
+        assert_eq!(first.metadata()?.len(), 36_000, "an open descriptor's bytes stay where they are");
+        let retained = fs::read(&name)?;
+        assert!(lines(0..3000).as_bytes().ends_with(&retained) && retained.starts_with(b"line "));
+        assert_eq!(first.read_at(&mut [0; 12], 35_988)?, 12);
+        assert_eq!(first.read_at(&mut [0; 12], 0).expect_err("it is gone").raw_os_error(), Some(61));
+        // Longer than `tail -F` takes to look at the name again: five times nothing new.
+        for end in [3100, 3200, 3300] {
+            appender(&name)?.write_all(lines(end - 100..end).as_bytes())?;
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        wait_until("what came after the trim, once", SOON, || tails.iter().all(all(3300)));
+        for (_, mut tail) in tails {
+            tail.kill()?;
+            tail.wait()?;
+        }
+        drop(first);
+        fs::remove_file(name)?;
     }
 
     fn groups_that_are_not_written_stop_nobody_else(mount: &Mount) {

@@ -3,14 +3,16 @@
 use super::convert::attr_out;
 use super::{Adapter, ttl};
 use crate::errno::errno;
-use crate::streams::{self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, Way, group_name};
-use aimss_engine::engine::Found;
+use crate::streams::{
+    self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, ViewNode, Way, group_name,
+};
+use aimss_engine::engine::{Found, Whence};
 use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
 use aimss_engine::stream::{Framing, Position};
 use aimss_engine::{Error, Ino, Result};
 use fuser::{
-    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, PollEvents, PollFlags, PollNotifier,
-    ReplyCreate, ReplyData, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite, Request,
+    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, PollEvents, PollFlags,
+    PollNotifier, ReplyCreate, ReplyData, ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, Request,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -65,13 +67,64 @@ impl AppenderIds {
 impl Adapter {
     /// Answers a lookup that found something, as the stream or the twin that it may be.
     pub(super) fn reply_found(&self, mut found: Found, thread: u32, reply: ReplyEntry) {
-        let attr_ttl = self.show(&mut found);
-        let mut attr = attr_out(found.ino, &found.attr);
         if self.streams.was_sent(found.ino, thread) {
-            attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
+            self.show(found.ino.0, &mut found);
+            let mut attr = attr_out(found.ino, &found.attr);
+            attr.ino = INodeNo(StreamFiles::appender(found.ino));
             return reply.entry(&Duration::ZERO, &attr, Generation(0));
         }
-        reply.entry_with_ttls(&attr_ttl, &ttl(found.ours), &attr, Generation(0));
+        let (attr, attr_ttl, entry_ttl) = self.entry(&mut found);
+        reply.entry_with_ttls(&attr_ttl, &entry_ttl, &attr, Generation(0));
+    }
+
+    /// What a name leads to, and how long the kernel may keep attributes and name. That of a stream leads elsewhere
+    /// once its front is gone.
+    pub(super) fn entry(&self, found: &mut Found) -> (FileAttr, Duration, Duration) {
+        let stream = self.streams.of(found.ino, &found.attr);
+        let Some((stream, (number, begin))) = stream
+            .and_then(|stream| Some((stream.clone(), self.streams.tell_view(found.ino, &stream).ok()?)))
+        else {
+            let attr_ttl = self.show(found.ino.0, found);
+            return (attr_out(found.ino, &found.attr), attr_ttl, ttl(found.ours));
+        };
+        streams::show(&stream, begin, &mut found.attr);
+        let stays = !stream.loses_front() && begin == stream.opened_at();
+        let entry_ttl = if stays { ttl(found.ours) } else { Duration::ZERO };
+        (FileAttr { ino: INodeNo(number), ..attr_out(found.ino, &found.attr) }, Duration::ZERO, entry_ttl)
+    }
+
+    /// The kernel forgets pages that lack what came since, before it hears of the new size. Not by a thread that reads
+    /// requests: it waits for whoever fills a page.
+    pub(super) fn forget_stale_pages(&self, ino: Ino) {
+        if !self.streams.has_stale_page(ino) {
+            return;
+        }
+        let Some(notifier) = self.shared.notifier.get() else { return };
+        for (number, from) in self.streams.take_stale_pages(ino) {
+            let _ = notifier.inval_inode(INodeNo(number), from as i64, 0);
+            // The kernel takes no size from an answer to what it asked before it forgot something. It takes one from
+            // bytes that it is given: the last one.
+            if let Some((at, byte)) = self.streams.last_byte(number) {
+                let _ = notifier.store(INodeNo(number), at, &[byte]);
+            }
+        }
+    }
+
+    pub(super) fn seek_stream(handle: &Handle, offset: u64, whence: Whence, reply: ReplyLseek) {
+        let Handle::Plain { stream, begin, .. } = handle else { return reply.error(Errno::ESPIPE) };
+        match stream.view() {
+            Ok(view) => {
+                // All that is retained is data.
+                let (first, end) =
+                    (view.begin.0.saturating_sub(begin.0), view.begin.0 + view.bytes - begin.0);
+                match whence {
+                    _ if offset >= end => reply.error(Errno::ENXIO),
+                    Whence::Data => reply.offset(offset.max(first) as i64),
+                    Whence::Hole => reply.offset(end as i64),
+                }
+            }
+            Err(e) => reply.error(errno(&streams::error(e))),
+        }
     }
 
     /// A name that the namespace doesn't have: a group's, perhaps.
@@ -90,7 +143,7 @@ impl Adapter {
     pub(super) fn reply_group(&self, found: Result<(FileAttr, GroupNode)>, reply: ReplyEntry) {
         match found {
             Ok((mut attr, node)) => {
-                attr.ino = fuser::INodeNo(self.streams.group_number(&node));
+                attr.ino = INodeNo(self.streams.group_number(&node));
                 reply.entry(&Duration::ZERO, &attr, Generation(0));
             }
             Err(e) => reply.error(errno(&e)),
@@ -127,7 +180,7 @@ impl Adapter {
                 self.open_appender(thread, ino, flags, reply);
                 None
             }
-            Node::Inode(ino) => {
+            Node::Inode(ino) | Node::View(ViewNode { stream: ino, .. }) => {
                 let Some(stream) = self.streams.of_inode(ino) else {
                     if flags & libc::O_ACCMODE != libc::O_RDONLY && self.streams.is_broken(ino) {
                         // What would be written would be the marker.
@@ -140,7 +193,10 @@ impl Adapter {
                 let passthrough = write && self.passthrough(ino, thread, true).is_ok();
                 let opened =
                     self.streams.way(ino, &stream, flags, passthrough, thread).and_then(|way| match way {
-                        Way::Served => self.streams.open_plain(stream, write),
+                        Way::Served => {
+                            let begin = self.streams.begin(number, &stream);
+                            Ok(self.streams.open_plain(stream.clone(), begin, write))
+                        }
                         Way::Elsewhere => {
                             self.expect_threads();
                             Err(Error::Stale)
@@ -227,7 +283,8 @@ impl Adapter {
             }
         };
         let mut shown = *found;
-        streams::show(&stream, &mut shown.attr);
+        let begin = stream.opened_at();
+        streams::show(&stream, begin, &mut shown.attr);
         let mut attr = attr_out(found.ino, &shown.attr);
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
@@ -237,7 +294,7 @@ impl Adapter {
                 Ok(id) => {
                     self.shared.counts.count_append();
                     let handle = FileHandle(self.streams.keep(Handle::Appender { stream }));
-                    attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
+                    attr.ino = INodeNo(StreamFiles::appender(found.ino));
                     let flags = FopenFlags::empty();
                     return reply.created_passthrough(&zero, &attr, Generation(0), handle, flags, &id);
                 }
@@ -249,20 +306,16 @@ impl Adapter {
                 }
             }
         }
-        match self.streams.open_plain(stream, write) {
-            Ok(handle) => reply.created(&zero, &attr, Generation(0), FileHandle(handle), SERVED),
-            Err(e) => {
-                self.engine.forget(found.ino, 1);
-                reply.error(errno(&e));
-            }
-        }
+        let handle = FileHandle(self.streams.open_plain(stream, begin, write));
+        reply.created(&zero, &attr, Generation(0), handle, SERVED);
     }
 
+    /// `paged`: the kernel keeps what it is given, as pages of this node.
     pub(super) fn read_stream(
         &self,
         req: &Request,
         handle: Handle,
-        offset: u64,
+        (offset, paged): (u64, Option<u64>),
         size: u32,
         flags: i32,
         reply: ReplyData,
@@ -271,7 +324,12 @@ impl Adapter {
             Handle::Plain { stream, begin, .. } => {
                 super::passthrough::with_buffer(size as usize, |buffer| {
                     match stream.read_at(Position(begin.0 + offset), buffer).map_err(streams::error) {
-                        Ok(n) => reply.data(&buffer[..n]),
+                        Ok(n) => {
+                            if let Some(number) = paged.filter(|_| n < buffer.len()) {
+                                self.streams.paged(number, Position(begin.0 + offset + n as u64));
+                            }
+                            reply.data(&buffer[..n]);
+                        }
                         Err(e) => reply.error(errno(&e)),
                     }
                 });

@@ -105,6 +105,8 @@ pub struct Stream {
     pub(super) woken: Mutex<Option<Instant>>,
     /// It is looked at by time, and needs no watch.
     pub(super) quick: AtomicBool,
+    /// The first byte that was retained when it was opened.
+    opened_at: Position,
     /// Behind the last byte when the service looked.
     pub(super) end_looked_at: AtomicU64,
     /// How much of the active file's front was given back.
@@ -198,6 +200,7 @@ impl Stream {
             directory: directory.into(),
             hub,
             active_file: log.active_file(),
+            opened_at: log.first().1,
             log: RwLock::new(log),
             copied: Mutex::new(copied),
             groups: Mutex::new(groups),
@@ -254,6 +257,16 @@ impl Stream {
             *self.settings.lock() = new;
         }
         Ok(())
+    }
+
+    /// The first byte that was retained when it was opened.
+    pub fn opened_at(&self) -> Position {
+        self.opened_at
+    }
+
+    /// Whether its front goes some day.
+    pub fn loses_front(&self) -> bool {
+        self.settings.lock().retention != Retention::default()
     }
 
     /// The active file, for reading. While the mount lives it is one file.
