@@ -152,6 +152,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         });
     }
     recovery::finish_what_was_left(&config, &state, &node)?;
+    recovery::remove_doomed_streams(&config.backing);
     let arena_mount =
         state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;

@@ -491,6 +491,7 @@ impl StreamFiles {
             let Some(path) = self.engine.path_of(ino) else { return };
             settings.path = String::from_utf8_lossy(&path).into_owned();
             settings.owner = Some(uid);
+            settings.doomed = false;
         });
         if let Err(e) = noted {
             log::warn!("the settings of a stream can't be written: {e}");

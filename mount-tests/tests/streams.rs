@@ -160,6 +160,35 @@ both_modes! {
         fs::remove_file(name)?;
     }
 
+    /// Within the time that its log stays for the sake of the name on the backing.
+    fn the_log_of_a_removed_stream_goes_at_the_mount_after_a_death(mount: &Mount) {
+        appender(&mount.at("x.stream"))?.write_all(b"one\n")?;
+        mount.drain()?;
+        fs::remove_file(mount.at("x.stream"))?;
+        mount.kill_daemon()?;
+        log_of_the_stream(mount).context("it is still there")?;
+        well(&mount.aimss(&["umount", "--lazy"]))?;
+        mount.mount_again()?;
+        assert!(log_of_the_stream(mount).is_err(), "it is gone");
+    }
+
+    /// A loss of power takes back what had not reached the backing: here, the removal.
+    fn a_stream_whose_name_a_crash_brought_back_has_its_records(mount: &Mount) {
+        fs::create_dir(mount.at("dir"))?;
+        appender(&mount.at("dir/x.stream"))?.write_all(b"one\n")?;
+        mount.drain()?;
+        let marker = fs::read(mount.behind("dir/x.stream"))?;
+        fs::rename(mount.at("dir/x.stream"), mount.at("y.stream"))?;
+        fs::remove_file(mount.at("y.stream"))?;
+        mount.drain()?;
+        mount.kill_daemon()?;
+        well(&mount.aimss(&["umount", "--lazy"]))?;
+        fs::write(mount.behind("dir/x.stream"), marker)?;
+        mount.mount_again()?;
+        assert_eq!(fs::read(mount.at("dir/x.stream"))?, b"one\n");
+        fs::remove_file(mount.at("dir/x.stream"))?;
+    }
+
     fn groups_that_are_not_written_stop_nobody_else(mount: &Mount) {
         appender(&mount.at("x.stream"))?.write_all(b"one\n")?;
         let log = log_of_the_stream(mount)?;

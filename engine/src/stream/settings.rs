@@ -95,6 +95,8 @@ pub struct Settings {
     pub path: String,
     /// Who owns the stream; a marker of another owner is not the stream's.
     pub owner: Option<u32>,
+    /// Its last name was removed: the log goes, unless a crash brings the name back.
+    pub doomed: bool,
 }
 
 impl Settings {
@@ -143,7 +145,9 @@ impl Settings {
         let lines: Vec<String> =
             self.pairs().iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let owner = self.owner.map_or(String::new(), |owner| format!("owner = {owner}\n"));
-        let text = format!("{HEAD}\n{}{owner}path = {}\n", lines.concat(), self.path.replace('\n', " "));
+        let doomed = if self.doomed { "doomed = true\n" } else { "" };
+        let path = self.path.replace('\n', " ");
+        let text = format!("{HEAD}\n{}{owner}{doomed}path = {path}\n", lines.concat());
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = fs::File::create(&beside)?;
         file.write_all(text.as_bytes())?;
@@ -176,6 +180,7 @@ impl Settings {
             match key {
                 "path" => settings.path = value.to_string(),
                 "owner" => settings.owner = value.parse().ok(),
+                "doomed" => settings.doomed = value == "true",
                 _ => settings.set(key, value)?,
             }
         }
@@ -217,6 +222,7 @@ mod tests {
         settings.ack_timeout = Some(Duration::from_millis(1500));
         settings.path = "a/b.stream".into();
         settings.owner = Some(1000);
+        settings.doomed = true;
         settings.write(dir.path()).expect("written");
         assert_eq!(Settings::read(dir.path()).expect("read"), settings);
     }

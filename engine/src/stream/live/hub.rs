@@ -173,11 +173,44 @@ impl Streams {
     }
 
     /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the
-    /// backing.
+    /// backing; or, if we die before that, at the next mount ([`Streams::doomed`]).
     pub fn doom(&self, stream: &Arc<Stream>) {
         if !stream.doomed.swap(true, Ordering::Relaxed) {
+            if let Err(e) = stream.change_settings(|settings| settings.doomed = true) {
+                log::warn!("stream {} is removed, but a crash now would leave its log: {e}", stream.id);
+            }
             self.doomed.lock().push((Instant::now(), stream.clone()));
         }
+    }
+
+    /// The logs of a backing, which is not mounted, whose streams had lost their last name. A crash may have brought
+    /// one back: only whoever has looked for their markers may remove them.
+    pub fn doomed(backing: &Path) -> io::Result<Vec<StreamId>> {
+        let entries = match fs::read_dir(Streams::home(backing)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut doomed = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(id) = id
+                && Settings::read(&entry.path()).is_ok_and(|settings| settings.doomed)
+            {
+                doomed.push(id);
+            }
+        }
+        Ok(doomed)
+    }
+
+    /// Removes one of those, or, if it is `named` after all, lets it live.
+    pub fn settle_doomed(backing: &Path, id: StreamId, named: bool) -> Result<()> {
+        let directory = Streams::home(backing).join(id.to_string());
+        if named {
+            return Settings { doomed: false, ..Settings::read(&directory)? }.write(&directory);
+        }
+        Settings::remove(&directory)?;
+        Ok(fs::remove_dir_all(directory)?)
     }
 
     /// Removes the logs of streams that are gone.
