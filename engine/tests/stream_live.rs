@@ -184,6 +184,19 @@ fn two_threads_that_wait_by_one_member_hold_a_batch_each() {
 }
 
 #[test]
+fn what_is_no_record_is_copied_to_the_backing_too() {
+    let mut world = World::of(1, Framing::Len32);
+    world.stream.start_service();
+    assert!(world.stream.get().writer_opened(true));
+    world.append_by_kernel(b"\x02\0\0\0ab\xff\xff\xff\xff");
+    std::thread::sleep(Duration::from_secs(2));
+    world.append_by_kernel(b"and more");
+    std::thread::sleep(Duration::from_secs(2));
+    world.restart(End::Memory);
+    assert_eq!(world.view(), b"\x02\0\0\0ab\xff\xff\xff\xffand more");
+}
+
+#[test]
 fn what_was_read_ahead_for_less_room_is_not_given_for_more() {
     let world = World::new(1);
     world.stream.start_service();

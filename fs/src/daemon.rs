@@ -369,6 +369,18 @@ impl Daemon {
         }
     }
 
+    /// What is less than it could be, in sentences.
+    fn limits(&self) -> Vec<String> {
+        let mut limits = self.shared.limits.lock().clone();
+        if let Some(bytes) = self.streams.all().behind() {
+            limits.push(format!(
+                "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing",
+                bytes >> 20
+            ));
+        }
+        limits
+    }
+
     /// For `aimss status`.
     pub fn status(&self) -> MountStatus {
         let s = self.engine.status();
@@ -410,7 +422,7 @@ impl Daemon {
             },
             files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
             modes: self.shared.counts.snapshot(),
-            limits: self.shared.limits.lock().clone(),
+            limits: self.limits(),
         }
     }
 

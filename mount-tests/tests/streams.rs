@@ -189,6 +189,27 @@ both_modes! {
         fs::remove_file(mount.at("dir/x.stream"))?;
     }
 
+    /// Each is several requests; the kernel lets one write(2) to a node be done at a time.
+    fn long_writes_of_served_writers_stay_whole(mount: &Mount) {
+        let name = mount.at("x.stream");
+        let threads: Vec<_> = [b'a', b'b', b'c']
+            .map(|byte| {
+                let mut file = File::options().read(true).append(true).create(true).open(&name)?;
+                let record = [vec![byte; (3 << 20) - 1], vec![b'\n']].concat();
+                Ok(spawn(move || (0..5).try_for_each(|_| file.write_all(&record))))
+            })
+            .into_iter()
+            .collect::<Result<_>>()?;
+        for thread in threads {
+            thread.join().expect("no thread panics")?;
+        }
+        let whole = fs::read(&name)?;
+        let records: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+        assert_eq!(records.len(), 15);
+        assert!(records.iter().all(|record| record[..record.len() - 1].iter().all(|byte| *byte == record[0])));
+        fs::remove_file(name)?;
+    }
+
     fn groups_that_are_not_written_stop_nobody_else(mount: &Mount) {
         appender(&mount.at("x.stream"))?.write_all(b"one\n")?;
         let log = log_of_the_stream(mount)?;

@@ -236,6 +236,11 @@ impl Log {
         self.active.index.bytes()
     }
 
+    /// Bytes that are in no segment, whether they are records or not.
+    pub fn unsealed_bytes(&self) -> u64 {
+        self.active_bytes() + self.active.pending_bytes().unwrap_or(0)
+    }
+
     /// Number of sealed segments.
     pub fn sealed_segments(&self) -> usize {
         self.sealed.len()

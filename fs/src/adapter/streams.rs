@@ -379,7 +379,13 @@ impl Adapter {
             return reply.error(Errno::EPERM);
         }
         match stream.append(data).map_err(streams::error) {
-            Ok(bytes) => reply.written(bytes as u32),
+            Ok(bytes) => match stream.pause_after(bytes) {
+                None => reply.written(bytes as u32),
+                Some(pause) => drop(self.blocking.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    reply.written(bytes as u32);
+                })),
+            },
             Err(e) => reply.error(errno(&e)),
         }
     }

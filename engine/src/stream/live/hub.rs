@@ -58,6 +58,8 @@ pub struct Streams {
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
     pub(super) stopping: AtomicBool,
+    /// It was said that sealing is behind.
+    pub(super) behind_told: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -116,6 +118,7 @@ impl Streams {
             doomed: Mutex::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            behind_told: AtomicBool::new(false),
             threads: Mutex::default(),
         }))
     }
@@ -232,6 +235,13 @@ impl Streams {
                 log::warn!("the log of removed stream {} stays: {e}", stream.id);
             }
         }
+    }
+
+    /// Bytes in no segment yet, where they take more of the memory than streams are to have: writers by the kernel's way
+    /// are faster than they are sealed, and nothing slows them down.
+    pub fn behind(&self) -> Option<u64> {
+        let unsealed = self.all().iter().map(|stream| stream.unsealed_bytes()).sum();
+        (unsealed > self.limits.hot_bytes).then_some(unsealed)
     }
 
     /// Makes everything durable that was appended.

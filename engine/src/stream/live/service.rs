@@ -186,11 +186,27 @@ impl Streams {
             if chores_due {
                 chores = Instant::now();
                 self.remove_doomed(false);
+                self.tell_if_behind();
             }
             if sealed {
                 self.give_memory_back();
             }
         }
+    }
+
+    /// Says, once each time, that memory fills faster than it is sealed.
+    fn tell_if_behind(&self) {
+        let behind = self.behind();
+        if let Some(bytes) = behind
+            && !self.behind_told.load(Ordering::Relaxed)
+        {
+            log::warn!(
+                "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing; \
+                 slow them down or give the mount more --memory",
+                bytes >> 20
+            );
+        }
+        self.behind_told.store(behind.is_some(), Ordering::Relaxed);
     }
 
     /// Reads records that were sealed longest ago from their segments, where memory is short.
@@ -296,7 +312,13 @@ impl Stream {
     /// Whether bytes came since this was asked last.
     fn has_grown(&self) -> bool {
         let end = self.log.read().end_of_bytes().map_or(0, |end| end.0);
-        self.end_looked_at.swap(end, Ordering::AcqRel) != end
+        let grown = self.end_looked_at.swap(end, Ordering::AcqRel) != end;
+        if grown {
+            // Also what is no record is copied to the backing.
+            self.uncopied.store(true, Ordering::Relaxed);
+            self.tell_of_refusal();
+        }
+        grown
     }
 
     /// Seals what is full and reads all that is sealed from its segments from now on. For tests; the service does it

@@ -18,6 +18,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes indexed with the log borrowed once, so that readers get their turn.
 const INDEX_STEP_BYTES: u64 = 8 << 20;
+/// Bytes a second that writers through us get when memory for what is not sealed is used up: half of what is sealed.
+const SLOW_BYTES: f64 = 200e6;
+/// A pause of a writer is this long at least: a shorter one is added to the next.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest pause after one write.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Rates are means over at least this long.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
@@ -112,6 +118,10 @@ pub struct Stream {
     /// How much of the active file's front was given back.
     pub(super) punched: Mutex<u64>,
     rate: Mutex<(Instant, u64, f64)>,
+    /// What writers through us are to be held up.
+    owed: Mutex<Duration>,
+    /// Bytes that can't be divided were reported.
+    refusal_told: AtomicBool,
 }
 
 /// Writes all of `data`, or what there is room for: nothing at all is an error.
@@ -126,6 +136,13 @@ fn write_some(file: &mut File, data: &[u8]) -> io::Result<usize> {
         }
     }
     Ok(done)
+}
+
+/// See [`Stream::pause_after`].
+fn pause(bytes: u64, unsealed: u64, share: u64) -> Duration {
+    let half = (share / 2).max(1);
+    let over = unsealed.saturating_sub(half) as f64 / half as f64;
+    Duration::from_secs_f64((bytes as f64 / SLOW_BYTES * over).min(PAUSE_MAX.as_secs_f64()))
 }
 
 fn has_chores(settings: &Settings) -> bool {
@@ -226,6 +243,8 @@ impl Stream {
             quick: AtomicBool::new(false),
             punched: Mutex::new(0),
             rate: Mutex::new((Instant::now(), records, 0.0)),
+            owed: Mutex::default(),
+            refusal_told: AtomicBool::new(false),
         }))
     }
 
@@ -323,6 +342,24 @@ impl Stream {
         Ok(appended)
     }
 
+    /// How long whoever appended so many bytes through us is to wait for the answer, so that memory is not filled faster
+    /// than segments are sealed: nothing while half of its share is free, then more and more.
+    pub fn pause_after(&self, bytes: usize) -> Option<Duration> {
+        let share = self.hub.upgrade()?.limits.hot_bytes;
+        let pause = pause(bytes as u64, self.log.read().unsealed_bytes(), share);
+        if pause.is_zero() {
+            return None;
+        }
+        let mut owed = self.owed.lock();
+        *owed += pause;
+        (*owed >= PAUSE_MIN).then(|| std::mem::take(&mut *owed).min(PAUSE_MAX))
+    }
+
+    /// Bytes that are in memory alone, or in the copy of the tail, but in no segment.
+    pub fn unsealed_bytes(&self) -> u64 {
+        self.log.read().unsealed_bytes()
+    }
+
     /// Enters what came to the active file; returns how many records that were.
     pub fn index_news(&self) -> u64 {
         let mut records = 0;
@@ -391,6 +428,7 @@ impl Stream {
         match log.set_tail_aside() {
             Ok(0) => {}
             Ok(bytes) => {
+                self.refusal_told.store(false, Ordering::Relaxed);
                 log::warn!("{bytes} bytes at the end of stream {} are no record and were set aside", self.id);
                 self.uncopied.store(true, Ordering::Relaxed);
             }
@@ -409,6 +447,23 @@ impl Stream {
         let log = self.log.read();
         (self.framing != Framing::Line || log.is_refused())
             && log.end_of_bytes().is_ok_and(|end| end > log.end().1)
+    }
+
+    /// Says, once, that a writer appends what can't be divided into records.
+    pub(super) fn tell_of_refusal(&self) {
+        let (refused, end) = {
+            let log = self.log.read();
+            (log.is_refused(), log.end())
+        };
+        if refused && !self.refusal_told.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "what was appended to stream {} from byte {} on is no {} record, nor is anything behind it until all \
+                 writers have closed it: end the program that wrote that",
+                self.id,
+                end.1.0,
+                self.framing
+            );
+        }
     }
 
     /// Handles that append.
@@ -584,5 +639,21 @@ impl Stream {
     /// Removes segments whose records are all before `offset`; returns how many records went.
     pub fn trim_before(&self, offset: Offset) -> Result<u64> {
         Ok(self.log.write().trim_before(offset)?.records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_are_slowed_smoothly_and_below_what_is_sealed() {
+        let share = 1 << 30;
+        assert_eq!(pause(1 << 20, share / 2, share), Duration::ZERO);
+        let bytes_a_second = |unsealed| (1 << 20) as f64 / pause(1 << 20, unsealed, share).as_secs_f64();
+        assert!(bytes_a_second(share / 2 + share / 100) > 5e9, "hardly at first");
+        assert!((bytes_a_second(share) / SLOW_BYTES - 1.0).abs() < 0.01);
+        assert!(bytes_a_second(2 * share) < SLOW_BYTES / 2.0, "and more when that was not enough");
+        assert_eq!(pause(1 << 30, u64::MAX, 0), PAUSE_MAX);
     }
 }
