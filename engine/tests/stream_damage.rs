@@ -404,6 +404,27 @@ fn an_active_record_that_was_changed_is_lost_also_when_it_is_sealed() {
 }
 
 #[test]
+fn a_sealed_record_that_was_changed_in_memory_is_read_from_its_segment() {
+    let directory = tempfile::tempdir().expect("a scratch directory");
+    let config = LogConfig { segment_bytes: 100, ..LogConfig::default() };
+    let mut log = Log::open(directory.path(), config).expect("a new log");
+    let records: Vec<Vec<u8>> = (0..20).map(|i| format!("record {i:02}\n").into_bytes()).collect();
+    for record in &records {
+        log.append(record, Micros(1)).expect("room");
+    }
+    assert!(log.seal_full().expect("sealed") > 0 && log.hot_bytes() > 0, "sealed, and still in memory");
+    let file = OpenOptions::new().write(true).open(log.active_path()).expect("the active file");
+    file.write_all_at(b"!", 25).expect("it is there");
+    let mut bytes = [0; 200];
+    let batch = log.read(Offset(0), &mut bytes).expect("readable");
+    assert_eq!((batch.lost, batch.records()), (0, 20));
+    assert!(bytes == records.concat()[..], "by offset");
+    bytes.fill(0);
+    assert_eq!(log.read_bytes(Position(0), &mut bytes).expect("readable"), 200);
+    assert!(bytes == records.concat()[..], "by position");
+}
+
+#[test]
 fn a_damaged_mark_costs_its_record_only() {
     let directory = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
     let config = LogConfig { framing: Framing::Write, ..config(Compression::Lz4) };

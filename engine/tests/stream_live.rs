@@ -14,6 +14,8 @@ use aimss_engine::stream::{Framing, LogConfig, Offset, Position, Retention, Sett
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use support::random::Random;
@@ -153,6 +155,51 @@ fn the_summary_adds_up_what_all_streams_are() {
     assert_eq!(after.stored_bytes, files + left);
     stream.trim_before(Offset(100)).expect("trimmed");
     assert!(world.stream.summary().stored_bytes < after.stored_bytes, "looked at again");
+}
+
+#[test]
+fn a_long_record_that_was_changed_in_memory_is_lost_unless_it_is_sealed() {
+    let world = World::new(1);
+    let stream = world.stream.get();
+    let member = stream.join("g").expect("a member");
+    let long = |byte| [vec![byte; 600 - 1], vec![b'\n']].concat();
+    world.append_by_kernel(&long(b'x'));
+    stream.index_news();
+    stream.seal_full().expect("sealed");
+    world.append_by_kernel(&long(b'y'));
+    stream.index_news();
+    world.change_byte_of_memory(5);
+    world.change_byte_of_memory(605);
+    world.append_by_kernel(b"short\n");
+    let got: Vec<u8> =
+        (0..7).flat_map(|_| ask_in_pieces(stream, "g", member, 99).expect("a piece")).collect();
+    assert_eq!(got, long(b'x'), "from its segment");
+    assert_eq!(ask_in_pieces(stream, "g", member, 99), Ok(b"short\n".to_vec()), "nothing of the other one");
+    assert_eq!(stream.inspect(|now| now.groups["g"].counts().lost), 1);
+}
+
+#[test]
+fn a_long_record_that_is_changed_while_it_is_given_has_no_end() {
+    let world = World::new(1);
+    let stream = world.stream.get();
+    let member = stream.join("g").expect("a member");
+    world.append_by_kernel(&[vec![b'x'; 150], vec![b'\n']].concat());
+    assert_eq!(ask_in_pieces(stream, "g", member, 99).map(|piece| piece.len()), Ok(100));
+    world.change_byte_of_memory(120);
+    assert!(matches!(ask_in_pieces(stream, "g", member, 99), Err(Refusal::Failed(_))));
+}
+
+#[test]
+fn what_is_no_record_is_copied_to_the_backing_too() {
+    let mut world = World::of(1, Framing::Len32);
+    world.stream.start_service();
+    assert!(world.stream.get().writer_opened(true));
+    world.append_by_kernel(b"\x02\0\0\0ab\xff\xff\xff\xff");
+    std::thread::sleep(Duration::from_secs(2));
+    world.append_by_kernel(b"and more");
+    std::thread::sleep(Duration::from_secs(2));
+    world.restart(End::Memory);
+    assert_eq!(world.view(), b"\x02\0\0\0ab\xff\xff\xff\xffand more");
 }
 
 #[test]
@@ -385,12 +432,21 @@ impl World {
     }
 
     fn append_by_kernel(&self, bytes: &[u8]) {
+        let mut file = OpenOptions::new().append(true).open(self.active_file()).expect("it can be opened");
+        file.write_all(bytes).expect("room");
+    }
+
+    /// As an appender can that clears O_APPEND and has AIO write.
+    fn change_byte_of_memory(&self, at: u64) {
+        let file = OpenOptions::new().write(true).open(self.active_file()).expect("it can be opened");
+        file.write_all_at(b"!", at).expect("it is there");
+    }
+
+    fn active_file(&self) -> PathBuf {
         let directory = self.active.path().join(self.id.to_string());
         let active = std::fs::read_dir(directory).expect("it is there").flatten();
-        let active =
-            active.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "active"));
-        let mut file = OpenOptions::new().append(true).open(active.expect("one")).expect("it can be opened");
-        file.write_all(bytes).expect("room");
+        let mut active = active.map(|entry| entry.path());
+        active.find(|path| path.extension().is_some_and(|e| e == "active")).expect("one")
     }
 
     fn step(&mut self) {

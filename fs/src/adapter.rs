@@ -30,7 +30,8 @@ use passthrough::Registered;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use streams::AppenderIds;
 
@@ -52,10 +53,12 @@ pub struct Shared {
     pub counts: ModeCounts,
     /// What the kernel would not give, in sentences.
     pub limits: parking_lot::Mutex<Vec<String>>,
+    /// Tells the kernel what to forget; there once it is mounted.
+    pub notifier: OnceLock<fuser::Notifier>,
 }
 
-/// See the module.
-#[derive(Debug)]
+/// See the module. Its copies are the same adapter: a request that waits takes one along.
+#[derive(Debug, Clone)]
 pub struct Adapter {
     engine: Arc<Engine>,
     policy: Arc<Policy>,
@@ -63,7 +66,9 @@ pub struct Adapter {
     registered: Arc<Registered>,
     executed: Arc<Executed>,
     streams: Arc<StreamFiles>,
-    appenders: AppenderIds,
+    appenders: Arc<AppenderIds>,
+    /// Somebody looks for threads that don't get to where they were sent.
+    expecting: Arc<AtomicBool>,
     latency: Arc<Latency>,
     /// Runs what waits for storage, so that the threads that read requests don't.
     blocking: tokio::runtime::Handle,
@@ -86,7 +91,8 @@ impl Adapter {
             registered: Arc::default(),
             executed: Arc::default(),
             streams,
-            appenders: AppenderIds::default(),
+            appenders: Arc::default(),
+            expecting: Arc::default(),
             latency,
             blocking,
         }
@@ -98,6 +104,16 @@ impl Adapter {
         drop(self.blocking.spawn_blocking(move || run(&engine)));
     }
 
+    /// The same, where it `waits`; at once where it does not.
+    fn aside_if(&self, waits: bool, run: impl FnOnce(&Adapter) + Send + 'static) {
+        if waits {
+            let adapter = self.clone();
+            drop(self.blocking.spawn_blocking(move || run(&adapter)));
+        } else {
+            run(self);
+        }
+    }
+
     fn passthrough(
         &self,
         ino: Ino,
@@ -107,10 +123,10 @@ impl Adapter {
         self.policy.passthrough(pid, write, || self.engine.path_of(ino))
     }
 
-    fn want(&self, ino: Ino, req: &Request, flags: i32) -> Want {
+    fn want(&self, ino: Ino, pid: u32, flags: i32) -> Want {
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         let truncate = flags & libc::O_TRUNC != 0;
-        Want { write, truncate, passthrough: self.passthrough(ino, req.pid(), write) }
+        Want { write, truncate, passthrough: self.passthrough(ino, pid, write) }
     }
 
     /// The inode behind a node's number, its twin's and a group's included.
@@ -118,10 +134,14 @@ impl Adapter {
         self.streams.inode(number.0)
     }
 
-    /// Shows a stream as its bytes; returns how long the kernel may keep the attributes.
-    fn show(&self, found: &mut Found) -> Duration {
-        let stream = self.streams.show(found).is_some();
-        if stream || self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
+    /// Shows a stream as its bytes, from the first of this node on; returns how long the kernel may keep the
+    /// attributes.
+    fn show(&self, number: u64, found: &mut Found) -> Duration {
+        if let Some(stream) = self.streams.of(found.ino, &found.attr) {
+            crate::streams::show(&stream, self.streams.begin(number, &stream), &mut found.attr);
+            return Duration::ZERO;
+        }
+        if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
     }
 
     fn reply_entry(&self, result: Result<Found>, reply: ReplyEntry) {
@@ -198,25 +218,25 @@ impl Filesystem for Adapter {
         self.latency.request();
         match self.engine.lookup(self.ino(parent), name.as_bytes()) {
             Err(aimss_engine::Error::NotFound) => {
-                if let Some(group) = self.find_group(self.ino(parent), name.as_bytes()) {
-                    return self.reply_group(group, reply);
-                }
-                let ours = self.engine.absence_is_ours(self.ino(parent));
-                // Tomorrow there may be a stream whose group this is.
-                let may_come = crate::streams::group_name(name.as_bytes()).is_some();
-                let ttl = if may_come { Duration::ZERO } else { ttl(ours) };
-                // Inode 0 with a lifetime: the kernel remembers that there is no such name.
-                let none = fuser::FileAttr { ino: INodeNo(0), ..attr_out(Ino(0), &convert::NOTHING) };
-                reply.entry(&ttl, &none, Generation(0));
+                let (parent, name) = (self.ino(parent), name.as_bytes().to_vec());
+                let waits = self.finding_group_waits(parent, &name);
+                self.aside_if(waits, move |adapter| adapter.reply_absent(parent, &name, reply));
             }
-            Ok(found) => self.reply_found(found, req.pid(), reply),
+            Ok(found) => {
+                let (waits, thread) = (self.showing_waits(&found), req.pid());
+                self.aside_if(waits, move |adapter| {
+                    adapter.forget_stale_pages(found.ino);
+                    adapter.reply_found(found, thread, reply);
+                });
+            }
             Err(e) => reply.error(errno(&e)),
         }
     }
 
     fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
+        let ino = self.ino(number);
         if !self.streams.forget(number.0, count) {
-            self.engine.forget(self.ino(number), count);
+            self.engine.forget(ino, count);
         }
     }
 
@@ -227,9 +247,12 @@ impl Filesystem for Adapter {
                 let attr = attr_out(Ino(number.0), &crate::streams::group_attr(&found.attr));
                 reply.attr(&Duration::ZERO, &attr);
             }
-            Ok(mut found) => {
-                let ttl = self.show(&mut found);
-                reply.attr(&ttl, &attr_out(found.ino, &found.attr));
+            Ok(found) => {
+                let waits = self.showing_waits(&found);
+                self.aside_if(waits, move |adapter| {
+                    adapter.forget_stale_pages(found.ino);
+                    adapter.reply_attr(number, found, reply);
+                });
             }
             Err(e) => reply.error(errno(&e)),
         }
@@ -254,34 +277,15 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         self.latency.request();
-        let stream = self.streams.of_inode(self.ino(number));
-        let cut = size.is_some_and(|size| {
-            stream.as_ref().is_some_and(|stream| stream.view().map_or(true, |view| view.bytes != size))
-        });
-        let broken = size.is_some() && stream.is_none() && self.streams.is_broken(self.ino(number));
-        if broken {
-            return reply.error(Errno::EIO);
-        }
-        if cut || matches!(self.streams.node(number.0), Node::Group(_)) {
-            return reply.error(Errno::EPERM);
-        }
-        let size = size.filter(|_| stream.is_none());
         let time = |t| match t {
             TimeOrNow::Now => Timestamp::now(),
             TimeOrNow::SpecificTime(t) => time_in(t),
         };
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        match posix::set_attr(&self.engine, self.ino(number), caller(req), change) {
-            Ok(attr) => {
-                if uid.is_some() {
-                    self.streams.changed(self.ino(number));
-                }
-                let mut found = Found { ino: self.ino(number), attr, ours: true };
-                let ttl = self.show(&mut found);
-                reply.attr(&ttl, &attr_out(found.ino, &found.attr));
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+        let (ino, caller) = (self.ino(number), caller(req));
+        // Whose a stream is, is noted beside its log.
+        let waits = self.streams.waits_for(ino) || (uid.is_some() && self.streams.is_known(ino));
+        self.aside_if(waits, move |adapter| adapter.change_attributes(number, caller, change, reply));
     }
 
     fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
@@ -320,18 +324,16 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
-        let Some(reply) = self.unlink_partitioned(self.ino(parent), name.as_bytes(), reply) else { return };
-        if let Some(removed) = self.unlink_group(self.ino(parent), name.as_bytes()) {
-            return reply_empty(removed, reply);
+        let parent = self.ino(parent);
+        if self.is_group_name(parent, name.as_bytes()) {
+            let name = name.as_bytes().to_vec();
+            return self.aside_if(true, move |adapter| {
+                reply_empty(adapter.unlink_group(parent, &name), reply);
+            });
         }
-        let gone = self.streams.named(self.ino(parent), name.as_bytes());
-        let removed = self.engine.unlink(self.ino(parent), name.as_bytes());
-        if removed.is_ok()
-            && let Some(gone) = gone
-        {
-            self.streams.name_gone(gone);
-        }
-        reply_empty(removed, reply);
+        let gone = self.streams.named(parent, name.as_bytes());
+        let removed = self.engine.unlink(parent, name.as_bytes());
+        self.after_names_changed(removed, None, gone, reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -369,15 +371,8 @@ impl Filesystem for Adapter {
         } else {
             Err(aimss_engine::Error::Invalid)
         };
-        if result.is_ok() {
-            self.streams.moved(to);
-        }
-        if result.is_ok()
-            && let Some(replaced) = replaced
-        {
-            self.streams.name_gone(replaced);
-        }
-        reply_empty(result, reply);
+        let moved = self.streams.named(to.0, to.1);
+        self.after_names_changed(result, moved, replaced, reply);
     }
 
     fn link(&self, _req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
@@ -386,22 +381,12 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.latency.request();
-        let Some(reply) = self.open_stream(req, number.0, flags.0, reply) else { return };
-        let ino = self.ino(number);
-        if self.executed.refuses(ino, flags.0) {
-            return reply.error(Errno::ETXTBSY);
-        }
-        let exec = Executed::is_exec(flags.0);
-        if exec {
-            self.executed.opened(ino);
-        }
-        let want = self.want(ino, req, flags.0);
-        if want.truncate && req.uid() != 0 {
-            let _ = posix::kill_privileges(&self.engine, ino);
-        }
-        let context = self.open_context();
-        let open = move |engine: &Engine| context.open(engine, ino, want, exec, reply);
-        if self.engine.open_waits(ino, want) { self.aside(open) } else { open(&self.engine) }
+        let (waits, caller) = (self.streams.open_waits(number.0, flags.0), caller(req));
+        self.aside_if(waits, move |adapter| {
+            if let Some(reply) = adapter.open_stream(caller.pid, number.0, flags.0, reply) {
+                adapter.open_file(caller, number, flags.0, reply);
+            }
+        });
     }
 
     fn create(
@@ -419,19 +404,30 @@ impl Filesystem for Adapter {
             .and_then(|new| self.engine.make(self.ino(parent), name.as_bytes(), &new));
         match made {
             Ok(found) if self.streams.is_stream_name(self.ino(parent), name.as_bytes()) => {
-                self.create_stream(req, (self.ino(parent), name.as_bytes()), &found, flags, reply);
+                let (parent, name, thread) = (self.ino(parent), name.as_bytes().to_vec(), req.pid());
+                self.aside_if(true, move |adapter| {
+                    adapter.create_stream(thread, (parent, &name), &found, flags, reply);
+                });
             }
             Ok(found) => {
                 // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
-                let want = Want { truncate: false, ..self.want(found.ino, req, flags & !libc::O_TRUNC) };
+                let want =
+                    Want { truncate: false, ..self.want(found.ino, req.pid(), flags & !libc::O_TRUNC) };
                 let context = self.open_context();
                 let open = move |engine: &Engine| context.create(engine, &found, OURS, want, reply);
                 if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
             }
             // The kernel thinks that there is no such name, and may be wrong: it looks again, and opens what is there.
             Err(aimss_engine::Error::Exists) if flags & libc::O_EXCL == 0 => {
-                self.expect_appender(req, self.ino(parent), name.as_bytes(), flags);
-                reply.error(Errno::ESTALE);
+                let found = self.engine.resolve(self.ino(parent), name.as_bytes()).ok();
+                let waits = found.is_some_and(|ino| self.streams.open_waits(ino.0, flags));
+                let thread = req.pid();
+                self.aside_if(waits, move |adapter| {
+                    if let Some(ino) = found {
+                        adapter.expect_appender(thread, ino, flags);
+                    }
+                    reply.error(Errno::ESTALE);
+                });
             }
             Err(e) => reply.error(errno(&e)),
         }
@@ -445,12 +441,14 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         self.latency.request();
         if let Some(handle) = self.streams.handle(fh.0) {
-            return self.read_stream(req, handle, offset, size, flags.0, reply);
+            // A read(2) names its caller's files; what fills a page, for sendfile(2) or a mapping, does not.
+            let paged = lock_owner.is_none().then_some(number.0);
+            return self.read_stream(req, handle, (offset, paged), size, flags.0, reply);
         }
         passthrough::with_buffer(size as usize, |buffer| {
             match self.engine.read(self.ino(number), offset, buffer) {
@@ -505,14 +503,16 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.latency.request();
-        if !self.release_stream(number.0, fh) {
-            let (write, exec) = unhandle(fh);
-            if exec {
-                self.executed.closed(self.ino(number));
+        self.aside_if(self.streams.close_waits(fh.0), move |adapter| {
+            if !adapter.release_stream(number.0, fh) {
+                let (write, exec) = unhandle(fh);
+                if exec {
+                    adapter.executed.closed(adapter.ino(number));
+                }
+                adapter.registered.release(&adapter.engine, adapter.ino(number), write);
             }
-            self.registered.release(&self.engine, self.ino(number), write);
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn fsync(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -597,18 +597,7 @@ impl Filesystem for Adapter {
         if let Err(e) = listed {
             return reply.error(errno(&e));
         }
-        for entry in batch {
-            // Looked up only to be shown; gone meanwhile means not shown.
-            let Ok(mut found) = self.engine.lookup(dir, &entry.name) else { continue };
-            let ttl = self.show(&mut found);
-            let attr = attr_out(found.ino, &found.attr);
-            let name = OsStr::from_bytes(&entry.name);
-            if reply.add(INodeNo(found.ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
-                self.engine.forget(found.ino, 1);
-                break;
-            }
-        }
-        reply.ok();
+        self.add_entries(dir, batch.into_iter(), false, reply);
     }
 
     fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
@@ -729,7 +718,7 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         number: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
@@ -740,13 +729,8 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        if let Some(stream) = self.streams.of_inode(self.ino(number)) {
-            // All of it is data.
-            return match stream.view() {
-                Ok(view) if offset >= view.bytes => reply.error(Errno::ENXIO),
-                Ok(view) => reply.offset(if whence == Whence::Data { offset } else { view.bytes } as i64),
-                Err(e) => reply.error(errno(&crate::streams::error(e))),
-            };
+        if let Some(handle) = self.streams.handle(fh.0) {
+            return Adapter::seek_stream(&handle, offset, whence, reply);
         }
         match self.engine.seek(self.ino(number), offset, whence) {
             Ok(found) => reply.offset(found as i64),
@@ -782,6 +766,126 @@ impl Filesystem for Adapter {
 }
 
 impl Adapter {
+    /// Whether showing what was found waits: for storage, or for the kernel, which has to forget pages first.
+    fn showing_waits(&self, found: &Found) -> bool {
+        self.streams.waits(found.ino, &found.attr) || self.streams.has_stale_page(found.ino)
+    }
+
+    fn reply_attr(&self, number: INodeNo, mut found: Found, reply: ReplyAttr) {
+        let ttl = self.show(number.0, &mut found);
+        reply.attr(&ttl, &attr_out(found.ino, &found.attr));
+    }
+
+    fn reply_absent(&self, parent: Ino, name: &[u8], reply: ReplyEntry) {
+        if let Some(group) = self.find_group(parent, name) {
+            return self.reply_group(group, reply);
+        }
+        // Tomorrow there may be a stream whose group this is.
+        let may_come = crate::streams::group_name(name).is_some();
+        let ttl = if may_come { Duration::ZERO } else { ttl(self.engine.absence_is_ours(parent)) };
+        // Inode 0 with a lifetime: the kernel remembers that there is no such name.
+        let none = fuser::FileAttr { ino: INodeNo(0), ..attr_out(Ino(0), &convert::NOTHING) };
+        reply.entry(&ttl, &none, Generation(0));
+    }
+
+    fn change_attributes(&self, number: INodeNo, caller: Caller, change: SetAttr, reply: ReplyAttr) {
+        let (ino, size) = (self.ino(number), change.size);
+        let stream = self.streams.of_inode(ino);
+        let cut = size.is_some_and(|size| {
+            stream.as_ref().is_some_and(|stream| {
+                let begin = self.streams.begin(number.0, stream);
+                stream.view().map_or(true, |view| view.begin.0 + view.bytes != begin.0 + size)
+            })
+        });
+        if size.is_some() && stream.is_none() && self.streams.is_broken(ino) {
+            return reply.error(Errno::EIO);
+        }
+        if cut || matches!(self.streams.node(number.0), Node::Group(_)) {
+            return reply.error(Errno::EPERM);
+        }
+        let change = SetAttr { size: size.filter(|_| stream.is_none()), ..change };
+        match posix::set_attr(&self.engine, ino, caller, change) {
+            Ok(attr) => {
+                if change.uid.is_some() {
+                    self.streams.changed(ino);
+                }
+                self.reply_attr(number, Found { ino, attr, ours: true }, reply);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    /// Names changed: a stream that has a new one, and one that lost one, are told.
+    fn after_names_changed(
+        &self,
+        result: Result<()>,
+        moved: Option<Ino>,
+        gone: Option<Ino>,
+        reply: ReplyEmpty,
+    ) {
+        let told = |ino: &Ino| result.is_ok() && self.streams.is_known(*ino);
+        let (moved, gone) = (moved.filter(told), gone.filter(told));
+        self.aside_if(moved.is_some() || gone.is_some(), move |adapter| {
+            if let Some(moved) = moved {
+                adapter.streams.changed(moved);
+            }
+            if let Some(gone) = gone {
+                adapter.streams.name_gone(gone);
+            }
+            reply_empty(result, reply);
+        });
+    }
+
+    fn open_file(&self, caller: Caller, number: INodeNo, flags: i32, reply: ReplyOpen) {
+        let ino = self.ino(number);
+        if self.executed.refuses(ino, flags) {
+            return reply.error(Errno::ETXTBSY);
+        }
+        let exec = Executed::is_exec(flags);
+        if exec {
+            self.executed.opened(ino);
+        }
+        let want = self.want(ino, caller.pid, flags);
+        if want.truncate && caller.uid != 0 {
+            let _ = posix::kill_privileges(&self.engine, ino);
+        }
+        let context = self.open_context();
+        let open = move |engine: &Engine| context.open(engine, ino, want, exec, reply);
+        if self.engine.open_waits(ino, want) { self.aside(open) } else { open(&self.engine) }
+    }
+
+    /// Fills a reply with entries and their attributes, from the first one on that waits aside, unless this `is_aside`.
+    fn add_entries(
+        &self,
+        dir: Ino,
+        mut entries: std::vec::IntoIter<DirEntry>,
+        is_aside: bool,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        while let Some(entry) = entries.as_slice().first() {
+            // Looked up only to be shown; gone meanwhile means not shown.
+            let Ok(mut found) = self.engine.lookup(dir, &entry.name) else {
+                entries.next();
+                continue;
+            };
+            let ino = found.ino;
+            if !is_aside && self.showing_waits(&found) {
+                self.engine.forget(ino, 1);
+                return self.aside_if(true, move |adapter| adapter.add_entries(dir, entries, true, reply));
+            }
+            self.forget_stale_pages(ino);
+            let (attr, ttl, _) = self.entry(&mut found);
+            let name = OsStr::from_bytes(&entry.name);
+            if reply.add(INodeNo(ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
+                self.streams.forget(attr.ino.0, 1);
+                self.engine.forget(ino, 1);
+                break;
+            }
+            entries.next();
+        }
+        reply.ok();
+    }
+
     /// `.` and `..` at the head of a directory; true when the reply was full.
     fn dots(&self, dir: Ino, offset: u64, mut add: impl FnMut(Ino, u64, &'static str) -> bool) -> bool {
         let parent = self.engine.parent(dir).unwrap_or(Ino::ROOT);

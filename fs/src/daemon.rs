@@ -28,8 +28,8 @@ use fuser::{MountOption, Session, SessionACL};
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Threads that read requests. What waits for storage runs elsewhere, so two keep two cores busy.
@@ -108,8 +108,6 @@ pub struct Daemon {
     config: MountConfig,
     engine: Arc<Engine>,
     streams: Arc<StreamFiles>,
-    /// Tells the kernel what it doesn't know yet.
-    notifier: OnceLock<fuser::Notifier>,
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
@@ -155,6 +153,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         });
     }
     recovery::finish_what_was_left(&config, &state, &node)?;
+    recovery::remove_doomed_streams(&config.backing);
     let arena_mount =
         state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
@@ -180,7 +179,6 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         config: config.clone(),
         engine: engine.clone(),
         streams: files.clone(),
-        notifier: OnceLock::new(),
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
@@ -200,7 +198,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let session = Session::new(adapter, &config.mountpoint, &session_config(&config)).map_err(|source| {
         ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source }
     })?;
-    let _ = daemon.notifier.set(session.notifier());
+    let _ = daemon.shared.notifier.set(session.notifier());
     let pid = std::process::id();
     let record = MountRecord {
         mountpoint: config.mountpoint.clone(),
@@ -372,6 +370,18 @@ impl Daemon {
         }
     }
 
+    /// What is less than it could be, in sentences.
+    fn limits(&self) -> Vec<String> {
+        let mut limits = self.shared.limits.lock().clone();
+        if let Some(bytes) = self.streams.all().behind() {
+            limits.push(format!(
+                "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing",
+                bytes >> 20
+            ));
+        }
+        limits
+    }
+
     /// For `aimss status`.
     pub fn status(&self) -> MountStatus {
         let s = self.engine.status();
@@ -414,7 +424,7 @@ impl Daemon {
             files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
             streams: self.streams_status(),
             modes: self.shared.counts.snapshot(),
-            limits: self.shared.limits.lock().clone(),
+            limits: self.limits(),
         }
     }
 

@@ -5,18 +5,23 @@
 //! instead is the log's bytes. Kinds of nodes, told apart by their numbers:
 //!
 //! - **the stream itself**, by the number of its inode. All its handles are served by us: bytes come from
-//!   memory or from segments.
+//!   memory or from segments. Byte 0 is the first that was retained when the log was opened.
+//! - **the stream from a later byte on** ([`Node::View`]): what its name leads to once the front was trimmed. So a
+//!   node's byte stays where it is, in the kernel's page cache too, and no descriptor sees the size shrink.
 //! - **its appending twin** ([`Node::Appender`]): the same inode with a bit set. Its handles go to the active
 //!   file by passthrough. The kernel is sent there when it opens the stream for appending: the open is
 //!   answered with ESTALE, and the lookup that follows from the same thread with the twin.
 //! - **a group** ([`Node::Group`]): `NAME@GROUP` or `NAME@GROUP+eof`, made when it is opened; of a stream, or of
 //!   a directory of partitions ([`partitions`]).
 //!
+//! Opening and making a log, and noting where it is, wait for storage: [`StreamFiles::waits`] and the functions named
+//! like it say whether a request will, and it is then answered beside the threads that read requests. No lock here is
+//! held meanwhile.
+//!
 //! Not here: FUSE; that is `adapter/streams.rs`.
 
 pub mod partitions;
 
-use aimss_engine::engine::Found;
 use aimss_engine::stream::group::{self, MemberId};
 use aimss_engine::stream::live::{PartitionedGroup, Stream, Streams, View};
 use aimss_engine::stream::settings::MARKER_BYTES;
@@ -26,6 +31,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::hash::Hash;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,24 +41,41 @@ use std::time::{Duration, Instant};
 const APPENDER: u64 = 1 << 62;
 /// Set in the number of a group.
 const GROUP: u64 = 1 << 61;
+/// Set in the number of a view.
+const VIEW: u64 = 1 << 60;
+/// Pages of the kernel's cache begin at multiples of this.
+const PAGE_BYTES: u64 = 4096;
 /// Separates a stream's name from a group's.
 const AT: u8 = b'@';
 /// Behind a group's name: its members don't wait at the end.
 const EOF: &str = "+eof";
 /// First handle that is a stream's; smaller ones are other files'.
 const HANDLE_FIRST: u64 = 1 << 32;
+/// Files that were no streams when they were looked into: this many are remembered.
+const PLAIN_MAX: usize = 1 << 16;
 /// How long after it was sent to the twin a thread may take to get there.
-const SENT_FOR: Duration = Duration::from_secs(2);
+pub const SENT_FOR: Duration = Duration::from_secs(2);
 
 /// What a node number stands for.
 #[derive(Debug, Clone)]
 pub enum Node {
     /// An inode as the engine knows it; a stream's, perhaps.
     Inode(Ino),
+    /// A stream whose front was trimmed.
+    View(ViewNode),
     /// The appending twin of a stream's inode.
     Appender(Ino),
     /// A group of a stream.
     Group(GroupNode),
+}
+
+/// A stream as a file that begins with this byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ViewNode {
+    /// The stream's inode.
+    pub stream: Ino,
+    /// Position of byte 0.
+    pub begin: Position,
 }
 
 /// A group's name, as a file.
@@ -69,7 +92,7 @@ pub struct GroupNode {
 /// An open file of a stream.
 #[derive(Debug, Clone)]
 pub enum Handle {
-    /// The stream, read and written through us. Byte 0 was this position of the stream when it was opened.
+    /// The stream, read and written through us.
     Plain {
         /// Which.
         stream: Arc<Stream>,
@@ -123,7 +146,11 @@ pub struct StreamFiles {
     names: GlobSet,
     paths: GlobSet,
     known: Mutex<Known>,
-    groups: Mutex<GroupNodes>,
+    groups: Mutex<Numbers<GroupNode>>,
+    views: Mutex<Numbers<ViewNode>>,
+    /// Nodes of which the kernel has a page that was not full, by the position that it was filled up to: what comes
+    /// behind that is not in it.
+    paged: Mutex<HashMap<u64, (Ino, Position)>>,
     /// Threads that were sent to a twin, and since when.
     sent: Mutex<HashMap<u32, (Ino, Instant)>>,
     handles: Mutex<HashMap<u64, Handle>>,
@@ -137,14 +164,53 @@ struct Known {
     owners: HashMap<StreamId, Ino>,
     /// Those whose log could not be opened.
     broken: HashSet<Ino>,
+    /// Files of a marker's size that have none, and when they were changed last.
+    plain: HashMap<Ino, Timestamp>,
 }
 
-/// Numbers of groups that the kernel knows, and how often it asked.
-#[derive(Debug, Default)]
-struct GroupNodes {
-    by_number: HashMap<u64, (GroupNode, u64)>,
-    by_node: HashMap<GroupNode, u64>,
+/// Numbers of nodes of one kind that the kernel knows, and how often it asked.
+#[derive(Debug)]
+struct Numbers<N> {
+    /// Set in each number.
+    kind: u64,
+    by_number: HashMap<u64, (N, u64)>,
+    by_node: HashMap<N, u64>,
     next: u64,
+}
+
+impl<N: Clone + Eq + Hash> Numbers<N> {
+    fn new(kind: u64) -> Mutex<Numbers<N>> {
+        Mutex::new(Numbers { kind, by_number: HashMap::new(), by_node: HashMap::new(), next: 0 })
+    }
+
+    /// The number of a node, which the kernel then knows.
+    fn tell(&mut self, node: &N) -> u64 {
+        if let Some(number) = self.by_node.get(node).copied() {
+            if let Some((_, lookups)) = self.by_number.get_mut(&number) {
+                *lookups += 1;
+            }
+            return number;
+        }
+        self.next += 1;
+        let number = self.next | self.kind;
+        self.by_number.insert(number, (node.clone(), 1));
+        self.by_node.insert(node.clone(), number);
+        number
+    }
+
+    fn node(&self, number: u64) -> Option<N> {
+        self.by_number.get(&number).map(|(node, _)| node.clone())
+    }
+
+    fn forget(&mut self, number: u64, count: u64) {
+        let Some((node, lookups)) = self.by_number.get_mut(&number) else { return };
+        *lookups = lookups.saturating_sub(count);
+        if *lookups == 0 {
+            let node = node.clone();
+            self.by_number.remove(&number);
+            self.by_node.remove(&node);
+        }
+    }
 }
 
 /// Behind the `@` of a name.
@@ -189,7 +255,9 @@ impl StreamFiles {
             names: names.build()?,
             paths: paths.build()?,
             known: Mutex::default(),
-            groups: Mutex::default(),
+            groups: Numbers::new(GROUP),
+            views: Numbers::new(VIEW),
+            paged: Mutex::default(),
             sent: Mutex::default(),
             handles: Mutex::default(),
             next_handle: AtomicU64::new(HANDLE_FIRST),
@@ -204,9 +272,12 @@ impl StreamFiles {
     /// What a number stands for.
     pub fn node(&self, number: u64) -> Node {
         if number & GROUP != 0 {
-            let groups = self.groups.lock();
             let gone = || GroupNode { stream: Ino(0), group: "".into(), eof: false };
-            return Node::Group(groups.by_number.get(&number).map_or_else(gone, |(node, _)| node.clone()));
+            return Node::Group(self.groups.lock().node(number).unwrap_or_else(gone));
+        }
+        if number & VIEW != 0 {
+            let gone = ViewNode { stream: Ino(0), begin: Position(0) };
+            return Node::View(self.views.lock().node(number).unwrap_or(gone));
         }
         if number & APPENDER != 0 {
             Node::Appender(Ino(number & !APPENDER))
@@ -219,6 +290,7 @@ impl StreamFiles {
     pub fn inode(&self, number: u64) -> Ino {
         match self.node(number) {
             Node::Inode(ino) | Node::Appender(ino) => ino,
+            Node::View(node) => node.stream,
             Node::Group(node) => node.stream,
         }
     }
@@ -230,35 +302,83 @@ impl StreamFiles {
 
     /// The number of a group, which the kernel then knows.
     pub fn group_number(&self, node: &GroupNode) -> u64 {
-        let mut groups = self.groups.lock();
-        if let Some(number) = groups.by_node.get(node).copied() {
-            if let Some((_, lookups)) = groups.by_number.get_mut(&number) {
-                *lookups += 1;
-            }
-            return number;
+        self.groups.lock().tell(node)
+    }
+
+    /// The number that the name of a stream leads to now, which the kernel then knows, and the first byte there.
+    pub fn tell_view(&self, stream: Ino, log: &Stream) -> Result<(u64, Position)> {
+        let begin = view(log)?.begin;
+        if begin == log.opened_at() {
+            return Ok((stream.0, begin));
         }
-        groups.next += 1;
-        let number = groups.next | GROUP;
-        groups.by_number.insert(number, (node.clone(), 1));
-        groups.by_node.insert(node.clone(), number);
-        number
+        Ok((self.views.lock().tell(&ViewNode { stream, begin }), begin))
+    }
+
+    /// The first byte of a node.
+    pub fn begin(&self, number: u64, stream: &Stream) -> Position {
+        match self.node(number) {
+            Node::View(node) => node.begin,
+            _ => stream.opened_at(),
+        }
+    }
+
+    /// The kernel put a page into its cache that is full up to this position only.
+    pub fn paged(&self, number: u64, end: Position) {
+        let ino = self.inode(number);
+        let mut paged = self.paged.lock();
+        let (_, first) = paged.entry(number).or_insert((ino, end));
+        *first = end.min(*first);
+    }
+
+    /// Whether the kernel has a page of this stream that lacks what came since.
+    pub fn has_stale_page(&self, ino: Ino) -> bool {
+        let paged = self.paged.lock().values().filter(|(of, _)| *of == ino).map(|(_, end)| *end).min();
+        let Some(first) = paged else { return false };
+        let stream = self.of_known(ino);
+        stream.and_then(|stream| stream.view().ok()).is_none_or(|view| view.begin.0 + view.bytes > first.0)
+    }
+
+    /// The nodes of a stream that have such pages, and the place in each from which on the kernel has to forget them,
+    /// once.
+    pub fn take_stale_pages(&self, ino: Ino) -> Vec<(u64, u64)> {
+        let stale: Vec<(u64, Position)> = self
+            .paged
+            .lock()
+            .extract_if(|_, (of, _)| *of == ino)
+            .map(|(number, (_, end))| (number, end))
+            .collect();
+        let Some(stream) = self.of_known(ino) else { return Vec::new() };
+        let place = |(number, end): (u64, Position)| {
+            let at = end.0.saturating_sub(self.begin(number, &stream).0);
+            (number, at / PAGE_BYTES * PAGE_BYTES)
+        };
+        stale.into_iter().map(place).collect()
+    }
+
+    /// The last byte of a node, and its place. It may be a page by itself.
+    pub fn last_byte(&self, number: u64) -> Option<(u64, u8)> {
+        let stream = self.of_known(self.inode(number))?;
+        let view = stream.view().ok()?;
+        let last = (view.begin.0 + view.bytes).checked_sub(1)?;
+        let at = last.checked_sub(self.begin(number, &stream).0)?;
+        let mut byte = [0];
+        let read = stream.read_at(Position(last), &mut byte).ok()?;
+        if at.is_multiple_of(PAGE_BYTES) {
+            self.paged(number, Position(last + 1));
+        }
+        (read == 1).then_some((at, byte[0]))
     }
 
     /// The kernel forgets a number. True if it was a group's.
     pub fn forget(&self, number: u64, count: u64) -> bool {
-        if number & GROUP == 0 {
-            return false;
+        self.paged.lock().remove(&number);
+        if number & VIEW != 0 {
+            self.views.lock().forget(number, count);
         }
-        let mut groups = self.groups.lock();
-        if let Some((node, lookups)) = groups.by_number.get_mut(&number) {
-            *lookups = lookups.saturating_sub(count);
-            if *lookups == 0 {
-                let node = node.clone();
-                groups.by_number.remove(&number);
-                groups.by_node.remove(&node);
-            }
+        if number & GROUP != 0 {
+            self.groups.lock().forget(number, count);
         }
-        true
+        number & GROUP != 0
     }
 
     /// Whether new files of this name are streams.
@@ -275,18 +395,72 @@ impl StreamFiles {
         self.paths.is_match(OsStr::from_bytes(&path))
     }
 
+    /// Whether [`StreamFiles::of`] waits for storage: this may be a stream whose log is not open yet.
+    pub fn waits(&self, ino: Ino, attr: &Attr) -> bool {
+        if !may_be_marker(attr) {
+            return false;
+        }
+        let known = self.known.lock();
+        !known.streams.contains_key(&ino) && known.plain.get(&ino) != Some(&attr.ctime)
+    }
+
+    /// The same of [`StreamFiles::of_inode`].
+    pub fn waits_for(&self, ino: Ino) -> bool {
+        !self.is_known(ino) && self.engine.attr(ino).is_ok_and(|attr| self.waits(ino, &attr))
+    }
+
+    /// Whether opening a node with these flags waits for storage.
+    pub fn open_waits(&self, number: u64, flags: i32) -> bool {
+        let node = self.node(number);
+        let ino = self.inode(number);
+        let Some(stream) = self.of_known(ino) else { return self.waits_for(ino) };
+        match node {
+            Node::Group(node) => !stream.has_group(&node.group),
+            Node::Inode(_) | Node::View(_) | Node::Appender(_) => {
+                flags & libc::O_ACCMODE != libc::O_RDONLY && stream.writers_wait()
+            }
+        }
+    }
+
+    /// Whether closing a handle does.
+    pub fn close_waits(&self, number: u64) -> bool {
+        match self.handle(number) {
+            Some(Handle::Plain { stream, write: true, .. } | Handle::Appender { stream }) => {
+                stream.writers_wait()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an inode is a stream's whose log is open.
+    pub fn is_known(&self, ino: Ino) -> bool {
+        self.known.lock().streams.contains_key(&ino)
+    }
+
     /// The stream that an inode stands for, if it does.
     pub fn of(&self, ino: Ino, attr: &Attr) -> Option<Arc<Stream>> {
-        // Every stream's name has a marker, and every marker this size.
-        if attr.kind != Kind::File || attr.size != MARKER_BYTES as u64 {
+        if !may_be_marker(attr) {
             return None;
         }
-        if let Some(stream) = self.known.lock().streams.get(&ino) {
-            return Some(stream.clone());
+        {
+            let known = self.known.lock();
+            if let Some(stream) = known.streams.get(&ino) {
+                return Some(stream.clone());
+            }
+            if known.plain.get(&ino) == Some(&attr.ctime) {
+                return None;
+            }
         }
         let mut bytes = [0; MARKER_BYTES];
         let read = self.engine.read(ino, 0, &mut bytes).ok()?;
-        let marker = Marker::decode(&bytes[..read])?;
+        let Some(marker) = Marker::decode(&bytes[..read]) else {
+            let mut known = self.known.lock();
+            if known.plain.len() >= PLAIN_MAX {
+                known.plain.clear();
+            }
+            known.plain.insert(ino, attr.ctime);
+            return None;
+        };
         match self.streams.open(marker.0) {
             Ok(stream) if stream.is_doomed() => Some(stream),
             Ok(stream) => self.enter(ino, attr.uid, stream),
@@ -324,11 +498,12 @@ impl StreamFiles {
 
     /// Notes where a stream is, and whose.
     fn note_place(&self, ino: Ino, uid: u32, stream: &Stream) {
-        let Some(path) = self.engine.path_of(ino) else { return };
-        let path = String::from_utf8_lossy(&path).into_owned();
         let noted = stream.change_settings(|settings| {
-            settings.path = path;
+            // Asked for here, so that of two who note it the last one has the last.
+            let Some(path) = self.engine.path_of(ino) else { return };
+            settings.path = String::from_utf8_lossy(&path).into_owned();
             settings.owner = Some(uid);
+            settings.doomed = false;
         });
         if let Err(e) = noted {
             log::warn!("the settings of a stream can't be written: {e}");
@@ -359,25 +534,17 @@ impl StreamFiles {
         self.engine.resolve(parent, name).ok()
     }
 
-    /// Something has a new name, or owner.
-    pub fn moved(&self, (parent, name): (Ino, &[u8])) {
-        if let Some(ino) = self.named(parent, name) {
-            self.changed(ino);
-        }
-    }
-
     /// A stream's name or owner changed.
     pub fn changed(&self, ino: Ino) {
-        let stream = self.known.lock().streams.get(&ino).cloned();
-        if let (Some(stream), Ok(attr)) = (stream, self.engine.attr(ino)) {
+        if let (Some(stream), Ok(attr)) = (self.of_known(ino), self.engine.attr(ino)) {
             self.note_place(ino, attr.uid, &stream);
         }
     }
 
     /// The stream that an inode stands for, by its number alone.
     pub fn of_inode(&self, ino: Ino) -> Option<Arc<Stream>> {
-        if let Some(stream) = self.known.lock().streams.get(&ino) {
-            return Some(stream.clone());
+        if let Some(stream) = self.of_known(ino) {
+            return Some(stream);
         }
         let attr = self.engine.attr(ino).ok()?;
         self.of(ino, &attr)
@@ -391,16 +558,9 @@ impl StreamFiles {
         self.enter(ino, uid, stream).ok_or(Error::Exists)
     }
 
-    /// Shows an inode as it is, a stream as its bytes.
-    pub fn show(&self, found: &mut Found) -> Option<Arc<Stream>> {
-        let stream = self.of(found.ino, &found.attr)?;
-        show(&stream, &mut found.attr);
-        Some(stream)
-    }
-
     /// A name is gone: a stream without any goes, too.
     pub fn name_gone(&self, ino: Ino) {
-        let Some(stream) = self.known.lock().streams.get(&ino).cloned() else { return };
+        let Some(stream) = self.of_known(ino) else { return };
         let nameless = self.engine.attr(ino).map_or(true, |attr| attr.nlink == 0);
         if nameless {
             self.streams.doom(&stream);
@@ -426,15 +586,8 @@ impl StreamFiles {
         if !appends || !passthrough || stream.framing() == Framing::Write {
             return Ok(Way::Served);
         }
-        let mut sent = self.sent.lock();
-        sent.retain(|_, (of, since)| {
-            let kept = since.elapsed() < SENT_FOR;
-            if !kept && let Some(stream) = self.known.lock().streams.get(of).cloned() {
-                stream.writer_closed(true);
-            }
-            kept
-        });
-        if let Some((of, _)) = sent.remove(&thread) {
+        let before = self.sent.lock().remove(&thread);
+        if let Some((of, _)) = before {
             if of == ino {
                 // It came back to the same node, by a descriptor in /proc: there is no name to be looked up.
                 stream.writer_closed(true);
@@ -447,8 +600,22 @@ impl StreamFiles {
         if !stream.writer_opened(true) {
             return Ok(Way::Served);
         }
-        sent.insert(thread, (ino, Instant::now()));
+        self.sent.lock().insert(thread, (ino, Instant::now()));
         Ok(Way::Elsewhere)
+    }
+
+    /// Threads that were sent to a twin and did not get there in time don't count as writers any more; true if there
+    /// may be more of them later.
+    pub fn forget_lost_threads(&self) -> bool {
+        let mut sent = self.sent.lock();
+        let lost: Vec<Ino> =
+            sent.extract_if(|_, (_, since)| since.elapsed() >= SENT_FOR).map(|(_, (of, _))| of).collect();
+        let more = !sent.is_empty();
+        drop(sent);
+        for stream in lost.into_iter().filter_map(|ino| self.of_known(ino)) {
+            stream.writer_closed(true);
+        }
+        more
     }
 
     fn of_known(&self, ino: Ino) -> Option<Arc<Stream>> {
@@ -502,13 +669,12 @@ impl StreamFiles {
         Some(handle)
     }
 
-    /// Opens a stream for us to serve.
-    pub fn open_plain(&self, stream: Arc<Stream>, write: bool) -> Result<u64> {
-        let begin = view(&stream)?.begin;
+    /// Opens a stream for us to serve, from this byte on.
+    pub fn open_plain(&self, stream: Arc<Stream>, begin: Position, write: bool) -> u64 {
         if write {
             stream.writer_opened(false);
         }
-        Ok(self.keep(Handle::Plain { stream, begin, write }))
+        self.keep(Handle::Plain { stream, begin, write })
     }
 
     /// Opens a group for a member.
@@ -539,15 +705,20 @@ fn xattrs(stream: &Stream) -> Vec<(&'static str, String)> {
     settings.pairs().into_iter().chain(partition).collect()
 }
 
+/// Every stream's name has a marker, and every marker this size.
+fn may_be_marker(attr: &Attr) -> bool {
+    attr.kind == Kind::File && attr.size == MARKER_BYTES as u64
+}
+
 /// A stream as a file.
 pub fn view(stream: &Stream) -> Result<View> {
     stream.view().map_err(error)
 }
 
-/// Writes a stream's size and times over those of its marker.
-pub fn show(stream: &Stream, attr: &mut Attr) {
+/// Writes a stream's size, from this byte on, and times over those of its marker.
+pub fn show(stream: &Stream, begin: Position, attr: &mut Attr) {
     let Ok(view) = stream.view() else { return };
-    attr.size = view.bytes;
+    attr.size = (view.begin.0 + view.bytes).saturating_sub(begin.0);
     attr.blocks = view.bytes.div_ceil(512);
     let mtime = Timestamp::from(view.mtime);
     attr.mtime = attr.mtime.max(mtime);
@@ -570,7 +741,7 @@ pub fn error(e: aimss_engine::stream::Error) -> Error {
     match e {
         Log::Io(e) => Error::Io(e),
         Log::Framing(_) | Log::Settings(_) => Error::Invalid,
-        Log::Trimmed { .. } => Error::NoData,
+        Log::Trimmed { .. } => Error::Io(std::io::Error::from_raw_os_error(libc::ENODATA)),
         other => {
             log::warn!("a stream can't be served: {other}");
             Error::Io(std::io::Error::from_raw_os_error(libc::EIO))

@@ -15,9 +15,9 @@
 //! The members of a group over partitions ask [`PartitionedGroup`], which asks the streams in their place
 //! ([`partitions`]).
 //!
-//! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers`, `groups`, `log`; the others are
-//! leaves.
-//! Answers are given with none of them held.
+//! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers` (across I/O where a torn
+//! tail goes aside: see [`Stream::writers_wait`]), `groups`, `log`; the others are leaves. Answers are given with none
+//! of them held.
 
 mod ahead;
 mod hub;

@@ -20,7 +20,8 @@
 //!
 //! Invariants:
 //! - A record's bytes are served only if they have the checksum that they were indexed or written with; in
-//!   the plain view, parts of an active record of more than 1 MiB apart.
+//!   the plain view, parts of an active record of more than 1 MiB apart. One that is sealed and was changed in the
+//!   active file is read from its segment.
 //! - A segment has its name only when it is whole and durable, and records leave the index only after that. A
 //!   crash in between leaves records in both; the segment's are the ones that count.
 //! - Names say where files begin in the stream (see `names`), so what is missing between two of them is
@@ -220,6 +221,13 @@ impl Log {
         self.hot.cool()
     }
 
+    /// Reads a sealed record, and those before it, from their segments from now on; false if it is not sealed.
+    pub fn cool_up_to(&mut self, offset: Offset) -> bool {
+        let sealed = offset.0 < self.active.index.offset;
+        while sealed && self.hot.of_offset(offset.0).is_some() && self.hot.cool() {}
+        sealed
+    }
+
     /// Reads all sealed records from their segments from now on: for a log whose active file is on the same
     /// storage.
     pub fn cool_all(&mut self) {
@@ -229,6 +237,11 @@ impl Log {
     /// Bytes of records that are not sealed.
     pub fn active_bytes(&self) -> u64 {
         self.active.index.bytes()
+    }
+
+    /// Bytes that are in no segment, whether they are records or not.
+    pub fn unsealed_bytes(&self) -> u64 {
+        self.active_bytes() + self.active.pending_bytes().unwrap_or(0)
     }
 
     /// Number of sealed segments.

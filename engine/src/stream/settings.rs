@@ -97,6 +97,8 @@ pub struct Settings {
     pub owner: Option<u32>,
     /// Which part of a partitioned stream it is.
     pub partition: Option<Partition>,
+    /// Its last name was removed: the log goes, unless a crash brings the name back.
+    pub doomed: bool,
 }
 
 impl Settings {
@@ -146,8 +148,9 @@ impl Settings {
             self.pairs().iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let owner = self.owner.map_or(String::new(), |owner| format!("owner = {owner}\n"));
         let partition = self.partition.map_or(String::new(), |part| format!("partition = {part}\n"));
-        let text =
-            format!("{HEAD}\n{}{owner}{partition}path = {}\n", lines.concat(), self.path.replace('\n', " "));
+        let doomed = if self.doomed { "doomed = true\n" } else { "" };
+        let path = self.path.replace('\n', " ");
+        let text = format!("{HEAD}\n{}{owner}{partition}{doomed}path = {path}\n", lines.concat());
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = fs::File::create(&beside)?;
         file.write_all(text.as_bytes())?;
@@ -181,6 +184,7 @@ impl Settings {
                 "path" => settings.path = value.to_string(),
                 "owner" => settings.owner = value.parse().ok(),
                 "partition" => settings.partition = value.parse().ok(),
+                "doomed" => settings.doomed = value == "true",
                 _ => settings.set(key, value)?,
             }
         }
@@ -223,6 +227,7 @@ mod tests {
         settings.path = "a/b.stream".into();
         settings.owner = Some(1000);
         settings.partition = Some(Partition { set: StreamId(7), number: 1, count: 3 });
+        settings.doomed = true;
         settings.write(dir.path()).expect("written");
         assert_eq!(Settings::read(dir.path()).expect("read"), settings);
     }

@@ -3,20 +3,23 @@
 use super::convert::attr_out;
 use super::{Adapter, ttl};
 use crate::errno::errno;
-use crate::streams::{self, GroupName, GroupNode, Handle, Node, StreamFiles, Way, group_name};
-use aimss_engine::engine::Found;
+use crate::streams::{
+    self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, ViewNode, Way, group_name,
+};
+use aimss_engine::engine::{Found, Whence};
 use aimss_engine::stream::group::MemberId;
 use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
 use aimss_engine::stream::{Framing, Position};
 use aimss_engine::{Error, Ino, Result};
 use fuser::{
-    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, PollEvents, PollFlags, PollNotifier,
-    ReplyCreate, ReplyData, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite, Request,
+    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, PollEvents, PollFlags,
+    PollNotifier, ReplyCreate, ReplyData, ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, Request,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Reads and writes come to us, one by one.
@@ -65,13 +68,64 @@ impl AppenderIds {
 impl Adapter {
     /// Answers a lookup that found something, as the stream or the twin that it may be.
     pub(super) fn reply_found(&self, mut found: Found, thread: u32, reply: ReplyEntry) {
-        let attr_ttl = self.show(&mut found);
-        let mut attr = attr_out(found.ino, &found.attr);
         if self.streams.was_sent(found.ino, thread) {
-            attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
+            self.show(found.ino.0, &mut found);
+            let mut attr = attr_out(found.ino, &found.attr);
+            attr.ino = INodeNo(StreamFiles::appender(found.ino));
             return reply.entry(&Duration::ZERO, &attr, Generation(0));
         }
-        reply.entry_with_ttls(&attr_ttl, &ttl(found.ours), &attr, Generation(0));
+        let (attr, attr_ttl, entry_ttl) = self.entry(&mut found);
+        reply.entry_with_ttls(&attr_ttl, &entry_ttl, &attr, Generation(0));
+    }
+
+    /// What a name leads to, and how long the kernel may keep attributes and name. That of a stream leads elsewhere
+    /// once its front is gone.
+    pub(super) fn entry(&self, found: &mut Found) -> (FileAttr, Duration, Duration) {
+        let stream = self.streams.of(found.ino, &found.attr);
+        let Some((stream, (number, begin))) = stream
+            .and_then(|stream| Some((stream.clone(), self.streams.tell_view(found.ino, &stream).ok()?)))
+        else {
+            let attr_ttl = self.show(found.ino.0, found);
+            return (attr_out(found.ino, &found.attr), attr_ttl, ttl(found.ours));
+        };
+        streams::show(&stream, begin, &mut found.attr);
+        let stays = !stream.loses_front() && begin == stream.opened_at();
+        let entry_ttl = if stays { ttl(found.ours) } else { Duration::ZERO };
+        (FileAttr { ino: INodeNo(number), ..attr_out(found.ino, &found.attr) }, Duration::ZERO, entry_ttl)
+    }
+
+    /// The kernel forgets pages that lack what came since, before it hears of the new size. Not by a thread that reads
+    /// requests: it waits for whoever fills a page.
+    pub(super) fn forget_stale_pages(&self, ino: Ino) {
+        if !self.streams.has_stale_page(ino) {
+            return;
+        }
+        let Some(notifier) = self.shared.notifier.get() else { return };
+        for (number, from) in self.streams.take_stale_pages(ino) {
+            let _ = notifier.inval_inode(INodeNo(number), from as i64, 0);
+            // The kernel takes no size from an answer to what it asked before it forgot something. It takes one from
+            // bytes that it is given: the last one.
+            if let Some((at, byte)) = self.streams.last_byte(number) {
+                let _ = notifier.store(INodeNo(number), at, &[byte]);
+            }
+        }
+    }
+
+    pub(super) fn seek_stream(handle: &Handle, offset: u64, whence: Whence, reply: ReplyLseek) {
+        let Handle::Plain { stream, begin, .. } = handle else { return reply.error(Errno::ESPIPE) };
+        match stream.view() {
+            Ok(view) => {
+                // All that is retained is data.
+                let (first, end) =
+                    (view.begin.0.saturating_sub(begin.0), view.begin.0 + view.bytes - begin.0);
+                match whence {
+                    _ if offset >= end => reply.error(Errno::ENXIO),
+                    Whence::Data => reply.offset(offset.max(first) as i64),
+                    Whence::Hole => reply.offset(end as i64),
+                }
+            }
+            Err(e) => reply.error(errno(&streams::error(e))),
+        }
     }
 
     /// A name that the namespace doesn't have: a group's, perhaps.
@@ -92,17 +146,23 @@ impl Adapter {
     pub(super) fn reply_group(&self, found: Result<(FileAttr, GroupNode)>, reply: ReplyEntry) {
         match found {
             Ok((mut attr, node)) => {
-                attr.ino = fuser::INodeNo(self.streams.group_number(&node));
+                attr.ino = INodeNo(self.streams.group_number(&node));
                 reply.entry(&Duration::ZERO, &attr, Generation(0));
             }
             Err(e) => reply.error(errno(&e)),
         }
     }
 
+    /// Whether [`Adapter::find_group`] waits for storage: it may have to open the stream's log.
+    pub(super) fn finding_group_waits(&self, parent: Ino, name: &[u8]) -> bool {
+        let base = group_name(name).and_then(|(stream, _)| self.engine.resolve(parent, stream).ok());
+        base.is_some_and(|base| self.streams.waits_for(base) || self.streams.set_waits(base))
+    }
+
     /// Opens a stream, its twin, or a group; gives the reply back for other files.
     pub(super) fn open_stream(
         &self,
-        req: &Request,
+        thread: u32,
         number: u64,
         flags: i32,
         reply: ReplyOpen,
@@ -121,10 +181,10 @@ impl Adapter {
                 None
             }
             Node::Appender(ino) => {
-                self.open_appender(req, ino, flags, reply);
+                self.open_appender(thread, ino, flags, reply);
                 None
             }
-            Node::Inode(ino) => {
+            Node::Inode(ino) | Node::View(ViewNode { stream: ino, .. }) => {
                 let Some(stream) = self.streams.of_inode(ino) else {
                     if flags & libc::O_ACCMODE != libc::O_RDONLY && self.streams.is_broken(ino) {
                         // What would be written would be the marker.
@@ -134,11 +194,17 @@ impl Adapter {
                     return Some(reply);
                 };
                 let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
-                let passthrough = write && self.passthrough(ino, req.pid(), true).is_ok();
+                let passthrough = write && self.passthrough(ino, thread, true).is_ok();
                 let opened =
-                    self.streams.way(ino, &stream, flags, passthrough, req.pid()).and_then(|way| match way {
-                        Way::Served => self.streams.open_plain(stream, write),
-                        Way::Elsewhere => Err(Error::Stale),
+                    self.streams.way(ino, &stream, flags, passthrough, thread).and_then(|way| match way {
+                        Way::Served => {
+                            let begin = self.streams.begin(number, &stream);
+                            Ok(self.streams.open_plain(stream.clone(), begin, write))
+                        }
+                        Way::Elsewhere => {
+                            self.expect_threads();
+                            Err(Error::Stale)
+                        }
                     });
                 match opened {
                     Ok(handle) => reply.opened(FileHandle(handle), SERVED),
@@ -151,18 +217,41 @@ impl Adapter {
 
     /// A create that turns out to be an open of a stream for appending is sent to the twin at once: the kernel looks
     /// again only once.
-    pub(super) fn expect_appender(&self, req: &Request, parent: Ino, name: &[u8], flags: i32) {
-        let Ok(ino) = self.engine.resolve(parent, name) else { return };
+    pub(super) fn expect_appender(&self, thread: u32, ino: Ino, flags: i32) {
         let Some(stream) = self.streams.of_inode(ino) else { return };
-        let passthrough = self.passthrough(ino, req.pid(), true).is_ok();
-        let _ = self.streams.way(ino, &stream, flags, passthrough, req.pid());
+        let passthrough = self.passthrough(ino, thread, true).is_ok();
+        if matches!(self.streams.way(ino, &stream, flags, passthrough, thread), Ok(Way::Elsewhere)) {
+            self.expect_threads();
+        }
     }
 
-    fn open_appender(&self, req: &Request, ino: Ino, flags: i32, reply: ReplyOpen) {
+    /// Threads that were sent to a twin are looked after until all are there, or are given up.
+    fn expect_threads(&self) {
+        if self.expecting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (streams, expecting) = (self.streams.clone(), self.expecting.clone());
+        self.blocking.spawn(async move {
+            loop {
+                tokio::time::sleep(SENT_FOR).await;
+                expecting.store(false, Ordering::Release);
+                let streams = streams.clone();
+                let looked = tokio::task::spawn_blocking(move || streams.forget_lost_threads()).await;
+                if !looked.unwrap_or(false) || expecting.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn open_appender(&self, thread: u32, ino: Ino, flags: i32, reply: ReplyOpen) {
         let Some(stream) = self.streams.of_inode(ino) else { return reply.error(Errno::ENOENT) };
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
-        let counted = self.streams.arrived(ino, req.pid());
+        let counted = self.streams.arrived(ino, thread);
         if !appends || (!counted && !stream.writer_opened(true)) {
+            if counted {
+                stream.writer_closed(true);
+            }
             // By a descriptor in /proc. What it would read or write is not the stream.
             return reply.error(Errno::EPERM);
         }
@@ -182,7 +271,7 @@ impl Adapter {
     /// Answers the creation of a stream: an appender goes to the twin at once.
     pub(super) fn create_stream(
         &self,
-        req: &Request,
+        thread: u32,
         (parent, name): (Ino, &[u8]),
         found: &Found,
         flags: i32,
@@ -198,17 +287,18 @@ impl Adapter {
             }
         };
         let mut shown = *found;
-        streams::show(&stream, &mut shown.attr);
+        let begin = stream.opened_at();
+        streams::show(&stream, begin, &mut shown.attr);
         let mut attr = attr_out(found.ino, &shown.attr);
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
         let zero = Duration::ZERO;
-        if appends && self.passthrough(found.ino, req.pid(), true).is_ok() && stream.writer_opened(true) {
+        if appends && self.passthrough(found.ino, thread, true).is_ok() && stream.writer_opened(true) {
             match self.appenders.get(found.ino, &stream, |fd| reply.open_backing(fd)) {
                 Ok(id) => {
                     self.shared.counts.count_append();
                     let handle = FileHandle(self.streams.keep(Handle::Appender { stream }));
-                    attr.ino = fuser::INodeNo(StreamFiles::appender(found.ino));
+                    attr.ino = INodeNo(StreamFiles::appender(found.ino));
                     let flags = FopenFlags::empty();
                     return reply.created_passthrough(&zero, &attr, Generation(0), handle, flags, &id);
                 }
@@ -220,20 +310,16 @@ impl Adapter {
                 }
             }
         }
-        match self.streams.open_plain(stream, write) {
-            Ok(handle) => reply.created(&zero, &attr, Generation(0), FileHandle(handle), SERVED),
-            Err(e) => {
-                self.engine.forget(found.ino, 1);
-                reply.error(errno(&e));
-            }
-        }
+        let handle = FileHandle(self.streams.open_plain(stream, begin, write));
+        reply.created(&zero, &attr, Generation(0), handle, SERVED);
     }
 
+    /// `paged`: the kernel keeps what it is given, as pages of this node.
     pub(super) fn read_stream(
         &self,
         req: &Request,
         handle: Handle,
-        offset: u64,
+        (offset, paged): (u64, Option<u64>),
         size: u32,
         flags: i32,
         reply: ReplyData,
@@ -242,7 +328,12 @@ impl Adapter {
             Handle::Plain { stream, begin, .. } => {
                 super::passthrough::with_buffer(size as usize, |buffer| {
                     match stream.read_at(Position(begin.0 + offset), buffer).map_err(streams::error) {
-                        Ok(n) => reply.data(&buffer[..n]),
+                        Ok(n) => {
+                            if let Some(number) = paged.filter(|_| n < buffer.len()) {
+                                self.streams.paged(number, Position(begin.0 + offset + n as u64));
+                            }
+                            reply.data(&buffer[..n]);
+                        }
                         Err(e) => reply.error(errno(&e)),
                     }
                 });
@@ -279,7 +370,13 @@ impl Adapter {
             return reply.error(Errno::EPERM);
         }
         match stream.append(data).map_err(streams::error) {
-            Ok(()) => reply.written(data.len() as u32),
+            Ok(bytes) => match stream.pause_after(bytes) {
+                None => reply.written(bytes as u32),
+                Some(pause) => drop(self.blocking.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    reply.written(bytes as u32);
+                })),
+            },
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -315,18 +412,19 @@ impl Adapter {
         }
     }
 
-    /// Removes a group by its name; `None` if the name is no group's.
-    pub(super) fn unlink_group(&self, parent: Ino, name: &[u8]) -> Option<Result<()>> {
-        if !name.contains(&b'@') || self.engine.resolve(parent, name).is_ok() {
-            return None;
+    /// Whether a name may be a group's, and is nothing else.
+    pub(super) fn is_group_name(&self, parent: Ino, name: &[u8]) -> bool {
+        name.contains(&b'@') && self.engine.resolve(parent, name).is_err()
+    }
+
+    /// Removes a group by its name.
+    pub(super) fn unlink_group(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let (_, node) = self.find_group(parent, name).ok_or(Error::NotFound)??;
+        if self.is_directory(node.stream) {
+            return self.streams.remove_partitioned_group(&node);
         }
-        let (_, node) = self.find_group(parent, name)?.ok()?;
-        let stream = self.streams.of_inode(node.stream)?;
-        Some(match stream.remove_group(&node.group) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::NotFound),
-            Err(e) => Err(Error::Io(e)),
-        })
+        let stream = self.streams.of_inode(node.stream).ok_or(Error::NotFound)?;
+        if stream.remove_group(&node.group)? { Ok(()) } else { Err(Error::NotFound) }
     }
 }
 

@@ -86,7 +86,7 @@ impl Daemon {
             e => e.to_string(),
         })?;
         self.engine.forget(found.ino, 1);
-        if let Some(notifier) = self.notifier.get() {
+        if let Some(notifier) = self.shared.notifier.get() {
             // The kernel may remember that there is no such name.
             let _ = notifier.inval_entry(fuser::INodeNo(parent.0), std::ffi::OsStr::from_bytes(name));
         }

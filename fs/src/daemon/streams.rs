@@ -110,7 +110,19 @@ impl Daemon {
         let ino = self.resolve(path).map_err(|e| named(e.to_string()))?;
         let stream = self.streams.of_inode(ino).ok_or_else(|| named("it is not a stream".into()))?;
         run(&stream).map_err(named)?;
+        // It may lead to another node now, or from now on.
+        self.forget_name(path);
         info(path, &stream).map_err(named)
+    }
+
+    /// The kernel looks a name up again that it remembers, as there or as missing.
+    fn forget_name(&self, path: &Path) {
+        if let Some(notifier) = self.shared.notifier.get()
+            && let Some(name) = path.file_name()
+            && let Ok(parent) = self.resolve(path.parent().unwrap_or(Path::new("")))
+        {
+            let _ = notifier.inval_entry(fuser::INodeNo(parent.0), name);
+        }
     }
 
     fn create_stream(&self, path: &Path, settings: &[(String, String)]) -> Answer<StreamInfo> {
@@ -132,10 +144,7 @@ impl Daemon {
         })?;
         let made = self.streams.make(found.ino, &wanted);
         self.engine.forget(found.ino, 1);
-        if let Some(notifier) = self.notifier.get() {
-            // The kernel may remember that there is no such name.
-            let _ = notifier.inval_entry(fuser::INodeNo(parent.0), name);
-        }
+        self.forget_name(path);
         match made {
             Ok(stream) => info(path, &stream).map_err(named),
             Err(e) => {

@@ -36,6 +36,15 @@ impl StreamFiles {
         Some((partition, stream))
     }
 
+    /// Whether [`StreamFiles::set_of`] waits for storage: it may have to open logs.
+    pub fn set_waits(&self, dir: Ino) -> bool {
+        let waits = |number| {
+            let partition = self.engine.resolve(dir, Partition::name(number).as_bytes());
+            partition.is_ok_and(|partition| self.waits_for(partition))
+        };
+        self.engine.attr(dir).is_ok_and(|attr| attr.kind == Kind::Directory) && (0..2).any(waits)
+    }
+
     /// What set of partitions a directory has.
     pub fn set_of(&self, dir: Ino) -> Option<Partition> {
         if self.engine.attr(dir).ok()?.kind != Kind::Directory {

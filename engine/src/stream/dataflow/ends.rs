@@ -39,7 +39,11 @@ impl Writer<'_> {
             return Err(Error::NotRecords { name: flow.name.clone(), framing: log.framing });
         }
         let _appending = flow.appending.lock();
-        flow.stream.append(records).map_err(|source| {
+        let appended = match flow.stream.append(records) {
+            Ok(bytes) if bytes < records.len() => Err(std::io::Error::from_raw_os_error(libc::ENOSPC).into()),
+            other => other.map(drop),
+        };
+        appended.map_err(|source: crate::stream::Error| {
             // The beginning of a record would become one with what comes next.
             if let Err(e) = flow.stream.set_pending_aside() {
                 log::warn!("part of a record stays at the end of stream {}: {e}", flow.name);

@@ -43,6 +43,8 @@ pub struct Streams {
     active_home: PathBuf,
     pub(super) limits: Limits,
     open: Mutex<HashMap<StreamId, Arc<Stream>>>,
+    /// Whoever opens a log holds its lock meanwhile, so that nobody opens it twice; taken before `open`.
+    opening: Mutex<HashMap<StreamId, Arc<Mutex<()>>>>,
     pub(super) watch: Watch,
     /// Wakes the service.
     pub(super) event: OwnedFd,
@@ -61,6 +63,8 @@ pub struct Streams {
     /// Questions of members that wait, in all streams.
     pub(super) questions: AtomicUsize,
     pub(super) stopping: AtomicBool,
+    /// It was said that sealing is behind.
+    pub(super) behind_told: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -105,6 +109,7 @@ impl Streams {
             active_home: active_home.into(),
             limits,
             open: Mutex::default(),
+            opening: Mutex::default(),
             watch: Watch::new()?,
             event: rustix::event::eventfd(
                 0,
@@ -120,6 +125,7 @@ impl Streams {
             partitioned: Groups::default(),
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            behind_told: AtomicBool::new(false),
             threads: Mutex::default(),
         }))
     }
@@ -158,15 +164,15 @@ impl Streams {
 
     /// The stream with this id; fails if there is none.
     pub fn open(self: &Arc<Self>, id: StreamId) -> Result<Arc<Stream>> {
-        let mut open = self.open.lock();
-        if let Some(stream) = open.get(&id) {
+        let opening = self.opening.lock().entry(id).or_default().clone();
+        let _opening = opening.lock();
+        if let Some(stream) = self.open.lock().get(&id) {
             return Ok(stream.clone());
         }
         let name = id.to_string();
         let directory = self.home.join(&name);
         let stream = Stream::open(id, &directory, &self.active_home.join(&name), Arc::downgrade(self))?;
-        open.insert(id, stream.clone());
-        drop(open);
+        self.open.lock().insert(id, stream.clone());
         stream.wake();
         Ok(stream)
     }
@@ -177,11 +183,44 @@ impl Streams {
     }
 
     /// The stream has no name any more: its log goes when nobody uses it and the name is gone from the
-    /// backing.
+    /// backing; or, if we die before that, at the next mount ([`Streams::doomed`]).
     pub fn doom(&self, stream: &Arc<Stream>) {
         if !stream.doomed.swap(true, Ordering::Relaxed) {
+            if let Err(e) = stream.change_settings(|settings| settings.doomed = true) {
+                log::warn!("stream {} is removed, but a crash now would leave its log: {e}", stream.id);
+            }
             self.doomed.lock().push((Instant::now(), stream.clone()));
         }
+    }
+
+    /// The logs of a backing, which is not mounted, whose streams had lost their last name. A crash may have brought
+    /// one back: only whoever has looked for their markers may remove them.
+    pub fn doomed(backing: &Path) -> io::Result<Vec<StreamId>> {
+        let entries = match fs::read_dir(Streams::home(backing)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut doomed = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(id) = id
+                && Settings::read(&entry.path()).is_ok_and(|settings| settings.doomed)
+            {
+                doomed.push(id);
+            }
+        }
+        Ok(doomed)
+    }
+
+    /// Removes one of those, or, if it is `named` after all, lets it live.
+    pub fn settle_doomed(backing: &Path, id: StreamId, named: bool) -> Result<()> {
+        let directory = Streams::home(backing).join(id.to_string());
+        if named {
+            return Settings { doomed: false, ..Settings::read(&directory)? }.write(&directory);
+        }
+        Settings::remove(&directory)?;
+        Ok(fs::remove_dir_all(directory)?)
     }
 
     /// Removes the logs of streams that are gone.
@@ -193,6 +232,7 @@ impl Streams {
         let gone: Vec<_> = self.doomed.lock().extract_if(.., ripe).collect();
         for (_, stream) in gone {
             self.open.lock().remove(&stream.id);
+            self.opening.lock().remove(&stream.id);
             let name = stream.id.to_string();
             // The settings before the rest: whoever finds them finds a whole log.
             let removed = fs::remove_dir_all(self.active_home.join(&name))
@@ -202,6 +242,13 @@ impl Streams {
                 log::warn!("the log of removed stream {} stays: {e}", stream.id);
             }
         }
+    }
+
+    /// Bytes in no segment yet, where they take more of the memory than streams are to have: writers by the kernel's way
+    /// are faster than they are sealed, and nothing slows them down.
+    pub fn behind(&self) -> Option<u64> {
+        let unsealed = self.all().iter().map(|stream| stream.unsealed_bytes()).sum();
+        (unsealed > self.limits.hot_bytes).then_some(unsealed)
     }
 
     /// Makes everything durable that was appended.

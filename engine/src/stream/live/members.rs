@@ -6,6 +6,7 @@
 use super::Stream;
 use crate::stream::group::{Claim, MemberId};
 use crate::stream::{Batch, Error, Offset, Position};
+use crc32c::crc32c_append;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,6 +64,8 @@ impl std::fmt::Debug for Waiting {
 pub(super) struct Piece {
     offset: Offset,
     done: u64,
+    /// Checksum of what was given so far.
+    crc: u32,
 }
 
 /// What a member does where there are no records.
@@ -223,7 +226,12 @@ impl Stream {
             let batch = match prepared.map_or_else(|| self.read_batch(&claim, question.bytes_max, buffer), Ok)
             {
                 Err(Refusal::TooSmall { .. }) if question.room > question.bytes_max => {
-                    let piece = Piece { offset: Offset(claim.from), done: 0 };
+                    if !self.is_whole(Offset(claim.from))? {
+                        // Lost, as in a batch.
+                        group.give(question.member, &claim, claim.from + 1..claim.from + 1, Instant::now());
+                        continue;
+                    }
+                    let piece = Piece { offset: Offset(claim.from), done: 0, crc: 0 };
                     group.give(question.member, &claim, claim.from..claim.from + 1, Instant::now());
                     return self.read_piece(question, piece, buffer);
                 }
@@ -240,6 +248,14 @@ impl Stream {
                 return Ok(0);
             }
         }
+    }
+
+    /// Whether a record that is longer than a request is as it was appended. If it is not in memory, it is read from
+    /// its segment from now on.
+    fn is_whole(&self, offset: Offset) -> Result<bool, Refusal> {
+        let failed = |_| Refusal::Failed(libc::EIO);
+        let good = self.log.read().check_in_memory(offset).map_err(failed)?;
+        Ok(good || self.log.write().cool_up_to(offset))
     }
 
     /// The member comes back for the next piece of a long record.
@@ -266,8 +282,13 @@ impl Stream {
         let read =
             log.read_bytes(Position(position.0 + piece.done), &mut buffer[..wanted]).map_err(failed)?;
         let done = piece.done + read as u64;
+        let crc = crc32c_append(piece.crc, &buffer[..read]);
+        if done == length && !log.has_checksum(piece.offset, crc) {
+            // It was changed since its first piece was given: what was given of it has no end.
+            return Err(Refusal::Failed(libc::EIO));
+        }
         if read > 0 && done < length {
-            self.pieces.lock().insert(question.member, Piece { done, ..piece });
+            self.pieces.lock().insert(question.member, Piece { done, crc, ..piece });
         }
         Ok(read)
     }

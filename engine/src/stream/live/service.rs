@@ -193,11 +193,27 @@ impl Streams {
                 chores = Instant::now();
                 self.partitioned.take_back_late();
                 self.remove_doomed(false);
+                self.tell_if_behind();
             }
             if sealed {
                 self.give_memory_back();
             }
         }
+    }
+
+    /// Says, once each time, that memory fills faster than it is sealed.
+    fn tell_if_behind(&self) {
+        let behind = self.behind();
+        if let Some(bytes) = behind
+            && !self.behind_told.load(Ordering::Relaxed)
+        {
+            log::warn!(
+                "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing; \
+                 slow them down or give the mount more --memory",
+                bytes >> 20
+            );
+        }
+        self.behind_told.store(behind.is_some(), Ordering::Relaxed);
     }
 
     /// Reads records that were sealed longest ago from their segments, where memory is short.
@@ -303,7 +319,13 @@ impl Stream {
     /// Whether bytes came since this was asked last.
     fn has_grown(&self) -> bool {
         let end = self.log.read().end_of_bytes().map_or(0, |end| end.0);
-        self.end_looked_at.swap(end, Ordering::AcqRel) != end
+        let grown = self.end_looked_at.swap(end, Ordering::AcqRel) != end;
+        if grown {
+            // Also what is no record is copied to the backing.
+            self.uncopied.store(true, Ordering::Relaxed);
+            self.tell_of_refusal();
+        }
+        grown
     }
 
     /// Seals what is full and reads all that is sealed from its segments from now on. For tests; the service does it
@@ -316,7 +338,7 @@ impl Stream {
     }
 
     /// Seals while there is a segment's worth.
-    fn seal_full(&self) -> Result<()> {
+    pub fn seal_full(&self) -> Result<()> {
         loop {
             let Some(piece) = self.log.read().full_piece() else { return Ok(()) };
             let written = piece.write()?;

@@ -20,6 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes indexed with the log borrowed once, so that readers get their turn.
 const INDEX_STEP_BYTES: u64 = 8 << 20;
+/// Bytes a second that writers through us get when memory for what is not sealed is used up: half of what is sealed.
+const SLOW_BYTES: f64 = 200e6;
+/// A pause of a writer is this long at least: a shorter one is added to the next.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest pause after one write.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Rates are means over at least this long.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
@@ -70,7 +76,9 @@ pub struct Stream {
     pub(super) id: StreamId,
     pub(super) directory: PathBuf,
     pub(super) hub: Weak<Streams>,
+    /// A leaf lock, like `framing` beside it not held across I/O: threads that read requests look at them.
     settings: Mutex<Settings>,
+    framing: Framing,
     pub(super) log: RwLock<Log>,
     pub(super) copied: Mutex<Copied>,
     pub(super) groups: Mutex<BTreeMap<String, Group>>,
@@ -82,7 +90,7 @@ pub struct Stream {
     /// The active file, for appends that come to us.
     writer: Mutex<Option<File>>,
     active_file: Arc<File>,
-    /// Held while group files are written, so that the last one written says the last.
+    /// Held while settings or group files are written, so that the last one written says the last.
     saving: Mutex<()>,
     /// Causes to look at who waits, so far.
     pub(super) causes: AtomicU64,
@@ -105,6 +113,8 @@ pub struct Stream {
     pub(super) woken: Mutex<Option<Instant>>,
     /// It is looked at by time, and needs no watch.
     pub(super) quick: AtomicBool,
+    /// The first byte that was retained when it was opened.
+    opened_at: Position,
     /// Behind the last byte when the service looked.
     pub(super) end_looked_at: AtomicU64,
     /// How much of the active file's front was given back.
@@ -115,6 +125,31 @@ pub struct Stream {
     /// What of the active file is lent.
     pub(super) pins: Pins,
     rate: Mutex<(Instant, u64, f64)>,
+    /// What writers through us are to be held up.
+    owed: Mutex<Duration>,
+    /// Bytes that can't be divided were reported.
+    refusal_told: AtomicBool,
+}
+
+/// Writes all of `data`, or what there is room for: nothing at all is an error.
+fn write_some(file: &mut File, data: &[u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match file.write(&data[done..]) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if done == 0 => return Err(e),
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => done += bytes,
+        }
+    }
+    Ok(done)
+}
+
+/// See [`Stream::pause_after`].
+fn pause(bytes: u64, unsealed: u64, share: u64) -> Duration {
+    let half = (share / 2).max(1);
+    let over = unsealed.saturating_sub(half) as f64 / half as f64;
+    Duration::from_secs_f64((bytes as f64 / SLOW_BYTES * over).min(PAUSE_MAX.as_secs_f64()))
 }
 
 fn has_chores(settings: &Settings) -> bool {
@@ -189,6 +224,7 @@ impl Stream {
             directory: directory.into(),
             hub,
             active_file: log.active_file(),
+            opened_at: log.first().1,
             log: RwLock::new(log),
             copied: Mutex::new(copied),
             groups: Mutex::new(groups),
@@ -207,6 +243,7 @@ impl Stream {
             uncopied: AtomicBool::new(uncopied),
             full: AtomicBool::new(true),
             chores: AtomicBool::new(has_chores(&settings)),
+            framing: settings.log.framing,
             settings: Mutex::new(settings),
             doomed: AtomicBool::new(false),
             woken: Mutex::new(None),
@@ -216,6 +253,8 @@ impl Stream {
             stored: Stored::default(),
             pins: Pins::default(),
             rate: Mutex::new((Instant::now(), records, 0.0)),
+            owed: Mutex::default(),
+            refusal_told: AtomicBool::new(false),
         }))
     }
 
@@ -231,21 +270,32 @@ impl Stream {
 
     /// How it is divided into records.
     pub fn framing(&self) -> Framing {
-        self.settings.lock().log.framing
+        self.framing
     }
 
     /// Changes what may change on a stream with data: retention, the time to acknowledge, where it is.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
-        let mut settings = self.settings.lock();
-        let mut new = settings.clone();
+        let _saving = self.saving.lock();
+        let old = self.settings();
+        let mut new = old.clone();
         change(&mut new);
-        new.log = settings.log;
-        if new != *settings {
+        new.log = old.log;
+        if new != old {
             new.write(&self.directory)?;
             self.chores.store(has_chores(&new), Ordering::Relaxed);
-            *settings = new;
+            *self.settings.lock() = new;
         }
         Ok(())
+    }
+
+    /// The first byte that was retained when it was opened.
+    pub fn opened_at(&self) -> Position {
+        self.opened_at
+    }
+
+    /// Whether its front goes some day.
+    pub fn loses_front(&self) -> bool {
+        self.settings.lock().retention != Retention::default()
     }
 
     /// The active file, for reading. While the mount lives it is one file.
@@ -278,8 +328,9 @@ impl Stream {
         Ok(done)
     }
 
-    /// Appends what one write(2) brought.
-    pub fn append(self: &Arc<Self>, data: &[u8]) -> Result<()> {
+    /// Appends what one write(2) brought, or as much as there is room for; returns how much. An error means nothing.
+    pub fn append(self: &Arc<Self>, data: &[u8]) -> Result<usize> {
+        let mut appended = data.len();
         if self.framing() == Framing::Write {
             self.log.write().append(data, Micros::now())?;
         } else {
@@ -290,7 +341,7 @@ impl Stream {
                 Some(file) => file,
                 none => none.insert(OpenOptions::new().append(true).open(path)?),
             };
-            file.write_all(data)?;
+            appended = write_some(file, data)?;
         }
         self.uncopied.store(true, Ordering::Relaxed);
         if self.is_awaited() {
@@ -298,7 +349,25 @@ impl Stream {
             self.answer_waiting();
         }
         self.wake();
-        Ok(())
+        Ok(appended)
+    }
+
+    /// How long whoever appended so many bytes through us is to wait for the answer, so that memory is not filled faster
+    /// than segments are sealed: nothing while half of its share is free, then more and more.
+    pub fn pause_after(&self, bytes: usize) -> Option<Duration> {
+        let share = self.hub.upgrade()?.limits.hot_bytes;
+        let pause = pause(bytes as u64, self.log.read().unsealed_bytes(), share);
+        if pause.is_zero() {
+            return None;
+        }
+        let mut owed = self.owed.lock();
+        *owed += pause;
+        (*owed >= PAUSE_MIN).then(|| std::mem::take(&mut *owed).min(PAUSE_MAX))
+    }
+
+    /// Bytes that are in memory alone, or in the copy of the tail, but in no segment.
+    pub fn unsealed_bytes(&self) -> u64 {
+        self.log.read().unsealed_bytes()
     }
 
     /// Enters what came to the active file; returns how many records that were.
@@ -369,10 +438,41 @@ impl Stream {
         match log.set_tail_aside() {
             Ok(0) => {}
             Ok(bytes) => {
+                self.refusal_told.store(false, Ordering::Relaxed);
                 log::warn!("{bytes} bytes at the end of stream {} are no record and were set aside", self.id);
                 self.uncopied.store(true, Ordering::Relaxed);
             }
             Err(e) => log::warn!("the torn tail of stream {} can't be set aside: {e}", self.id),
+        }
+    }
+
+    /// Whether the coming of the first writer, or the closing of the last, waits for storage: bytes go aside then, or
+    /// another thread is at it.
+    pub fn writers_wait(&self) -> bool {
+        let Some(writers) = self.writers.try_lock() else { return true };
+        if writers.passed_through + writers.served > 1 {
+            return false;
+        }
+        self.index_news();
+        let log = self.log.read();
+        (self.framing != Framing::Line || log.is_refused())
+            && log.end_of_bytes().is_ok_and(|end| end > log.end().1)
+    }
+
+    /// Says, once, that a writer appends what can't be divided into records.
+    pub(super) fn tell_of_refusal(&self) {
+        let (refused, end) = {
+            let log = self.log.read();
+            (log.is_refused(), log.end())
+        };
+        if refused && !self.refusal_told.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "what was appended to stream {} from byte {} on is no {} record, nor is anything behind it until all \
+                 writers have closed it: end the program that wrote that",
+                self.id,
+                end.1.0,
+                self.framing
+            );
         }
     }
 
@@ -382,20 +482,28 @@ impl Stream {
         writers.passed_through + writers.served
     }
 
-    /// A member joins a group, which is made if it is new.
+    /// A member joins a group, which is made, durably, if it is new.
     pub fn join(&self, group: &str) -> io::Result<MemberId> {
+        if let Some(member) = self.join_at_once(group) {
+            return Ok(member);
+        }
         let _saving = self.saving.lock();
-        let member = MemberId(self.members.fetch_add(1, Ordering::Relaxed));
-        let mut groups = self.groups.lock();
-        if !groups.contains_key(group) {
+        if !self.has_group(group) {
             let start = self.log.read().first().0.0;
             Group::write(&self.directory, group, start, Counts::default())?;
             let mut new = Group::new(group, start);
             new.saved(start);
-            groups.insert(group.into(), new);
+            self.groups.lock().insert(group.into(), new);
         }
-        groups.get_mut(group).expect("it was just made").join(member);
-        Ok(member)
+        Ok(self.join_at_once(group).expect("it is there, and who removes groups waits"))
+    }
+
+    fn join_at_once(&self, group: &str) -> Option<MemberId> {
+        let mut groups = self.groups.lock();
+        let group = groups.get_mut(group)?;
+        let member = MemberId(self.members.fetch_add(1, Ordering::Relaxed));
+        group.join(member);
+        Some(member)
     }
 
     /// A member leaves; what it did not acknowledge goes to others.
@@ -418,7 +526,6 @@ impl Stream {
     pub fn seek(self: &Arc<Self>, group: &str, to: Start) -> Result<Offset> {
         let _saving = self.saving.lock();
         self.index_news();
-        let mut groups = self.groups.lock();
         let (first, end) = {
             let log = self.log.read();
             (log.first().0, log.end().0)
@@ -432,11 +539,14 @@ impl Stream {
             Start::Offset(offset) => offset,
             Start::Time(time) => self.log.read().offset_at_time(time)?,
         };
-        let entry = groups.entry(group.into()).or_insert_with(|| Group::new(group, offset.0));
-        entry.seek(offset.0);
-        Group::write(&self.directory, group, offset.0, entry.counts())?;
-        entry.saved(offset.0);
-        drop(groups);
+        let counts = self.groups.lock().get(group).map(Group::counts).unwrap_or_default();
+        Group::write(&self.directory, group, offset.0, counts)?;
+        {
+            let mut groups = self.groups.lock();
+            let entry = groups.entry(group.into()).or_insert_with(|| Group::new(group, offset.0));
+            entry.seek(offset.0);
+            entry.saved(offset.0);
+        }
         self.answer_waiting();
         Ok(offset)
     }
@@ -444,15 +554,13 @@ impl Stream {
     /// Removes a group; its members get errors. False if there is none.
     pub fn remove_group(self: &Arc<Self>, group: &str) -> io::Result<bool> {
         let _saving = self.saving.lock();
-        let mut groups = self.groups.lock();
-        if groups.remove(group).is_none() {
+        if self.groups.lock().remove(group).is_none() {
             return Ok(false);
         }
         match fs::remove_file(Group::path(&self.directory, group)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        drop(groups);
         self.ahead.remove(group);
         self.answer_waiting();
         Ok(true)
@@ -543,5 +651,21 @@ impl Stream {
     /// Removes segments whose records are all before `offset`; returns how many records went.
     pub fn trim_before(&self, offset: Offset) -> Result<u64> {
         Ok(self.log.write().trim_before(offset)?.records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_are_slowed_smoothly_and_below_what_is_sealed() {
+        let share = 1 << 30;
+        assert_eq!(pause(1 << 20, share / 2, share), Duration::ZERO);
+        let bytes_a_second = |unsealed| (1 << 20) as f64 / pause(1 << 20, unsealed, share).as_secs_f64();
+        assert!(bytes_a_second(share / 2 + share / 100) > 5e9, "hardly at first");
+        assert!((bytes_a_second(share) / SLOW_BYTES - 1.0).abs() < 0.01);
+        assert!(bytes_a_second(2 * share) < SLOW_BYTES / 2.0, "and more when that was not enough");
+        assert_eq!(pause(1 << 30, u64::MAX, 0), PAUSE_MAX);
     }
 }

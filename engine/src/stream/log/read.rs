@@ -8,7 +8,7 @@ use super::Log;
 use super::index::Index;
 use crate::stream::segment::{Block, Segment, read_there};
 use crate::stream::{Error, Micros, Offset, Position, Result};
-use crc32c::crc32c;
+use crc32c::{crc32c, crc32c_append};
 use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
@@ -110,7 +110,13 @@ impl Log {
         while batch.next.0 < end {
             let room = &mut into[batch.bytes..];
             let step = match self.index_of_offset(batch.next.0) {
-                Some(index) => self.take_active(index, batch.next.0..end, room, each.as_deref_mut())?,
+                Some(index) => match self.take_active(index, batch.next.0..end, room, each.as_deref_mut())? {
+                    // What memory has lost, its segment may have.
+                    Step::Lost { until } if until <= self.active.index.offset => {
+                        self.take_sealed(batch.next.0..until, room, each.as_deref_mut())?
+                    }
+                    step => step,
+                },
                 None => self.take_sealed(batch.next.0..end, room, each.as_deref_mut())?,
             };
             match step {
@@ -267,6 +273,36 @@ impl Log {
         Ok(Some((Position(block.position() + range.start as u64), range.len() as u64)))
     }
 
+    /// Whether a record is as it was indexed, if it is in the active file; true of others, whose blocks are checked when
+    /// they are read.
+    pub fn check_in_memory(&self, offset: Offset) -> Result<bool> {
+        self.check_offset(offset)?;
+        let Some(index) = self.index_of_offset(offset.0) else { return Ok(true) };
+        let i = (offset.0 - index.offset) as usize;
+        if i >= index.len() {
+            return Ok(true);
+        }
+        let (mut at, end) = (index.position_of(i), index.position_of(i) + u64::from(index.length(i)));
+        let mut chunk = vec![0; CHECKED_PART_BYTES_MAX as usize];
+        let mut crc = 0;
+        while at < end {
+            let wanted = chunk.len().min((end - at) as usize);
+            let there = read_there(&self.active.file, &mut chunk[..wanted], self.active.file_at(at))?;
+            if there < wanted {
+                return Ok(false);
+            }
+            crc = crc32c_append(crc, &chunk[..there]);
+            at += there as u64;
+        }
+        Ok(crc == index.crc(i))
+    }
+
+    /// Whether a record was indexed with this checksum, if it is in the active file; true of others.
+    pub fn has_checksum(&self, offset: Offset, crc: u32) -> bool {
+        self.index_of_offset(offset.0)
+            .is_none_or(|index| index.crc((offset.0 - index.offset) as usize) == crc)
+    }
+
     /// Fills `into` with the stream's bytes from `from` on, as many as there are in whole records, and
     /// returns how many; 0 at the end of the stream. Less than all before bytes that are damaged or missing,
     /// which then are an error.
@@ -283,7 +319,12 @@ impl Log {
         while done < into.len() && from.0 + (done as u64) < end {
             let at = from.0 + done as u64;
             let step = match self.index_of_position(at) {
-                Some(index) => self.copy_active(index, at, &mut into[done..])?,
+                Some(index) => match self.copy_active(index, at, &mut into[done..])? {
+                    Step::Lost { until } if until <= self.active.index.position => {
+                        self.copy_sealed(at, &mut into[done..])?
+                    }
+                    step => step,
+                },
                 None => self.copy_sealed(at, &mut into[done..])?,
             };
             match step {
