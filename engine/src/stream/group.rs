@@ -136,7 +136,9 @@ impl Group {
     pub fn leave(&mut self, member: MemberId) -> bool {
         let held = self.members.remove(&member).unwrap_or_default();
         let any = !held.is_empty();
-        held.into_iter().for_each(|held| self.give_back(held));
+        for held in held {
+            self.give_back(held);
+        }
         any
     }
 
@@ -206,7 +208,9 @@ impl Group {
             .flat_map(|held| held.extract_if(.., |held| held.since < deadline))
             .collect();
         let any = !late.is_empty();
-        late.into_iter().for_each(|held| self.give_back(held));
+        for held in late {
+            self.give_back(held);
+        }
         any
     }
 
