@@ -74,8 +74,15 @@ impl Place {
         let log = LogConfig { framing, compression: Compression::None, ..LogConfig::default() };
         let retention = Retention { bytes: Some(1 << 30), ..Retention::default() };
         let timeout = Some(Duration::from_secs(30));
-        let settings =
-            Settings { log, retention, ack_timeout: timeout, path: path.into(), owner: None, partition };
+        let settings = Settings {
+            log,
+            retention,
+            ack_timeout: timeout,
+            path: path.into(),
+            owner: None,
+            partition,
+            doomed: false,
+        };
         settings.write(&directory).expect("it is ours");
         Log::open(&directory, log).expect("an empty directory")
     }

@@ -662,7 +662,7 @@ mod tests {
     fn writers_are_slowed_smoothly_and_below_what_is_sealed() {
         let share = 1 << 30;
         assert_eq!(pause(1 << 20, share / 2, share), Duration::ZERO);
-        let bytes_a_second = |unsealed| (1 << 20) as f64 / pause(1 << 20, unsealed, share).as_secs_f64();
+        let bytes_a_second = |unsealed| f64::from(1 << 20) / pause(1 << 20, unsealed, share).as_secs_f64();
         assert!(bytes_a_second(share / 2 + share / 100) > 5e9, "hardly at first");
         assert!((bytes_a_second(share) / SLOW_BYTES - 1.0).abs() < 0.01);
         assert!(bytes_a_second(2 * share) < SLOW_BYTES / 2.0, "and more when that was not enough");
