@@ -32,12 +32,12 @@ struct Written {
 impl Written {
     fn encode(&self) -> [u8; SLOT_BYTES] {
         let Counts { delivered, redelivered, lost } = self.counts;
-        let mut text = format!(
+        let text = format!(
             "{HEAD}\nnumber = {}\noffset = {}\ndelivered = {delivered}\nredelivered = {redelivered}\n\
              lost = {lost}\n",
             self.number, self.offset
         );
-        text.push_str(&format!("crc32c = {:08x}\n", crc32c(text.as_bytes())));
+        let text = format!("{text}crc32c = {:08x}\n", crc32c(text.as_bytes()));
         let mut slot = [b'\n'; SLOT_BYTES];
         slot[..text.len()].copy_from_slice(text.as_bytes());
         slot

@@ -91,19 +91,16 @@ impl Ahead {
         while queue.ready.is_empty() && queue.reading == Some(at) {
             slot.read.wait(&mut queue);
         }
-        match queue.ready.pop_front_if(|ready| ready.at == at) {
-            Some(Ready { batch, mut bytes, .. }) => {
-                std::mem::swap(&mut bytes, buffer);
-                queue.spare.push(bytes);
-                Some(batch)
-            }
-            None => {
-                // He has come to the end, or went elsewhere: the memory is not needed.
-                queue.forget();
-                queue.spare.clear();
-                None
-            }
+        let is_next = queue.ready.front().is_some_and(|ready| ready.at == at);
+        if let Some(Ready { batch, mut bytes, .. }) = queue.ready.pop_front().filter(|_| is_next) {
+            std::mem::swap(&mut bytes, buffer);
+            queue.spare.push(bytes);
+            return Some(batch);
         }
+        // He has come to the end, or went elsewhere: the memory is not needed.
+        queue.forget();
+        queue.spare.clear();
+        None
     }
 
     /// Has the batches from record `from` on read.
