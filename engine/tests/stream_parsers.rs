@@ -7,6 +7,8 @@ mod parsers;
 #[path = "support/random.rs"]
 mod random;
 
+use aimss_engine::stream::segment::{Segment, Writer};
+use aimss_engine::stream::{Compression, Framing};
 use random::Random;
 use std::panic::catch_unwind;
 
@@ -58,4 +60,19 @@ fn inputs_that_failed_once_do_not_any_more() {
     parsers::index(&[0xff, 0xff, 0x8c, 0x7a, 0x04, 0x00, 0x2b]);
     // A head that promises more than is there: gigabytes were allocated for it.
     parsers::segment(&[0x6f, 0x6e, 0x91, 0x7f, 0xff, 0xff, 0xb2, 0x0a]);
+}
+
+/// A head may not promise more than LZ4 can make of the stored bytes; what packs best is within that.
+#[test]
+fn what_packs_best_is_no_lie() {
+    let directory = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+    let path = directory.path().join("segment");
+    let mut writer = Writer::create(&path, Framing::Write, (0, 0), Compression::Lz4, 1 << 30).expect("room");
+    let record = vec![0; 64 << 20];
+    writer.push(&record, 1, crc32c::crc32c(&record)).expect("room");
+    let written = writer.finish().expect("room");
+    assert!(written.file_bytes < record.len() as u64 / 250, "{} bytes", written.file_bytes);
+    let segment = Segment::open(&path).expect("a segment");
+    assert_eq!(segment.check().expect("readable"), []);
+    assert!(segment.read_block(0).expect("readable").bytes() == record);
 }

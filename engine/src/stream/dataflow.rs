@@ -66,13 +66,13 @@ mod flow;
 mod lease;
 mod shuffle;
 
-pub use super::live::{Lent, Records};
+pub use super::live::{Lent, Limits, Records};
 pub use ends::{Got, Reader, Writer};
 pub use error::{Error, Result};
 pub use shuffle::{Shuffled, output_of};
 
 use super::group;
-use super::live::{Limits, Streams};
+use super::live::Streams;
 use super::segment::sync_directory;
 use super::settings::MARKER_BYTES;
 use super::{Marker, Settings, StreamId};
