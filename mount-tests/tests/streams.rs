@@ -54,6 +54,11 @@ fn sent(file: &File, bytes_max: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Mounts again, once the last thread of a dead daemon has let go of the backing.
+fn take_up(mount: &Mount) {
+    wait_until("a mount after a death", SOON, || mount.mount_again().is_ok());
+}
+
 /// That what has nothing to do with a stream is done at once.
 fn expect_others_are_served(mount: &Mount) -> Result<()> {
     let (file, directory) = (mount.at("other"), mount.point());
@@ -168,7 +173,7 @@ both_modes! {
         mount.kill_daemon()?;
         log_of_the_stream(mount).context("it is still there")?;
         well(&mount.aimss(&["umount", "--lazy"]))?;
-        mount.mount_again()?;
+        take_up(mount);
         assert!(log_of_the_stream(mount).is_err(), "it is gone");
     }
 
@@ -184,7 +189,7 @@ both_modes! {
         mount.kill_daemon()?;
         well(&mount.aimss(&["umount", "--lazy"]))?;
         fs::write(mount.behind("dir/x.stream"), marker)?;
-        mount.mount_again()?;
+        take_up(mount);
         assert_eq!(fs::read(mount.at("dir/x.stream"))?, b"one\n");
         fs::remove_file(mount.at("dir/x.stream"))?;
     }

@@ -303,6 +303,8 @@ impl Stream {
         {
             stream.full.store(true, Ordering::Relaxed);
             hub.full.set();
+            // Here, since who seals may not come to anything else.
+            hub.tell_if_behind();
         }
         if !grown {
             stream.watch_next();
