@@ -52,6 +52,7 @@ pub struct Streams {
     pub(super) woken: Mutex<Vec<Arc<Stream>>>,
     pub(super) offsets: Signal,
     pub(super) full: Signal,
+    pub(super) uncopied: Signal,
     /// Batches to be read ahead.
     pub(super) wanted: (Mutex<Option<Sender<Wanted>>>, Receiver<Wanted>),
     /// Set when the threads are to end.
@@ -65,6 +66,10 @@ pub struct Streams {
     pub(super) stopping: AtomicBool,
     /// It was said that sealing is behind.
     pub(super) behind_told: AtomicBool,
+    /// Some stream was appended to since sealing was looked at.
+    pub(super) appended: AtomicBool,
+    /// Some stream has something to be done from time to time.
+    pub(super) chores: AtomicBool,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -84,13 +89,13 @@ impl Signal {
         }
     }
 
-    /// Waits until it is set, or for so long, and clears it.
-    pub fn wait(&self, longest: Duration) {
+    /// Waits until it is set, or for so long, and clears it; whether it was set.
+    pub fn wait(&self, longest: Duration) -> bool {
         let mut set = self.set.lock();
         if !*set {
             self.changed.wait_for(&mut set, longest);
         }
-        *set = false;
+        std::mem::take(&mut *set)
     }
 }
 
@@ -118,6 +123,7 @@ impl Streams {
             woken: Mutex::default(),
             offsets: Signal::default(),
             full: Signal::default(),
+            uncopied: Signal::default(),
             wanted: (Mutex::new(Some(wants)), wanted),
             ended: Signal::default(),
             doomed: Mutex::default(),
@@ -126,6 +132,8 @@ impl Streams {
             questions: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             behind_told: AtomicBool::new(false),
+            appended: AtomicBool::new(false),
+            chores: AtomicBool::new(false),
             threads: Mutex::default(),
         }))
     }
@@ -173,6 +181,11 @@ impl Streams {
         let directory = self.home.join(&name);
         let stream = Stream::open(id, &directory, &self.active_home.join(&name), Arc::downgrade(self))?;
         self.open.lock().insert(id, stream.clone());
+        // It may have anything of what the threads do.
+        self.chores.fetch_or(stream.chores.load(Ordering::Relaxed), Ordering::Relaxed);
+        for signal in [&self.offsets, &self.full, &self.uncopied] {
+            signal.set();
+        }
         stream.wake();
         Ok(stream)
     }
@@ -261,6 +274,7 @@ impl Streams {
         self.stopping.store(true, Ordering::Relaxed);
         self.offsets.set();
         self.full.set();
+        self.uncopied.set();
         self.ended.set();
         *self.wanted.0.lock() = None;
         let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());

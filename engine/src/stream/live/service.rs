@@ -42,8 +42,8 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// What such looks cost, about, once and for each thread, and the share of a processor they may take.
 const SIGNALS_LOOK: Duration = Duration::from_micros(30);
-const SIGNAL_LOOK: Duration = Duration::from_micros(20);
-const SIGNAL_SHARE: f64 = 0.0005;
+const SIGNAL_LOOK: Duration = Duration::from_micros(25);
+const SIGNAL_SHARE: f64 = 0.0004;
 /// Bytes of memory given back at a time: writers wait meanwhile.
 const PUNCH_BYTES: u64 = 4 << 20;
 
@@ -139,9 +139,12 @@ impl Streams {
 
     fn write_offsets(&self) {
         while !self.is_stopping() {
-            self.offsets.wait(IDLE_MAX);
+            let changed = self.offsets.wait(IDLE_MAX);
             if self.is_stopping() {
                 return;
+            }
+            if !changed {
+                continue;
             }
             std::thread::sleep(OFFSETS_REST);
             for stream in self.all() {
@@ -156,6 +159,9 @@ impl Streams {
 
     fn copy_tails(&self) {
         while !self.is_stopping() {
+            if !self.uncopied.wait(IDLE_MAX) {
+                continue;
+            }
             self.ended.wait(self.limits.flush_every.min(CHORES_EVERY));
             for stream in self.all() {
                 let there = stream.uncopied.load(Ordering::Relaxed) && !stream.is_doomed();
@@ -167,11 +173,13 @@ impl Streams {
     }
 
     fn seal_and_trim(&self) {
-        let mut chores = Instant::now();
+        let (mut chores, mut failed) = (Instant::now(), false);
         while !self.is_stopping() {
-            self.full.wait(CHORES_EVERY);
+            let full = self.full.wait(CHORES_EVERY);
             let (chores_due, mut sealed) = (chores.elapsed() >= CHORES_EVERY, false);
-            for stream in self.all() {
+            let any = full || failed || chores_due && self.chores.load(Ordering::Relaxed);
+            failed = false;
+            for stream in if any { self.all() } else { Vec::new() } {
                 let full = stream.full.swap(false, Ordering::Relaxed);
                 let chores = chores_due && stream.chores.load(Ordering::Relaxed);
                 if !full && !chores {
@@ -180,6 +188,7 @@ impl Streams {
                 if let Err(e) = stream.seal_full().and_then(|()| stream.trim()) {
                     log::warn!("stream {} can't be sealed or trimmed, which is tried again: {e}", stream.id);
                     stream.full.store(true, Ordering::Relaxed);
+                    failed = true;
                 }
                 if chores {
                     stream.take_back_late();
@@ -203,6 +212,9 @@ impl Streams {
 
     /// Says, once each time, that memory fills faster than it is sealed.
     fn tell_if_behind(&self) {
+        if !self.appended.swap(false, Ordering::Relaxed) && !self.behind_told.load(Ordering::Relaxed) {
+            return;
+        }
         let behind = self.behind();
         if let Some(bytes) = behind
             && !self.behind_told.load(Ordering::Relaxed)
@@ -324,7 +336,7 @@ impl Stream {
         let grown = self.end_looked_at.swap(end, Ordering::AcqRel) != end;
         if grown {
             // Also what is no record is copied to the backing.
-            self.uncopied.store(true, Ordering::Relaxed);
+            self.has_news();
             self.tell_of_refusal();
         }
         grown
@@ -345,7 +357,7 @@ impl Stream {
             let Some(piece) = self.log.read().full_piece() else { return Ok(()) };
             let written = piece.write()?;
             self.log.write().install(&written)?;
-            self.uncopied.store(true, Ordering::Relaxed);
+            self.has_news();
         }
     }
 

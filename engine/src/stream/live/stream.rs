@@ -283,6 +283,9 @@ impl Stream {
         if new != old {
             new.write(&self.directory)?;
             self.chores.store(has_chores(&new), Ordering::Relaxed);
+            if let Some(hub) = self.hub.upgrade().filter(|_| has_chores(&new)) {
+                hub.chores.store(true, Ordering::Relaxed);
+            }
             *self.settings.lock() = new;
         }
         Ok(())
@@ -343,7 +346,7 @@ impl Stream {
             };
             appended = write_some(file, data)?;
         }
-        self.uncopied.store(true, Ordering::Relaxed);
+        self.has_news();
         if self.is_awaited() {
             self.index_news();
             self.answer_waiting();
@@ -370,11 +373,21 @@ impl Stream {
         self.log.read().unsealed_bytes()
     }
 
-    /// Enters what came to the active file; returns how many records that were.
+    /// Bytes came that the backing does not have.
+    pub(super) fn has_news(&self) {
+        if !self.uncopied.swap(true, Ordering::Relaxed)
+            && let Some(hub) = self.hub.upgrade()
+        {
+            hub.appended.store(true, Ordering::Relaxed);
+            hub.uncopied.set();
+        }
+    }
+
+    /// Enters what had come to the active file at the time of the call; returns how many records that were.
     pub fn index_news(&self) -> u64 {
         let mut records = 0;
+        let Ok(length) = self.active_file.metadata().map(|m| m.len()) else { return records };
         loop {
-            let Ok(length) = self.active_file.metadata().map(|m| m.len()) else { return records };
             let mut log = {
                 let log = self.log.upgradable_read();
                 if log.seen() >= length || !log.is_splitting() {
@@ -389,7 +402,7 @@ impl Stream {
                     return records;
                 }
             }
-            self.uncopied.store(true, Ordering::Relaxed);
+            self.has_news();
         }
     }
 
@@ -440,7 +453,7 @@ impl Stream {
             Ok(bytes) => {
                 self.refusal_told.store(false, Ordering::Relaxed);
                 log::warn!("{bytes} bytes at the end of stream {} are no record and were set aside", self.id);
-                self.uncopied.store(true, Ordering::Relaxed);
+                self.has_news();
             }
             Err(e) => log::warn!("the torn tail of stream {} can't be set aside: {e}", self.id),
         }
@@ -581,7 +594,7 @@ impl Stream {
         let news = self.log.write().news()?;
         copied.bring_up_to_date(&news).inspect_err(|_| {
             self.log.write().news_failed(&news);
-            self.uncopied.store(true, Ordering::Relaxed);
+            self.has_news();
         })?;
         self.flushed.store(news.end(), Ordering::Relaxed);
         Ok(())

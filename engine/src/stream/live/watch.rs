@@ -52,6 +52,10 @@ impl Watch {
             {
                 found.push(stream);
             }
+            if reader.is_buffer_empty() {
+                // What comes now is found by the next poll.
+                break;
+            }
         }
         found
     }
