@@ -76,7 +76,8 @@ enum Step {
 
 impl Log {
     /// Fills `into` with whole records from the one with offset `from` on, as many as there are and fit. At
-    /// the end of the stream that is none. Fails if not one fits, or if `from` is not retained or behind the
+    /// the end of the stream that is none. Where they fill more than half of it, no block of a segment is unpacked for a
+    /// part of it: the next batch begins with that. Fails if not one fits, or if `from` is not retained or behind the
     /// end.
     pub fn read(&self, from: Offset, into: &mut [u8]) -> Result<Batch> {
         self.read_until(from, None, into)
@@ -108,16 +109,17 @@ impl Log {
         let end = until.map_or(u64::MAX, |until| until.0).min(self.active.index.end_offset());
         let mut batch = Batch { lost: 0, first: from, next: from, bytes: 0 };
         while batch.next.0 < end {
+            let enough = batch.bytes > into.len() / 2;
             let room = &mut into[batch.bytes..];
             let step = match self.index_of_offset(batch.next.0) {
                 Some(index) => match self.take_active(index, batch.next.0..end, room, each.as_deref_mut())? {
                     // What memory has lost, its segment may have.
                     Step::Lost { until } if until <= self.active.index.offset => {
-                        self.take_sealed(batch.next.0..until, room, each.as_deref_mut())?
+                        self.take_sealed(batch.next.0..until, room, enough, each.as_deref_mut())?
                     }
                     step => step,
                 },
-                None => self.take_sealed(batch.next.0..end, room, each.as_deref_mut())?,
+                None => self.take_sealed(batch.next.0..end, room, enough, each.as_deref_mut())?,
             };
             match step {
                 Step::Taken { records, bytes } => {
@@ -160,6 +162,7 @@ impl Log {
         &self,
         wanted: Range<u64>,
         into: &mut [u8],
+        enough: bool,
         mut each: Option<Each<'_, '_>>,
     ) -> Result<Step> {
         let from = wanted.start;
@@ -170,6 +173,9 @@ impl Log {
         if each.is_none() && segment.block_offset(i) == from {
             let (records, bytes) = segment.block_extent(i);
             let wanted = records as u64 <= wanted.end - from;
+            if enough && bytes > into.len() {
+                return Ok(Step::Full { needed_bytes: bytes });
+            }
             if wanted && bytes <= into.len() && unpack(&segment, i, &mut into[..bytes])? {
                 return Ok(Step::Taken { records: records as u64, bytes });
             }
