@@ -41,7 +41,7 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 /// Between two looks for signals, at the least.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// What such looks cost, about, once and for each thread, and the share of a processor they may take.
-const SIGNALS_LOOK: Duration = Duration::from_micros(30);
+const SIGNALS_LOOK: Duration = Duration::from_micros(15);
 const SIGNAL_LOOK: Duration = Duration::from_micros(25);
 const SIGNAL_SHARE: f64 = 0.0004;
 /// Bytes of memory given back at a time: writers wait meanwhile.
