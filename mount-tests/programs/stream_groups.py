@@ -248,6 +248,8 @@ def control_c_ends_a_reader(stream, _reference):
     append(stream)
     child, terminal = pty.fork()
     if child == 0:
+        # Whoever runs this in the background may have it ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execvp("cat", ["cat", group_path(stream, "g")])
     status = None
     try:

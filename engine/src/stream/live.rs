@@ -13,7 +13,7 @@
 //! A group that lags has its next batch read, or unpacked, while its member works on the last one (`ahead`).
 //!
 //! The members of a group over partitions ask [`PartitionedGroup`], which asks the streams in their place
-//! ([`partitions`]).
+//! (`partitions`).
 //!
 //! Locks, in the order they may be taken: `copied` or `saving` (held across I/O), `writers` (across I/O where a torn
 //! tail goes aside: see [`Stream::writers_wait`]), `groups`, `log`; the others are leaves. Answers are given with none
