@@ -7,7 +7,6 @@
 
 mod convert;
 mod executed;
-mod partitions;
 mod passthrough;
 mod streams;
 

@@ -413,7 +413,9 @@ impl StreamFiles {
     pub fn open_waits(&self, number: u64, flags: i32) -> bool {
         let node = self.node(number);
         let ino = self.inode(number);
-        let Some(stream) = self.of_known(ino) else { return self.waits_for(ino) };
+        let Some(stream) = self.of_known(ino) else {
+            return matches!(node, Node::Group(_)) || self.waits_for(ino);
+        };
         match node {
             Node::Group(node) => !stream.has_group(&node.group),
             Node::Inode(_) | Node::View(_) | Node::Appender(_) => {
@@ -677,11 +679,20 @@ impl StreamFiles {
         self.keep(Handle::Plain { stream, begin, write })
     }
 
-    /// Opens a group for a member.
+    /// Opens a group, of a stream or of a directory of partitions, for a member.
     pub fn open_group(&self, node: &GroupNode) -> Result<u64> {
-        let stream = self.of_inode(node.stream).ok_or(Error::NotFound)?;
+        let Some(stream) = self.of_inode(node.stream) else { return self.open_partitioned_group(node) };
         let member = stream.join(&node.group)?;
         Ok(self.keep(Handle::Member { stream, group: node.group.clone(), member, eof: node.eof }))
+    }
+
+    /// Removes such a group.
+    pub fn remove_group(&self, node: &GroupNode) -> Result<()> {
+        let removed = match self.of_inode(node.stream) {
+            Some(stream) => stream.remove_group(&node.group)?,
+            None => self.remove_partitioned_group(node)?,
+        };
+        if removed { Ok(()) } else { Err(Error::NotFound) }
     }
 
     /// What `user.aimss.*` says of a stream; `None` for other names.

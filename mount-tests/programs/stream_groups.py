@@ -28,20 +28,17 @@ import checks
 import stream_view
 import streams
 import verdict
-from checks import Failed, ended, expect, fork, refused, succeeded, within
-from streams import AT_ONCE_SECONDS, Member, append, append_later, drain, group_path, lines
+from checks import ended, expect, fork, refused, succeeded, within
+from streams import (
+    AT_ONCE_SECONDS, PAUSE_SECONDS, Member, append, append_later, by_epoll, by_poll, by_select, drain, give,
+    group_path, interrupted_read, lines, wakes,
+)
 
 # The promise is 50 ms, as a median: others use this machine too.
 INTERRUPT_SECONDS = 0.05
 KILL_SECONDS = 5
-PAUSE_SECONDS = 0.3
 # One request of FUSE: a longer read is several, which must not acknowledge one another.
 REQUEST_BYTES = 1 << 20
-
-
-def give(member, wanted, what):
-    data = member.read()
-    expect(data == wanted, f"{what}: {data[:80]} ({len(data)} bytes) in place of {wanted[:80]}")
 
 
 def blocked(path, without=()):
@@ -102,49 +99,16 @@ def a_nonblocking_read_at_the_tail_says_again(stream, _reference):
         expect(member.try_read() is None, "the tail gave something the second time")
 
 
-def wakes(stream, waits):
-    """`waits(descriptor, seconds)` says whether there is something to read."""
-    append(stream, b"first\n")
-    with Member(stream, nonblocking=True) as member:
-        expect(waits(member.descriptor, 1), "it does not see that there is a record already")
-        give(member, b"first\n", "what was there")
-        for number in range(3):
-            expect(member.try_read() is None, "the tail gave something")
-            expect(not waits(member.descriptor, 0), "it sees something at the tail")
-            expect(not waits(member.descriptor, 0.2), "it woke with nothing to read")
-            begin = time.monotonic()
-            child = append_later(PAUSE_SECONDS, stream, b"%d\n" % number)
-            expect(waits(member.descriptor, AT_ONCE_SECONDS), "it was not woken by an append")
-            took = time.monotonic() - begin
-            expect(took > PAUSE_SECONDS * 0.9, f"it woke after {took:.3f} s, before the append")
-            expect(took < PAUSE_SECONDS + 1, f"it woke {took - PAUSE_SECONDS:.3f} s after the append")
-            give(member, b"%d\n" % number, "after it woke")
-            succeeded(child, AT_ONCE_SECONDS, "the appending process")
-
-
 def an_append_wakes_poll(stream, _reference):
-    def waits(descriptor, seconds):
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
-
-    wakes(stream, waits)
+    wakes(stream, by_poll, [stream] * 3)
 
 
 def an_append_wakes_select(stream, _reference):
-    wakes(stream, lambda descriptor, seconds: bool(select.select([descriptor], [], [], seconds)[0]))
+    wakes(stream, by_select, [stream] * 3)
 
 
 def an_append_wakes_epoll(stream, _reference):
-    pollers = {}
-
-    def waits(descriptor, seconds):
-        if descriptor not in pollers:
-            pollers[descriptor] = select.epoll()
-            pollers[descriptor].register(descriptor, select.EPOLLIN)
-        return bool(pollers[descriptor].poll(seconds))
-
-    wakes(stream, waits)
+    wakes(stream, by_epoll(), [stream] * 3)
 
 
 def what_comes_back_wakes_poll(stream, _reference):
@@ -157,25 +121,6 @@ def what_comes_back_wakes_poll(stream, _reference):
     first.close()
     expect(poller.poll(AT_ONCE_SECONDS * 1000), "poll was not woken by what a member gave back")
     give(second, b"one\n", "what was given back")
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt(_signal, _frame):
-    raise Interrupted
-
-
-def interrupted_read(member, number, send):
-    """Seconds from the signal, which `send` arranges for a time that it returns, to the end of the read."""
-    signal.signal(number, interrupt)
-    at = send()
-    try:
-        data = os.read(member.descriptor, 4096)
-    except Interrupted:
-        return time.monotonic() - at
-    raise Failed(f"a read at the tail gave {data[:40]} in place of being interrupted")
 
 
 def expect_interrupted(stream, number, send):

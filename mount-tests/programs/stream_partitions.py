@@ -15,7 +15,6 @@ Limits: framing is `line`. No check takes longer than 60 seconds.
 import errno
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
@@ -25,10 +24,12 @@ import time
 import checks
 import streams
 import verdict
-from checks import Failed, ended, expect, fork, refused, succeeded
-from streams import AT_ONCE_SECONDS, Member, append, append_later, drain, group_path, lines
+from checks import ended, expect, fork, refused, succeeded
+from streams import (
+    AT_ONCE_SECONDS, PAUSE_SECONDS, Member, append, append_later, by_epoll, by_poll, by_select, drain, give,
+    group_path, interrupted_read, lines, wakes,
+)
 
-PAUSE_SECONDS = 0.3
 KILL_SECONDS = 5
 AIMSS = sys.argv[3] if len(sys.argv) > 3 else "aimss"
 
@@ -39,11 +40,6 @@ def make(stream, partitions, *options):
     made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     expect(made.returncode == 0, f"{' '.join(command)}: {made.stderr}")
     return [stream / str(number) for number in range(partitions)]
-
-
-def give(member, wanted, what):
-    data = member.read()
-    expect(data == wanted, f"{what}: {data[:80]} ({len(data)} bytes) in place of {wanted[:80]}")
 
 
 # --- waiting ----------------------------------------------------------------------------------------------
@@ -72,69 +68,27 @@ def a_nonblocking_read_at_the_tails_says_again(stream, _reference):
         expect(member.try_read() is None, "the tails gave something")
 
 
-def wakes(stream, waits):
-    """`waits(descriptor, seconds)` says whether there is something to read."""
-    partitions = make(stream, 3)
-    append(partitions[0], b"first\n")
-    with Member(stream, nonblocking=True) as member:
-        expect(waits(member.descriptor, 1), "it does not see that there is a record already")
-        give(member, b"first\n", "what was there")
-        for number in (2, 1, 0):
-            expect(member.try_read() is None, "the tails gave something")
-            expect(not waits(member.descriptor, 0.2), "it woke with nothing to read")
-            begin = time.monotonic()
-            child = append_later(PAUSE_SECONDS, partitions[number], b"%d\n" % number)
-            expect(waits(member.descriptor, AT_ONCE_SECONDS), "it was not woken by an append")
-            took = time.monotonic() - begin
-            expect(PAUSE_SECONDS * 0.9 < took < PAUSE_SECONDS + 1, f"it woke after {took:.3f} s")
-            give(member, b"%d\n" % number, "after it woke")
-            succeeded(child, AT_ONCE_SECONDS, "the appending process")
-
-
 def an_append_wakes_poll(stream, _reference):
-    def waits(descriptor, seconds):
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(seconds * 1000))
-
-    wakes(stream, waits)
+    wakes(stream, by_poll, make(stream, 3)[::-1])
 
 
 def an_append_wakes_select(stream, _reference):
-    wakes(stream, lambda descriptor, seconds: bool(select.select([descriptor], [], [], seconds)[0]))
+    wakes(stream, by_select, make(stream, 3)[::-1])
 
 
 def an_append_wakes_epoll(stream, _reference):
-    pollers = {}
-
-    def waits(descriptor, seconds):
-        if descriptor not in pollers:
-            pollers[descriptor] = select.epoll()
-            pollers[descriptor].register(descriptor, select.EPOLLIN)
-        return bool(pollers[descriptor].poll(seconds))
-
-    wakes(stream, waits)
-
-
-class Interrupted(Exception):
-    pass
+    wakes(stream, by_epoll(), make(stream, 3)[::-1])
 
 
 def a_signal_interrupts_a_read(stream, _reference):
-    def interrupt(_signal, _frame):
-        raise Interrupted
+    def send():
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        return time.monotonic()
 
     partitions = make(stream, 3)
     with Member(stream) as member:
         for _ in range(3):
-            signal.signal(signal.SIGALRM, interrupt)
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            begin = time.monotonic()
-            try:
-                data = os.read(member.descriptor, 4096)
-                raise Failed(f"a read at the tails gave {data[:40]} in place of being interrupted")
-            except Interrupted:
-                took = time.monotonic() - begin
+            took = interrupted_read(member, signal.SIGALRM, send)
             expect(took < 2, f"interrupted after {took:.1f} s")
         append(partitions[1], b"after\n")
         give(member, b"after\n", "after it was interrupted")

@@ -1,17 +1,22 @@
 """Imported by the tests of stream files: appending to them, and reading them as a member of a group.
 
-What: `append` writes records by one write each; `Member` is one open descriptor of `PATH@GROUP`;
-`served` says whether a directory's file system has groups at all.
+What: `append` writes records by one write each; `Member` is one open descriptor of `PATH@GROUP`; `give`,
+`wakes` and `interrupted_read` check what one is given, what wakes it and what ends its wait; `served` says
+whether a directory's file system has groups at all.
 """
 
 import errno
 import os
+import select
+import signal
 import time
 
-from checks import expect, fork, within
+from checks import Failed, expect, fork, succeeded, within
 
 # How long what should happen at once may take on a machine that others use too.
 AT_ONCE_SECONDS = 5
+# What another process waits before it appends.
+PAUSE_SECONDS = 0.3
 
 
 def append(path, *records):
@@ -100,3 +105,71 @@ def drain(path, group="g", size=1 << 16):
     """What a group still has to be given, acknowledged."""
     with Member(path, group, eof=True) as member:
         return member.read_to_end(size)
+
+
+def give(member, wanted, what):
+    data = member.read()
+    expect(data == wanted, f"{what}: {data[:80]} ({len(data)} bytes) in place of {wanted[:80]}")
+
+
+def by_poll(descriptor, seconds):
+    """Whether there is something to read within that time; so are the next two."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
+
+
+def by_select(descriptor, seconds):
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+def by_epoll():
+    """One that stays registered."""
+    pollers = {}
+
+    def waits(descriptor, seconds):
+        if descriptor not in pollers:
+            pollers[descriptor] = select.epoll()
+            pollers[descriptor].register(descriptor, select.EPOLLIN)
+        return bool(pollers[descriptor].poll(seconds))
+
+    return waits
+
+
+def wakes(stream, waits, paths):
+    """A member of `stream`, which has nothing else, sees by `waits` what is appended to each of `paths`."""
+    append(paths[0], b"first\n")
+    with Member(stream, nonblocking=True) as member:
+        expect(waits(member.descriptor, 1), "it does not see that there is a record already")
+        give(member, b"first\n", "what was there")
+        for number, path in enumerate(paths):
+            expect(member.try_read() is None, "the tail gave something")
+            expect(not waits(member.descriptor, 0), "it sees something at the tail")
+            expect(not waits(member.descriptor, 0.2), "it woke with nothing to read")
+            begin = time.monotonic()
+            child = append_later(PAUSE_SECONDS, path, b"%d\n" % number)
+            expect(waits(member.descriptor, AT_ONCE_SECONDS), "it was not woken by an append")
+            took = time.monotonic() - begin
+            expect(took > PAUSE_SECONDS * 0.9, f"it woke after {took:.3f} s, before the append")
+            expect(took < PAUSE_SECONDS + 1, f"it woke {took - PAUSE_SECONDS:.3f} s after the append")
+            give(member, b"%d\n" % number, "after it woke")
+            succeeded(child, AT_ONCE_SECONDS, "the appending process")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(_signal, _frame):
+    raise Interrupted
+
+
+def interrupted_read(member, number, send):
+    """Seconds from the signal, which `send` arranges for a time that it returns, to the end of the read."""
+    signal.signal(number, interrupt)
+    at = send()
+    try:
+        data = os.read(member.descriptor, 4096)
+    except Interrupted:
+        return time.monotonic() - at
+    raise Failed(f"a read at the tail gave {data[:40]} in place of being interrupted")

@@ -477,7 +477,7 @@ impl InodeState {
     }
 }
 
-/// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
+/// What the tables alone say about `name` in `parent`.
 fn known(names: &Names, parent: Ino, name: &[u8]) -> Result<Known> {
     let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
     Ok(match dir.get(name) {
@@ -489,6 +489,7 @@ fn known(names: &Names, parent: Ino, name: &[u8]) -> Result<Known> {
     })
 }
 
+/// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
 fn still_valid(inode: &Inode) -> bool {
     let state = inode.state.lock();
     if state.drained.is_empty() && state.pending == 0 && !state.nameless() && state.baseline().is_some() {

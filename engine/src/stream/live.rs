@@ -25,6 +25,7 @@ mod lend;
 mod members;
 mod partitions;
 mod pins;
+mod rate;
 mod service;
 mod stream;
 mod summary;

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// Reads and writes come to us, one by one.
 const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 /// Members read what is next: there is no place in such a file.
-pub(super) const MEMBER: FopenFlags =
+const MEMBER: FopenFlags =
     FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_NONSEEKABLE).union(FopenFlags::FOPEN_STREAM);
 
 /// A request of more may be followed by another one of the same call: the kernel takes 256 pages a request,
@@ -173,7 +173,6 @@ impl Adapter {
                     reply.error(Errno::EPERM);
                     return None;
                 }
-                let reply = self.open_partitioned(&node, reply)?;
                 match self.streams.open_group(&node) {
                     Ok(handle) => reply.opened(FileHandle(handle), MEMBER),
                     Err(e) => reply.error(errno(&e)),
@@ -420,11 +419,7 @@ impl Adapter {
     /// Removes a group by its name.
     pub(super) fn unlink_group(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let (_, node) = self.find_group(parent, name).ok_or(Error::NotFound)??;
-        if self.is_directory(node.stream) {
-            return self.streams.remove_partitioned_group(&node);
-        }
-        let stream = self.streams.of_inode(node.stream).ok_or(Error::NotFound)?;
-        if stream.remove_group(&node.group)? { Ok(()) } else { Err(Error::NotFound) }
+        self.streams.remove_group(&node)
     }
 }
 

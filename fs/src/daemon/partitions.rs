@@ -2,14 +2,12 @@
 //! asked of it by its own name.
 
 use super::Daemon;
-use super::streams::{Answer, info};
+use super::streams::{Answer, info, settings_of};
 use crate::control::partitions::{PartitionsInfo, SharesInfo};
 use crate::control::protocol::Reply;
-use aimss_engine::engine::New;
 use aimss_engine::stream::partition::PARTITIONS_MAX;
-use aimss_engine::stream::{Partition, Settings, StreamId};
-use aimss_engine::{Error, Ino, Kind};
-use std::os::unix::ffi::OsStrExt;
+use aimss_engine::stream::{Partition, StreamId};
+use aimss_engine::{Ino, Kind};
 use std::path::Path;
 
 /// Permissions of a directory made by command: as one made by a shell.
@@ -52,49 +50,27 @@ impl Daemon {
         if count == 0 || count > PARTITIONS_MAX {
             return Err(format!("a stream has 1 to {PARTITIONS_MAX} partitions, not {count}"));
         }
-        let mut wanted = Settings::default();
-        for (key, value) in settings {
-            wanted.set(key, value).map_err(|e| e.to_string())?;
-        }
-        wanted.log.check().map_err(|e| e.to_string())?;
-        let name = path.file_name().ok_or("it has no name")?;
-        let parent = self
-            .resolve(path.parent().unwrap_or(Path::new("")))
-            .map_err(|e| format!("its directory: {e}"))?;
+        let mut wanted = settings_of(settings)?;
+        let (parent, name) = self.place(path)?;
         let set = StreamId::random().map_err(|e| e.to_string())?;
-        let dir = self.make_empty(parent, name.as_bytes(), Kind::Directory, MODE)?;
+        let dir = self.make_empty(parent, name, Kind::Directory, MODE)?;
         // The first ones last: before they are there, nobody takes it for whole.
         for number in (0..count).rev() {
             wanted.partition = Some(Partition { set, number, count });
-            let name = Partition::name(number);
+            let part = Partition::name(number);
             let made = self
-                .make_empty(dir, name.as_bytes(), Kind::File, super::streams::MODE)
+                .make_empty(dir, part.as_bytes(), Kind::File, super::streams::MODE)
                 .and_then(|ino| self.streams.make(ino, &wanted).map_err(|e| e.to_string()));
             if let Err(e) = made {
-                self.unmake(parent, dir, path, number..count);
+                self.unmake((parent, name), dir, number..count);
                 return Err(format!("partition {number} can't be made: {e}"));
             }
         }
         Ok(())
     }
 
-    /// Makes an empty file or directory, without a reference of the kernel's.
-    fn make_empty(&self, parent: Ino, name: &[u8], kind: Kind, mode: u32) -> Answer<Ino> {
-        let new = New { kind, mode, uid: 0, gid: 0, rdev: 0, target: None, xattrs: Vec::new() };
-        let found = self.engine.make(parent, name, &new).map_err(|e| match e {
-            Error::Exists => "there is such a name already; settings are given to new streams".to_string(),
-            e => e.to_string(),
-        })?;
-        self.engine.forget(found.ino, 1);
-        if let Some(notifier) = self.shared.notifier.get() {
-            // The kernel may remember that there is no such name.
-            let _ = notifier.inval_entry(fuser::INodeNo(parent.0), std::ffi::OsStr::from_bytes(name));
-        }
-        Ok(found.ino)
-    }
-
     /// Takes away what was made of a directory that can't be made whole.
-    fn unmake(&self, parent: Ino, dir: Ino, path: &Path, numbers: std::ops::Range<u32>) {
+    fn unmake(&self, (parent, name): (Ino, &[u8]), dir: Ino, numbers: std::ops::Range<u32>) {
         for number in numbers {
             let name = Partition::name(number);
             let ino = self.engine.resolve(dir, name.as_bytes());
@@ -104,8 +80,6 @@ impl Daemon {
                 self.streams.name_gone(ino);
             }
         }
-        if let Some(name) = path.file_name() {
-            let _ = self.engine.rmdir(parent, name.as_bytes());
-        }
+        let _ = self.engine.rmdir(parent, name);
     }
 }

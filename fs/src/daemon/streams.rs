@@ -117,41 +117,50 @@ impl Daemon {
 
     /// The kernel looks a name up again that it remembers, as there or as missing.
     fn forget_name(&self, path: &Path) {
-        if let Some(notifier) = self.shared.notifier.get()
-            && let Some(name) = path.file_name()
-            && let Ok(parent) = self.resolve(path.parent().unwrap_or(Path::new("")))
-        {
+        if let Ok((parent, name)) = self.place(path) {
+            self.forget_entry(parent, OsStr::from_bytes(name));
+        }
+    }
+
+    fn forget_entry(&self, parent: Ino, name: &OsStr) {
+        if let Some(notifier) = self.shared.notifier.get() {
             let _ = notifier.inval_entry(fuser::INodeNo(parent.0), name);
         }
     }
 
     fn create_stream(&self, path: &Path, settings: &[(String, String)]) -> Answer<StreamInfo> {
-        let named = |e: String| format!("{}: {e}", path.display());
-        let mut wanted = Settings::default();
-        for (key, value) in settings {
-            wanted.set(key, value).map_err(|e| named(e.to_string()))?;
-        }
-        wanted.log.check().map_err(|e| named(e.to_string()))?;
-        let name = path.file_name().ok_or_else(|| named("it has no name".into()))?;
+        let make = || {
+            let wanted = settings_of(settings)?;
+            let (parent, name) = self.place(path)?;
+            let ino = self.make_empty(parent, name, Kind::File, MODE)?;
+            self.streams.make(ino, &wanted).map_err(|e| {
+                let _ = self.engine.unlink(parent, name);
+                e.to_string()
+            })
+        };
+        make().and_then(|stream| info(path, &stream)).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// The directory of something that is to be made at `path`, and its name there.
+    pub(super) fn place<'p>(&self, path: &'p Path) -> Answer<(Ino, &'p [u8])> {
+        let name = path.file_name().ok_or("it has no name")?;
         let parent = self
             .resolve(path.parent().unwrap_or(Path::new("")))
-            .map_err(|e| named(format!("its directory: {e}")))?;
-        let new =
-            New { kind: Kind::File, mode: MODE, uid: 0, gid: 0, rdev: 0, target: None, xattrs: Vec::new() };
-        let found = self.engine.make(parent, name.as_bytes(), &new).map_err(|e| match e {
-            Error::Exists => named("there is such a name already; settings are given to new streams".into()),
-            e => named(e.to_string()),
+            .map_err(|e| format!("its directory: {e}"))?;
+        Ok((parent, name.as_bytes()))
+    }
+
+    /// Makes an empty file or directory, without a reference of the kernel's.
+    pub(super) fn make_empty(&self, parent: Ino, name: &[u8], kind: Kind, mode: u32) -> Answer<Ino> {
+        let new = New { kind, mode, uid: 0, gid: 0, rdev: 0, target: None, xattrs: Vec::new() };
+        let found = self.engine.make(parent, name, &new).map_err(|e| match e {
+            Error::Exists => "there is such a name already; settings are given to new streams".to_string(),
+            e => e.to_string(),
         })?;
-        let made = self.streams.make(found.ino, &wanted);
         self.engine.forget(found.ino, 1);
-        self.forget_name(path);
-        match made {
-            Ok(stream) => info(path, &stream).map_err(named),
-            Err(e) => {
-                let _ = self.engine.unlink(parent, name.as_bytes());
-                Err(named(e.to_string()))
-            }
-        }
+        // The kernel may remember that there is no such name.
+        self.forget_entry(parent, OsStr::from_bytes(name));
+        Ok(found.ino)
     }
 
     /// All streams, by walking the tree as far as it has markers; those in it alone are opened.
@@ -186,6 +195,16 @@ impl Daemon {
         found.sort_by(|a, b| a.path.cmp(&b.path));
         found
     }
+}
+
+/// Of a stream that is to be made.
+pub(super) fn settings_of(pairs: &[(String, String)]) -> Answer<Settings> {
+    let mut settings = Settings::default();
+    for (key, value) in pairs {
+        settings.set(key, value).map_err(|e| e.to_string())?;
+    }
+    settings.log.check().map_err(|e| e.to_string())?;
+    Ok(settings)
 }
 
 pub(super) fn info(path: &Path, stream: &Stream) -> Answer<StreamInfo> {

@@ -67,7 +67,7 @@ impl StreamFiles {
     }
 
     /// Opens a group over the partitions of a directory for a member. That waits for storage.
-    pub fn open_partitioned_group(&self, node: &GroupNode) -> Result<u64> {
+    pub(super) fn open_partitioned_group(&self, node: &GroupNode) -> Result<u64> {
         let partitions = self.partitions(node.stream).ok_or(Error::NotFound)?;
         let missing = partitions.missing();
         if !missing.is_empty() {
@@ -86,14 +86,10 @@ impl StreamFiles {
         Ok(self.keep(Handle::Partitioned { group, member, eof: node.eof }))
     }
 
-    /// Removes a group over the partitions of a directory, from those that are there.
-    pub fn remove_partitioned_group(&self, node: &GroupNode) -> Result<()> {
+    /// Removes a group over the partitions of a directory, from those that are there; false if there is none.
+    pub(super) fn remove_partitioned_group(&self, node: &GroupNode) -> Result<bool> {
         let partitions = self.partitions(node.stream).ok_or(Error::NotFound)?;
         let streams: Vec<Arc<Stream>> = partitions.streams.into_iter().flatten().collect();
-        if self.streams.remove_partitioned_group(&streams, &node.group)? {
-            Ok(())
-        } else {
-            Err(Error::NotFound)
-        }
+        Ok(self.streams.remove_partitioned_group(&streams, &node.group)?)
     }
 }

@@ -67,21 +67,12 @@ impl Stream {
         group.acknowledge(member);
         self.offsets_changed();
         loop {
-            let (first, end) = {
-                let log = self.log.read();
-                (log.first().0.0, log.end().0.0)
-            };
+            let (first, end) = self.bounds();
             let claim = group.claim(first);
             if claim.from >= end {
                 return Ok(Lending::Nothing { committed: Offset(group.committed()) });
             }
-            let lent = self.lend_claim(&claim, bytes_max, at_hand).map_err(|e| match e {
-                Error::Io(e) => Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO)),
-                e => {
-                    log::warn!("stream {} can't be read from record {} on: {e}", self.id, claim.from);
-                    Refusal::Failed(libc::EIO)
-                }
-            })?;
+            let lent = self.lend_claim(&claim, bytes_max, at_hand).map_err(|e| self.refusal(&claim, e))?;
             let given = lent.offsets();
             group.give(member, &claim, given.start.0..given.end.0, Instant::now());
             if !lent.is_empty() {

@@ -211,10 +211,7 @@ impl Stream {
         let mut groups = self.groups.lock();
         let group = groups.get_mut(&*question.group).ok_or(Refusal::NoGroup)?;
         loop {
-            let (first, end) = {
-                let log = self.log.read();
-                (log.first().0.0, log.end().0.0)
-            };
+            let (first, end) = self.bounds();
             let claim = group.claim(first);
             if claim.from >= end {
                 return Ok(0);
@@ -306,13 +303,26 @@ impl Stream {
         let (from, until) = (Offset(claim.from), claim.until.map(Offset));
         match self.log.read().read_until(from, until, &mut buffer[..bytes_max]) {
             Ok(batch) => Ok(batch),
-            Err(Error::BufferTooSmall { needed_bytes }) => Err(Refusal::TooSmall { needed_bytes }),
-            Err(Error::Io(e)) => Err(Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO))),
-            Err(e) => {
+            Err(e) => Err(self.refusal(claim, e)),
+        }
+    }
+
+    /// What a member is told where the records of its claim can't be read.
+    pub(super) fn refusal(&self, claim: &Claim, error: Error) -> Refusal {
+        match error {
+            Error::BufferTooSmall { needed_bytes } => Refusal::TooSmall { needed_bytes },
+            Error::Io(e) => Refusal::Failed(e.raw_os_error().unwrap_or(libc::EIO)),
+            e => {
                 log::warn!("stream {} can't be read from record {} on: {e}", self.id, claim.from);
-                Err(Refusal::Failed(libc::EIO))
+                Refusal::Failed(libc::EIO)
             }
         }
+    }
+
+    /// The first record that is retained, and where the stream ends.
+    pub(super) fn bounds(&self) -> (u64, u64) {
+        let log = self.log.read();
+        (log.first().0.0, log.end().0.0)
     }
 
     /// Questions of threads for which a signal came are answered so.

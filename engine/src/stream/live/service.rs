@@ -40,9 +40,8 @@ const CHORES_EVERY: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(2);
 /// Between two looks for signals, at the least.
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
-/// What such looks cost, about, once and for each thread, and the share of a processor they may take.
-const SIGNALS_LOOK: Duration = Duration::from_micros(15);
-const SIGNAL_LOOK: Duration = Duration::from_micros(25);
+/// What a look costs for each thread, about, and the share of a processor that looks may take.
+const SIGNAL_LOOK: Duration = Duration::from_micros(20);
 const SIGNAL_SHARE: f64 = 0.0004;
 /// Bytes of memory given back at a time: writers wait meanwhile.
 const PUNCH_BYTES: u64 = 4 << 20;
@@ -403,7 +402,7 @@ impl Stream {
 }
 
 fn signal_period(waiting: usize) -> Duration {
-    SIGNALS_EVERY.max((SIGNALS_LOOK + SIGNAL_LOOK * waiting as u32).div_f64(SIGNAL_SHARE))
+    SIGNALS_EVERY.max((SIGNAL_LOOK * waiting as u32).div_f64(SIGNAL_SHARE))
 }
 
 /// Whether a signal is pending for a thread that would end its wait.

@@ -4,6 +4,7 @@ use super::ahead::Ahead;
 use super::hub::Streams;
 use super::members::{Piece, Waiting};
 use super::pins::Pins;
+use super::rate::Rate;
 use super::summary::Stored;
 use crate::stream::group::{Counts, Group, MemberId};
 use crate::stream::log::Copied;
@@ -26,8 +27,6 @@ const SLOW_BYTES: f64 = 200e6;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Longest pause after one write.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Rates are means over at least this long.
-const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// Where a group goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +123,7 @@ pub struct Stream {
     pub(super) stored: Stored,
     /// What of the active file is lent.
     pub(super) pins: Pins,
-    rate: Mutex<(Instant, u64, f64)>,
+    rate: Mutex<Rate>,
     /// What writers through us are to be held up.
     owed: Mutex<Duration>,
     /// Bytes that can't be divided were reported.
@@ -252,7 +251,7 @@ impl Stream {
             flushed: AtomicU64::new(flushed),
             stored: Stored::default(),
             pins: Pins::default(),
-            rate: Mutex::new((Instant::now(), records, 0.0)),
+            rate: Mutex::new(Rate::new(records)),
             owed: Mutex::default(),
             refusal_told: AtomicBool::new(false),
         }))
@@ -642,15 +641,7 @@ impl Stream {
         let writers = self.writers();
         let groups = self.groups.lock();
         let log = self.log.read();
-        let end = log.end().0.0;
-        let rate = {
-            let mut rate = self.rate.lock();
-            let age = rate.0.elapsed();
-            if age >= RATE_OVER {
-                *rate = (Instant::now(), end, (end - rate.1) as f64 / age.as_secs_f64());
-            }
-            rate.2
-        };
+        let rate = self.rate.lock().note(Instant::now(), log.end().0.0);
         look(&Moment {
             settings: self.settings.lock().clone(),
             log: &log,

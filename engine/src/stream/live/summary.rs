@@ -3,6 +3,7 @@
 //! A stream with three groups costs 3 microseconds: what is in memory is added up. Sizes of segments are
 //! asked of the file system once, and again only of streams that sealed or trimmed since.
 
+use super::rate::Rate;
 use super::{Moment, Stream, Streams};
 use crate::stream::group::Group;
 use crate::stream::log::length_of;
@@ -10,10 +11,7 @@ use crate::stream::{Log, Offset, StreamId};
 use parking_lot::Mutex;
 use std::fs;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// Rates are means over at least this long.
-const RATE_OVER: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// See the module. All but `logs` is of streams that were used since the mount; sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -69,30 +67,11 @@ pub struct Behind {
     pub members: u64,
 }
 
-/// When, and with how many records and bytes, rates were made last; and the rates.
+/// Of records and bytes, in all streams. Of streams that were removed since, nothing counts.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    since: Option<(Instant, u64, u64)>,
-    records: f64,
-    bytes: f64,
-}
-
-impl Rates {
-    /// The rates now that so many records and bytes were appended. Of streams that were removed since,
-    /// nothing counts.
-    fn note(&mut self, now: Instant, records: u64, bytes: u64) -> (f64, f64) {
-        let Some((since, records_then, bytes_then)) = self.since else {
-            self.since = Some((now, records, bytes));
-            return (0.0, 0.0);
-        };
-        let age = now.saturating_duration_since(since);
-        if age >= RATE_OVER {
-            self.records = records.saturating_sub(records_then) as f64 / age.as_secs_f64();
-            self.bytes = bytes.saturating_sub(bytes_then) as f64 / age.as_secs_f64();
-            self.since = Some((now, records, bytes));
-        }
-        (self.records, self.bytes)
-    }
+    records: Rate,
+    bytes: Rate,
 }
 
 /// Bytes of a log's segments, and as of which first record and number of segments.
@@ -119,8 +98,10 @@ impl Streams {
         for stream in self.all().iter().filter(|stream| !stream.is_doomed()) {
             stream.add_to(&mut summary);
         }
-        (summary.record_rate, summary.byte_rate) =
-            self.rates.lock().note(Instant::now(), summary.records, summary.bytes);
+        let (mut rates, now) = (self.rates.lock(), Instant::now());
+        summary.record_rate = rates.records.note(now, summary.records);
+        summary.byte_rate = rates.bytes.note(now, summary.bytes);
+        drop(rates);
         summary
     }
 }

@@ -96,12 +96,13 @@ impl Copied {
         log.active.changeable()?;
         let directory = log.directory.clone();
         let index = &log.active.index;
-        let begin = newest(&directory)?.unwrap_or((index.offset, index.position, 0));
+        let files = names::list(&directory)?;
+        let begin = newest(&files).unwrap_or((index.offset, index.position, 0));
         let path = path_of(&directory, begin);
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let mut end = begin.1 + length_of(&path)?.saturating_sub(begin.2);
         // From where bytes were set aside on, the copy may have them still: that is copied again.
-        for (name, _) in names::list(&directory)? {
+        for (name, _) in files {
             if let Name::Torn { position } = name
                 && position >= begin.1
             {
@@ -203,21 +204,21 @@ impl Copied {
     }
 }
 
-/// The active file in `directory` that is last in the stream.
-fn newest(directory: &Path) -> io::Result<Option<Begin>> {
-    let actives = names::list(directory)?.into_iter().filter_map(|(name, _)| match name {
-        Name::Active { offset, position, skip } => Some((offset, position, skip)),
+/// Of the files of a directory, the active one that is last in the stream.
+fn newest(files: &[(Name, String)]) -> Option<Begin> {
+    let actives = files.iter().filter_map(|(name, _)| match name {
+        Name::Active { offset, position, skip } => Some((*offset, *position, *skip)),
         _ => None,
     });
-    Ok(actives.max())
+    actives.max()
 }
 
-/// Where `to` has no active file, it gets what the copy in `from` has.
-pub(super) fn fetch(from: &Path, to: &Path) -> Result<()> {
-    if newest(to)?.is_some() {
+/// Where `to` has no active file, it gets what the copy in `from`, which has these `files`, has.
+pub(super) fn fetch(from: &Path, files: &[(Name, String)], to: &Path) -> Result<()> {
+    if newest(&names::list(to)?).is_some() {
         return Ok(());
     }
-    let Some(begin) = newest(from)? else { return Ok(()) };
+    let Some(begin) = newest(files) else { return Ok(()) };
     let source = File::open(path_of(from, begin))?;
     let beside = to.join("fetched.new");
     let mut target = File::create(&beside)?;

@@ -64,6 +64,19 @@ impl Index {
         self.lengths[self.gone + i]
     }
 
+    /// How many records from the first of `range` on come to at most `bytes_max`, and to how much.
+    pub fn fitting(&self, range: Range<usize>, bytes_max: usize) -> (usize, usize) {
+        let (mut records, mut bytes) = (0, 0);
+        for i in range {
+            let with_it = bytes + self.length(i) as usize;
+            if with_it > bytes_max {
+                break;
+            }
+            (records, bytes) = (records + 1, with_it);
+        }
+        (records, bytes)
+    }
+
     pub fn crc(&self, i: usize) -> u32 {
         self.crcs[self.gone + i]
     }

@@ -6,6 +6,7 @@
 
 use super::Log;
 use super::index::Index;
+use super::read::run_of;
 use crate::stream::segment::Block;
 use crate::stream::{Micros, Result};
 use crc32c::crc32c;
@@ -100,12 +101,8 @@ impl Log {
         };
         let first = (wanted.start - index.offset) as usize;
         let last = index.len().min((wanted.end - index.offset) as usize);
-        let (mut end, mut bytes) = (first, 0);
-        while end < last && (end == first || bytes + index.length(end) as usize <= bytes_max) {
-            bytes += index.length(end) as usize;
-            end += 1;
-        }
-        let index = index.part(first..end);
+        let (records, _) = index.fitting(first..last, bytes_max);
+        let index = index.part(first..first + records.max(1));
         let file_at = self.active.file_at(index.position);
         Ok(Found::Active(Span { file: self.active_file(), file_at, index }))
     }
@@ -117,16 +114,12 @@ impl Log {
         let Some(segment) = self.segment(at)? else { return Ok(Found::Lost { until }) };
         let Some(i) = segment.block_of_offset(from) else { return Ok(Found::Lost { until }) };
         let block = self.block(&segment, i)?;
-        let first = (from - block.offset()) as usize;
-        if first >= block.records() {
-            return Ok(Found::Lost { until });
-        }
-        let end = block.run_end(first).min(first + (wanted.end - from) as usize);
-        if block.is_lost(first) {
-            return Ok(Found::Lost { until: block.offset() + end as u64 });
-        }
-        let begin = block.range(first).start;
-        let fits = (first + 1..end).take_while(|i| block.range(*i).end - begin <= bytes_max).count();
-        Ok(Found::Block(block, first..first + 1 + fits))
+        let run = match run_of(&block, wanted, until) {
+            Ok(run) => run,
+            Err(until) => return Ok(Found::Lost { until }),
+        };
+        let begin = block.range(run.start).start;
+        let fits = run.clone().take_while(|i| block.range(*i).end - begin <= bytes_max).count().max(1);
+        Ok(Found::Block(block, run.start..run.start + fits))
     }
 }

@@ -64,6 +64,21 @@ fn unpack(segment: &Segment, block: usize, into: &mut [u8]) -> io::Result<bool> 
     STORED.with_borrow_mut(|stored| segment.unpack(block, into, stored))
 }
 
+/// The good records in a row that begin `wanted`, counted from the block's first; else the offset before which there
+/// is none. `until` is where the segment ends.
+pub(super) fn run_of(
+    block: &Block,
+    wanted: Range<u64>,
+    until: u64,
+) -> std::result::Result<Range<usize>, u64> {
+    let first = (wanted.start - block.offset()) as usize;
+    if first >= block.records() {
+        return Err(until);
+    }
+    let end = block.run_end(first).min(first + (wanted.end - wanted.start) as usize);
+    if block.is_lost(first) { Err(block.offset() + end as u64) } else { Ok(first..end) }
+}
+
 /// What one segment's block, or the active file, had.
 enum Step {
     /// So many records, or bytes.
@@ -181,16 +196,13 @@ impl Log {
             }
         }
         let block = self.block(&segment, i)?;
-        let first = (from - block.offset()) as usize;
-        if first >= block.records() {
-            return Ok(Step::Lost { until });
-        }
-        let run = first..block.run_end(first).min(first + (wanted.end - from) as usize);
-        if block.is_lost(first) {
-            return Ok(Step::Lost { until: block.offset() + run.end as u64 });
-        }
+        let run = match run_of(&block, wanted, until) {
+            Ok(run) => run,
+            Err(until) => return Ok(Step::Lost { until }),
+        };
+        let first = run.start;
         let begin = block.range(first).start;
-        let fits = run.clone().take_while(|i| block.range(*i).end - begin <= into.len()).count();
+        let fits = run.take_while(|i| block.range(*i).end - begin <= into.len()).count();
         if fits == 0 {
             return Ok(Step::Full { needed_bytes: block.range(first).len() });
         }
@@ -219,12 +231,9 @@ impl Log {
         let from = wanted.start;
         let first = (from - index.offset) as usize;
         let last = index.len().min((wanted.end - index.offset) as usize);
-        let (mut end, mut bytes) = (first, 0);
-        while end < last && bytes + index.length(end) as usize <= into.len() {
-            bytes += index.length(end) as usize;
-            end += 1;
-        }
-        if end == first {
+        let (records, bytes) = index.fitting(first..last, into.len());
+        let end = first + records;
+        if records == 0 {
             return Ok(Step::Full { needed_bytes: index.length(first) as usize });
         }
         let position = index.position_of(first);

@@ -59,7 +59,7 @@ impl Log {
 
 /// The log, and whether its active bytes have their marks: if not, somebody may be about to write them.
 fn look(directory: &Path, config: LogConfig) -> Result<(Log, bool)> {
-    let found = find(directory, directory, &config)?;
+    let found = find(directory, names::list(directory)?, directory, &config)?;
     let file = match found.active {
         Some(named) => Some((named, File::open(path_of(directory, named))?)),
         None => None,

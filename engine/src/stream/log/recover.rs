@@ -60,10 +60,12 @@ impl Log {
         config.check()?;
         fs::create_dir_all(directory)?;
         fs::create_dir_all(active_directory)?;
+        // Looked through once: what follows changes it only by what is found.
+        let files = names::list(directory)?;
         if directory != active_directory {
-            copy::fetch(directory, active_directory)?;
+            copy::fetch(directory, &files, active_directory)?;
         }
-        let found = find(directory, active_directory, &config)?;
+        let found = find(directory, files, active_directory, &config)?;
         put_right(&found.changes, active_directory)?;
         let (sealed, begin) = (found.sealed, found.begin);
         let last_time = found.last.map_or(0, |header| header.last_time);
@@ -79,10 +81,15 @@ impl Log {
     }
 }
 
-/// Looks, and changes nothing.
-pub(super) fn find(directory: &Path, active_directory: &Path, config: &LogConfig) -> Result<Found> {
+/// Looks, and changes nothing. `files` are those of `directory`.
+pub(super) fn find(
+    directory: &Path,
+    files: Vec<(Name, String)>,
+    active_directory: &Path,
+    config: &LogConfig,
+) -> Result<Found> {
     let (mut sealed, mut actives, mut changes) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, file) in names::list(directory)? {
+    for (name, file) in files {
         match name {
             Name::Unfinished => changes.push(Change::Remove(directory.join(file))),
             Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file }),
