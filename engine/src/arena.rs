@@ -146,12 +146,12 @@ impl Arena {
         Ok(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::empty())?))
     }
 
-    /// Copies `source` beside an inode's file; returns the bytes. [`Arena::take_fetched`] or [`Arena::drop_fetched`]
+    /// Makes an empty file beside an inode's, for what is fetched; [`Arena::take_fetched`] or [`Arena::drop_fetched`]
     /// follows.
-    pub fn fetch(&self, source: &File, ino: Ino) -> io::Result<u64> {
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-        let beside = rustix::fs::openat(&self.directory, fetched(ino), flags, Mode::from_raw_mode(0o600))?;
-        io::copy(&mut &*source, &mut File::from(beside))
+    pub fn begin_fetch(&self, ino: Ino) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        Ok(File::from(rustix::fs::openat(&self.directory, fetched(ino), flags, mode)?))
     }
 
     /// Lets what was fetched be the inode's file.
@@ -188,6 +188,12 @@ impl Arena {
         let Ok(entries) = std::fs::read_dir(&self.path) else { return };
         let used = entries.flatten().filter_map(|e| Some(e.metadata().ok()?.blocks() * 512)).sum();
         self.measured_bytes.store(used, Ordering::Relaxed);
+    }
+
+    /// Counts what came in or went out since the last [`Arena::measure`], where that is what counts.
+    pub(crate) fn moved(&self, came: u64, went: u64) {
+        let add = |used: u64| Some(used.saturating_add(came).saturating_sub(went));
+        let _ = self.measured_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// The most that [`Arena::used_bytes`] has seen.

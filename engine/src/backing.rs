@@ -6,15 +6,18 @@
 
 mod local;
 mod owner;
+mod slow;
 mod uring;
 
 pub use local::LocalBacking;
 pub use owner::Owner;
+pub use slow::{SlowBacking, SlowModel};
 
 use crate::attr::{Attr, Kind, Timestamp};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 /// What the backing says of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,15 @@ pub struct AttrChange {
 
 /// A directory tree on storage.
 pub trait Backing: Send + Sync {
+    /// Whether calls travel: then none is made by a thread that others wait for, and what will be read is worth
+    /// fetching ahead.
+    fn is_remote(&self) -> bool {
+        false
+    }
+    /// Whether the kernel may read and write its files by itself.
+    fn can_be_passed_through(&self) -> bool {
+        true
+    }
     /// Attributes of `path`, symbolic links not followed.
     fn stat(&self, path: &[u8]) -> io::Result<Stat>;
     /// All entries of the directory `path`, without `.` and `..`.
@@ -127,6 +139,16 @@ pub trait Backing: Send + Sync {
     fn xattrs(&self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
     /// Sets (or with `None` removes, if present) one extended attribute.
     fn set_xattr(&self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> io::Result<()>;
+    /// Reads up to `buffer.len()` bytes of `file` at `offset`; 0 at its end.
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(buffer, offset)
+    }
+    /// What was read of `file` is held elsewhere now: the kernel needn't keep it, too.
+    fn forget_pages(&self, file: &File, range: Range<u64>) {
+        let length = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        // Advice: where it isn't taken, the kernel keeps them until it needs the memory.
+        let _ = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::DontNeed);
+    }
     /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `written` is told of bytes
     /// as they arrive.
     fn copy_in(

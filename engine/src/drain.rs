@@ -133,6 +133,11 @@ impl Drain {
         }
     }
 
+    /// When `ino` became dirty, if it is.
+    pub(crate) fn dirty_since(&self, ino: Ino) -> Option<Instant> {
+        self.dirty.lock().get(&ino).map(|due| due.since)
+    }
+
     pub(crate) fn unmark(&self, ino: Ino) {
         self.dirty.lock().remove(&ino);
     }
@@ -221,6 +226,12 @@ impl Engine {
             spawn("drain-content", Box::new(move |engine| engine.run_content(&work)));
         }
         spawn("drain-sched", Box::new(move |engine| engine.run_scheduler(&due)));
+        for _ in 0..crate::fetch::THREADS {
+            spawn("fetch", Box::new(|engine| engine.run_fetcher()));
+        }
+        if self.predicts() {
+            spawn("foresight", Box::new(|engine| engine.run_foresight()));
+        }
     }
 
     /// Ends the drain's threads; what is dirty stays so.
@@ -228,6 +239,8 @@ impl Engine {
         self.stopping.store(true, Ordering::Relaxed);
         self.drain.wake();
         self.oplog.wake();
+        self.fetcher.wake();
+        self.foresight.stop();
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {
             let _ = thread.join();

@@ -2,16 +2,19 @@
 //!
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
-//! `room` keeps the arena inside its budget, `recover` finishes what a dead daemon left, `status` tells.
+//! `room` keeps the arena inside its budget, `residence` moves files in and out by command, `foresight` asks who predicts
+//! what is opened next, `recover` finishes what a dead daemon left, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
 
 mod attrs;
+mod foresight;
 mod io;
 mod lookup;
 mod names;
 mod open;
 mod recover;
+mod residence;
 mod room;
 mod status;
 mod sync;
@@ -24,20 +27,26 @@ pub use io::Whence;
 pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};
 pub use names::New;
+pub use foresight::Foresight;
 pub use open::{Ended, Opened, Reason, Released, Want};
-pub use room::PROMOTE_BYTES_MAX;
+pub use residence::{FileState, Held, Residence};
+pub use room::{CacheCounts, PROMOTE_BYTES_MAX};
 pub use status::{BusyFile, Status};
 pub use sync::Backlog;
 
 use crate::arena::Arena;
 use crate::backing::Backing;
+use crate::cache::S3Fifo;
 use crate::drain::Drain;
 use crate::error::{Error, Result};
+use crate::fetch::Fetcher;
 use crate::ids::Ino;
 use crate::journal::Journal;
 use crate::namespace::{Inode, Names, join_path};
 use crate::oplog::OpLog;
+use crate::predict;
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
@@ -54,6 +63,10 @@ pub struct EngineConfig {
     pub drain_delay: Duration,
     /// Names this node where two versions of a file are kept: `NAME.aimss-conflict-NODE`.
     pub node: String,
+    /// How long what the backing said is taken for granted: changes made outside show after it.
+    pub revalidate: Duration,
+    /// Who may predict what is opened next; `None`: nobody.
+    pub predict: Option<predict::Config>,
 }
 
 /// See the module.
@@ -69,6 +82,13 @@ pub struct Engine {
     pub(crate) oplog: OpLog,
     pub(crate) journal: Journal,
     pub(crate) drain: Drain,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) foresight: Foresight,
+    /// Which files leave the arena first. Taken with none of the locks above held, before `names`.
+    pub(crate) cache: Mutex<S3Fifo>,
+    pub(crate) cache_counts: Mutex<CacheCounts>,
+    /// Files that don't leave it.
+    pub(crate) pinned: Mutex<FxHashSet<Ino>>,
     /// Bytes promised to open passthrough writers beyond what their files hold.
     pub(crate) reserved: AtomicU64,
     pub(crate) open_handles: AtomicU64,
@@ -95,7 +115,13 @@ impl Engine {
         arena: Arena,
         journal: Journal,
     ) -> Result<Arc<Engine>> {
+        let passed_through = backing.can_be_passed_through();
         let engine = Engine {
+            fetcher: Fetcher::default(),
+            foresight: Foresight::new(config.predict),
+            cache: Mutex::new(S3Fifo::new(arena.budget_bytes())),
+            cache_counts: Mutex::default(),
+            pinned: Mutex::default(),
             config,
             backing,
             arena,
@@ -108,7 +134,7 @@ impl Engine {
             open_handles: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             recovering: AtomicBool::new(false),
-            backing_stacks: AtomicBool::new(true),
+            backing_stacks: AtomicBool::new(passed_through),
             backing_leases: AtomicBool::new(false),
         };
         engine.load_root()?;
@@ -145,6 +171,11 @@ impl Engine {
             at = parent;
         }
         Some(parts.iter().rev().fold(Vec::new(), |path, part| join_path(&path, part)))
+    }
+
+    /// How long what the backing said is taken for granted.
+    pub fn revalidates_after(&self) -> Duration {
+        self.config.revalidate
     }
 
     /// The arena.

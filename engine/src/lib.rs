@@ -9,27 +9,33 @@
 //! - [`drain`]: applies them, and copies content.
 //! - [`journal`]: what survives the death of the daemon.
 //! - [`backing`]: the directory behind it all, as a trait.
+//! - [`fetch`]: brings files from there into the arena, in pieces and several at once.
+//! - [`predict`]: which files will be opened next; [`cache`]: which leave memory first.
 //! - [`stream`]: append-only logs of records; they stand for themselves.
 //!
 //! What must not be here: FUSE, CUDA, a command line.
 //!
 //! Locks, in the order they may be taken (a later one never waits for an earlier one):
 //! 1. `Engine::shape` (readers use drained paths; the drain writes while a directory moves on the backing)
-//! 2. `Engine::names` (the tree: dirents, inode table)
-//! 3. one `Inode::state` at a time
-//! 4. `OpLog`, `DirtySet`, journal, counters: leaves.
+//! 2. `Engine::cache` (which files leave the arena first)
+//! 3. `Engine::names` (the tree: dirents, inode table)
+//! 4. one `Inode::state` at a time
+//! 5. `OpLog`, `DirtySet`, journal, counters: leaves.
 
 pub mod arena;
 pub mod attr;
 pub mod backing;
+pub mod cache;
 pub mod device;
 pub mod drain;
 pub mod engine;
 pub mod error;
+pub mod fetch;
 pub mod ids;
 pub mod journal;
 pub mod namespace;
 pub mod oplog;
+pub mod predict;
 pub mod stream;
 
 pub use attr::{Attr, Kind, Timestamp};

@@ -2,7 +2,7 @@
 //! and replies. One method a request, no decisions.
 //!
 //! What the kernel is told to remember: names and attributes that only we can change, for a minute; those that are
-//! merely in step with the backing, for a second; those of files that are written behind our back, not at all.
+//! merely in step with the backing, until they are to be compared again; those of files that are written behind our back, not at all.
 //! FLUSH is answered with "not implemented" once, so that a close costs no round trip.
 
 mod convert;
@@ -38,10 +38,10 @@ pub use passthrough::ModeCounts;
 
 /// How long the kernel keeps what only we change.
 const OURS: Duration = Duration::from_secs(60);
-/// How long it keeps what somebody may change on the backing.
-const IN_STEP: Duration = Duration::from_secs(1);
 /// Largest request; the kernel's own limit unless fs.fuse.max_pages_limit was raised.
 const REQUEST_BYTES: u32 = 1 << 20;
+/// Where a file is, and whether that is all of it; not listed, so that copying a file's attributes leaves it out.
+const STATE_XATTR: &[u8] = b"user.aimss.state";
 /// Requests the kernel may have under way that nobody waits for (read-ahead, releases).
 const BACKGROUND_MAX: u16 = 64;
 
@@ -125,7 +125,7 @@ impl Adapter {
     fn want(&self, ino: Ino, pid: u32, flags: i32) -> Want {
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         let truncate = flags & libc::O_TRUNC != 0;
-        Want { write, truncate, passthrough: self.passthrough(ino, pid, write) }
+        Want { write, truncate, passthrough: self.passthrough(ino, pid, write), process: pid }
     }
 
     /// The inode behind a node's number, its twin's and a group's included.
@@ -140,7 +140,12 @@ impl Adapter {
             crate::streams::show(&stream, self.streams.begin(number, &stream), &mut found.attr);
             return Duration::ZERO;
         }
-        if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { ttl(found.ours) }
+        if self.engine.changes_unseen(found.ino) { Duration::ZERO } else { self.ttl(found.ours) }
+    }
+
+    /// How long the kernel may keep what is `ours`, or what somebody may change on the backing.
+    fn ttl(&self, ours: bool) -> Duration {
+        if ours { OURS } else { self.engine.revalidates_after().min(OURS) }
     }
 
     fn reply_entry(&self, result: Result<Found>, reply: ReplyEntry) {
@@ -149,10 +154,6 @@ impl Adapter {
             Err(e) => reply.error(errno(&e)),
         }
     }
-}
-
-fn ttl(ours: bool) -> Duration {
-    if ours { OURS } else { IN_STEP }
 }
 
 fn caller(req: &Request) -> Caller {
@@ -215,21 +216,14 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.latency.request();
-        match self.engine.lookup(self.ino(parent), name.as_bytes()) {
-            Err(aimss_engine::Error::NotFound) => {
-                let (parent, name) = (self.ino(parent), name.as_bytes().to_vec());
-                let waits = self.finding_group_waits(parent, &name);
-                self.aside_if(waits, move |adapter| adapter.reply_absent(parent, &name, reply));
-            }
-            Ok(found) => {
-                let (waits, thread) = (self.showing_waits(&found), req.pid());
-                self.aside_if(waits, move |adapter| {
-                    adapter.forget_stale_pages(found.ino);
-                    adapter.reply_found(found, thread, reply);
-                });
-            }
-            Err(e) => reply.error(errno(&e)),
+        let (parent, thread) = (self.ino(parent), req.pid());
+        if self.engine.lookup_waits(parent, name.as_bytes()) {
+            let name = name.to_owned();
+            return self.aside_if(true, move |adapter| {
+                adapter.look_up(thread, parent, name.as_bytes(), reply);
+            });
         }
+        self.look_up(thread, parent, name.as_bytes(), reply);
     }
 
     fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
@@ -449,11 +443,12 @@ impl Filesystem for Adapter {
             let paged = lock_owner.is_none().then_some(number.0);
             return self.read_stream(req, handle, (offset, paged), size, flags.0, reply);
         }
-        passthrough::with_buffer(size as usize, |buffer| {
-            match self.engine.read(self.ino(number), offset, buffer) {
+        let ino = self.ino(number);
+        self.aside_if(self.engine.read_waits(ino), move |adapter| {
+            passthrough::with_buffer(size as usize, |buffer| match adapter.engine.read(ino, offset, buffer) {
                 Ok(n) => reply.data(&buffer[..n]),
                 Err(e) => reply.error(errno(&e)),
-            }
+            });
         });
     }
 
@@ -531,13 +526,14 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.engine.open_directory(self.ino(number)) {
+        let dir = self.ino(number);
+        self.aside_if(self.engine.listing_waits(dir), move |adapter| match adapter.engine.open_directory(dir) {
             Ok(unchanged) => {
                 let keep = if unchanged { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
                 reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | keep);
             }
             Err(e) => reply.error(errno(&e)),
-        }
+        });
     }
 
     fn readdir(
@@ -619,7 +615,8 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if name.as_bytes().starts_with(b"user.aimss.") && self.streams.of_inode(self.ino(number)).is_some() {
+        let ours = name.as_bytes().starts_with(b"user.aimss.") && self.streams.of_inode(self.ino(number)).is_some();
+        if ours || name.as_bytes() == STATE_XATTR {
             return reply.error(Errno::EPERM);
         }
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
@@ -631,6 +628,12 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.latency.request();
+        if name.as_bytes() == STATE_XATTR && self.streams.of_inode(self.ino(number)).is_none() {
+            return match self.engine.file_state(self.ino(number)) {
+                Ok(state) => reply_sized(state.to_string().as_bytes(), size, reply),
+                Err(_) => reply.error(Errno::ENODATA),
+            };
+        }
         if name.as_bytes().starts_with(b"user.aimss.")
             && let Some(stream) = self.streams.of_inode(self.ino(number))
         {
@@ -781,7 +784,7 @@ impl Adapter {
         }
         // Tomorrow there may be a stream whose group this is.
         let may_come = crate::streams::group_name(name).is_some();
-        let ttl = if may_come { Duration::ZERO } else { ttl(self.engine.absence_is_ours(parent)) };
+        let ttl = if may_come { Duration::ZERO } else { self.ttl(self.engine.absence_is_ours(parent)) };
         // Inode 0 with a lifetime: the kernel remembers that there is no such name.
         let none = fuser::FileAttr { ino: INodeNo(0), ..attr_out(Ino(0), &convert::NOTHING) };
         reply.entry(&ttl, &none, Generation(0));
@@ -835,6 +838,25 @@ impl Adapter {
         });
     }
 
+    /// Answers a lookup by the thread `thread`.
+    fn look_up(&self, thread: u32, parent: Ino, name: &[u8], reply: ReplyEntry) {
+        match self.engine.lookup(parent, name) {
+            Err(aimss_engine::Error::NotFound) => {
+                let name = name.to_vec();
+                let waits = self.finding_group_waits(parent, &name);
+                self.aside_if(waits, move |adapter| adapter.reply_absent(parent, &name, reply));
+            }
+            Ok(found) => {
+                let waits = self.showing_waits(&found);
+                self.aside_if(waits, move |adapter| {
+                    adapter.forget_stale_pages(found.ino);
+                    adapter.reply_found(found, thread, reply);
+                });
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
     fn open_file(&self, caller: Caller, number: INodeNo, flags: i32, reply: ReplyOpen) {
         let ino = self.ino(number);
         if self.executed.refuses(ino, flags) {
@@ -862,6 +884,9 @@ impl Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         while let Some(entry) = entries.as_slice().first() {
+            if !is_aside && self.engine.lookup_waits(dir, &entry.name) {
+                return self.aside_if(true, move |adapter| adapter.add_entries(dir, entries, true, reply));
+            }
             // Looked up only to be shown; gone meanwhile means not shown.
             let Ok(mut found) = self.engine.lookup(dir, &entry.name) else {
                 entries.next();

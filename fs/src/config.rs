@@ -1,5 +1,6 @@
 //! What a mount is asked to be: the settings that `aimss mount` hands to the daemon.
 
+use aimss_engine::backing::SlowModel;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,4 +39,20 @@ pub struct MountConfig {
     /// How long a change rests in memory before the drain writes it. Changes that cancel out meanwhile are never
     /// written; `fsync`, `aimss drain` and `aimss umount` don't wait for it.
     pub drain_delay: Duration,
+    /// How long what the backing said of a file is taken for granted: changes made outside show after it.
+    pub revalidate: Duration,
+    /// Who may predict what is opened next.
+    pub prefetch: Prefetch,
+    /// Act as if the backing were as slow as this: for measurements.
+    pub slow: Option<SlowModel>,
+}
+
+/// Who may predict what is opened next, and have it fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prefetch {
+    /// All, where the backing's storage is on another machine; nobody else, since a local disk is near and cached.
+    Auto,
+    /// Exactly these, by their words; an empty list is nobody.
+    By(Vec<String>),
 }

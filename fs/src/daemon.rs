@@ -8,6 +8,7 @@
 
 mod partitions;
 mod recovery;
+mod residence;
 mod resources;
 mod streams;
 
@@ -20,7 +21,7 @@ use crate::policy::Policy;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
 use crate::streams::StreamFiles;
 use aimss_engine::arena::Arena;
-use aimss_engine::backing::{Backing, LocalBacking};
+use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::journal::Journal;
 use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::{Engine, EngineConfig, Ino};
@@ -238,8 +239,11 @@ fn build_engine(
     journal: Journal,
 ) -> Result<Arc<Engine>, ServeError> {
     let fail = |source| ServeError::Engine { backing: config.backing.display().to_string(), source };
-    let backing: Arc<dyn Backing> =
-        Arc::new(LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?);
+    let below = LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?;
+    let backing: Arc<dyn Backing> = match config.slow {
+        Some(model) => Arc::new(SlowBacking::new(below, model)),
+        None => Arc::new(below),
+    };
     let memory = arena
         .files()
         .and_then(|files| Arena::open(&files, config.memory_bytes, arena.own_filesystem))
@@ -248,6 +252,8 @@ fn build_engine(
         fsync_durable: config.fsync == FsyncPolicy::Durable,
         drain_delay: config.drain_delay,
         node,
+        revalidate: config.revalidate,
+        predict: residence::predictors(config, backing.is_remote()),
     };
     Engine::new(engine_config, backing, memory, journal).map_err(fail)
 }
@@ -422,6 +428,8 @@ impl Daemon {
                 last_error: s.last_error,
             },
             files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
+            cache: self.cache_status(),
+            fetch: self.fetch_status(),
             streams: self.streams_status(),
             modes: self.shared.counts.snapshot(),
             limits: self.limits(),
@@ -444,14 +452,13 @@ impl Daemon {
             });
             return result.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
         }
-        let mut inos = Vec::new();
-        for path in paths {
-            let ino = self.resolve(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            inos.push(ino);
-        }
         self.engine
-            .drain_some(&inos)
+            .drain_some(&self.resolve_all(paths)?)
             .map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"))
+    }
+
+    fn resolve_all(&self, paths: &[PathBuf]) -> Result<Vec<Ino>, String> {
+        paths.iter().map(|path| self.resolve(path).map_err(|e| format!("{}: {e}", path.display()))).collect()
     }
 
     fn resolve(&self, path: &std::path::Path) -> aimss_engine::Result<Ino> {

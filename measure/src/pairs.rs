@@ -21,12 +21,13 @@ pub fn alternate(
     mut ours: impl FnMut() -> Result<f64>,
     mut theirs: impl FnMut() -> Result<f64>,
 ) -> Result<Medians> {
-    let mut rates = Vec::with_capacity(pairs);
-    for _ in 0..pairs {
-        let pair = (ours()?, theirs()?);
-        ensure!(pair.0 > 0.0 && pair.1 > 0.0, "a rate of zero can't be compared");
-        rates.push(pair);
-    }
+    let rates: Vec<_> = (0..pairs).map(|_| Ok((ours()?, theirs()?))).collect::<Result<_>>()?;
+    of(&rates)
+}
+
+/// The medians of pairs that were measured already, ours first.
+pub fn of(rates: &[(f64, f64)]) -> Result<Medians> {
+    ensure!(rates.iter().all(|pair| pair.0 > 0.0 && pair.1 > 0.0), "a rate of zero can't be compared");
     Ok(Medians {
         ours: median(rates.iter().map(|pair| pair.0).collect()),
         theirs: median(rates.iter().map(|pair| pair.1).collect()),

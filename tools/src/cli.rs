@@ -48,6 +48,17 @@ pub enum Command {
     /// Wait until files, or everything, are durable on the backing directory
     #[command(after_long_help = DRAIN_EXAMPLES)]
     Drain(Drain),
+    /// Fetch files, or all below directories, into memory; returns when they are there
+    #[command(after_long_help = WARM_EXAMPLES)]
+    Warm(Warm),
+    /// Fetch files into memory, and keep them there
+    #[command(after_long_help = PIN_EXAMPLES)]
+    Pin(Paths),
+    /// Let files leave memory again that were pinned
+    Unpin(Paths),
+    /// Make files durable and take them out of memory
+    #[command(after_long_help = EVICT_EXAMPLES)]
+    Evict(Paths),
     /// Show memory, what still waits to be written, and how files are served
     #[command(after_long_help = STATUS_EXAMPLES)]
     Status(Status),
@@ -122,9 +133,21 @@ pub struct Mount {
     /// wait for it
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub drain_delay: String,
+    /// Who may predict what is opened next, and have it fetched into memory: auto (all, if the backing is a network file
+    /// system), all, none, or some of order,epoch,restore,transition
+    #[arg(long, value_name = "WHO", default_value = "auto")]
+    pub prefetch: String,
+    /// How long what the backing said of a file is taken for granted: changes made outside the mount show after
+    /// it; longer saves a trip to the backing an open
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub revalidate: String,
     /// Take the backing over from an owner on another node that no longer exists
     #[arg(long)]
     pub take_over: bool,
+    /// For measurements: act as if the backing were as slow as MODEL says, as in
+    /// latency=5ms,bandwidth=300MiB/s,streams=8,jitter=10%,seed=1 (bandwidth is that of one stream)
+    #[arg(long, value_name = "MODEL")]
+    pub slow_backing: Option<String>,
 }
 
 /// What fsync waits for.
@@ -176,6 +199,49 @@ Exit codes: 0 durable; 1 something could not be written: it is still in memory a
 #[derive(Debug, Args)]
 pub struct Drain {
     /// Files or directories on mounts; none: everything on all mounts
+    pub paths: Vec<PathBuf>,
+}
+
+const WARM_EXAMPLES: &str = "\
+Examples:
+  aimss warm /mnt/fast/imagenet/train         a directory and all below it
+  aimss warm model-*.safetensors
+  find /mnt/fast/set -name '*.tar' -print0 | aimss warm --null
+      The list comes from standard input.
+
+What doesn't fit pushes out what is least useful; pinned files and those that are open stay.
+`getfattr -n user.aimss.state FILE` says where a file is: memory, backing or both; dirty or clean; for how long.
+
+Exit codes: 0 all of it is in memory; 1 some of it isn't, and a sentence says how much; 2 usage.";
+
+/// `aimss warm`.
+#[derive(Debug, Args)]
+pub struct Warm {
+    /// Files or directories on mounts; none: a list on standard input, one a line
+    pub paths: Vec<PathBuf>,
+    /// Paths on standard input end with NUL instead of a newline
+    #[arg(short = '0', long)]
+    pub null: bool,
+}
+
+const PIN_EXAMPLES: &str = "\
+Examples:
+  aimss pin /mnt/fast/base-model      fetched now, and not evicted until `aimss unpin` or the unmount
+
+Pinned files are still drained. Exit codes: 0 all of it is in memory to stay; 1 some of it isn't, and is not \
+pinned; 2 usage.";
+
+const EVICT_EXAMPLES: &str = "\
+Examples:
+  aimss evict /mnt/fast/step-1000     drained first, then given back
+
+Exit codes: 0 none of it is in memory; 1 some of it still is: open, mapped or pinned; 2 usage.";
+
+/// `aimss pin`, `unpin`, `evict`.
+#[derive(Debug, Args)]
+pub struct Paths {
+    /// Files or directories on mounts
+    #[arg(required = true)]
     pub paths: Vec<PathBuf>,
 }
 
@@ -274,6 +340,9 @@ pub struct Bench {
     /// Another system to compare with, and a writable directory on it; may be repeated
     #[arg(long, value_name = "NAME=DIR")]
     pub peer: Vec<String>,
+    /// How slow the backing is for rows about fetching ahead; bandwidth is that of one stream
+    #[arg(long, value_name = "MODEL", default_value = "latency=5ms,bandwidth=300MiB/s,streams=8")]
+    pub backing: String,
     /// A source tree to unpack for find and rm-rf [default: a made one of 6,000 files]
     #[arg(long, value_name = "DIR")]
     pub tree: Option<PathBuf>,

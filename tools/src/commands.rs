@@ -5,11 +5,13 @@ pub mod demo;
 pub mod doctor;
 pub mod drain;
 pub mod mount;
+pub mod residence;
 pub mod status;
 pub mod stream;
 pub mod umount;
 
 use crate::cli::Command;
+use aimss_fs::control::protocol::Action;
 use anyhow::Result;
 use std::io;
 
@@ -31,6 +33,10 @@ pub fn run(command: Command) -> Result<()> {
         Command::Mount(asked) => mount::run(&asked),
         Command::Umount(asked) => umount::run(&asked),
         Command::Drain(asked) => drain::run(&asked),
+        Command::Warm(asked) => residence::warm(&asked),
+        Command::Pin(asked) => residence::run(Action::Pin, &asked.paths),
+        Command::Unpin(asked) => residence::run(Action::Unpin, &asked.paths),
+        Command::Evict(asked) => residence::run(Action::Evict, &asked.paths),
         Command::Status(asked) => status::run(&asked),
         Command::Stream(asked) => stream::run(&asked.command),
         Command::Doctor(asked) => doctor::run(&asked),

@@ -5,7 +5,7 @@ use crate::escape;
 use crate::progress::Display;
 use aimss_fs::control::client::{self, Client, Known};
 use aimss_fs::control::partitions::PartitionsInfo;
-use aimss_fs::control::protocol::{BusyFile, Reply, Request};
+use aimss_fs::control::protocol::{Action, BusyFile, Moved, Reply, Request};
 use aimss_fs::control::status::MountStatus;
 use aimss_fs::control::stream::{StreamInfo, StreamRequest};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -50,6 +50,35 @@ pub fn known_containing(path: &Path) -> Option<Known> {
         .max_by_key(|known| known.mountpoint.as_os_str().len())
 }
 
+/// The mounts that `paths` lie in, each with paths relative to it.
+pub fn by_mount(paths: &[PathBuf]) -> Result<Vec<(Known, Vec<PathBuf>)>> {
+    let mut mounts: Vec<(Known, Vec<PathBuf>)> = Vec::new();
+    for path in paths {
+        let resolved = resolve(path)?;
+        let known = known_containing(&resolved).ok_or_else(|| {
+            anyhow!("{} is on no aimss mount; `aimss status` shows them", escape::path(path))
+        })?;
+        if !known.alive {
+            bail!(dead(&known));
+        }
+        let relative = resolved.strip_prefix(&known.mountpoint)?.to_owned();
+        match mounts.iter_mut().find(|(other, _)| other.mountpoint == known.mountpoint) {
+            Some((_, paths)) => paths.push(relative),
+            None => mounts.push((known, vec![relative])),
+        }
+    }
+    Ok(mounts)
+}
+
+/// What to say of a mount whose daemon is dead.
+pub fn dead(known: &Known) -> String {
+    let shown = escape::path(&known.mountpoint);
+    format!(
+        "the daemon {} of {shown} is dead; `aimss umount --lazy {shown}` clears what it left mounted",
+        known.pid
+    )
+}
+
 /// Connects to the daemon of `known`.
 pub fn connect(known: &Known) -> Result<Client> {
     client::connect(&known.mountpoint).with_context(|| {
@@ -85,6 +114,20 @@ pub fn pending(client: &mut Client) -> Result<Vec<PathBuf>> {
 pub fn drain(client: &mut Client, paths: Vec<PathBuf>, display: &mut Display) -> Result<()> {
     match client.call(&Request::Drain { paths }, &mut |progress| display.update(progress))? {
         Reply::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Moves files (relative to the mount) into memory or out of it.
+pub fn move_files(
+    client: &mut Client,
+    action: Action,
+    paths: Vec<PathBuf>,
+    display: &mut Display,
+) -> Result<Moved> {
+    let request = Request::Residence { action, paths };
+    match client.call(&request, &mut |progress| display.update(progress))? {
+        Reply::Moved(moved) => Ok(moved),
         other => Err(unexpected(&other)),
     }
 }

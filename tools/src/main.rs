@@ -19,6 +19,7 @@ mod export;
 mod holders;
 mod interrupt;
 mod logger;
+mod model;
 mod mount;
 mod mountinfo;
 mod processes;

@@ -6,8 +6,9 @@ pub mod privileges;
 
 use crate::cli;
 use crate::commands::Usage;
-use crate::{duration, size};
-use aimss_fs::config::{FsyncPolicy, MountConfig};
+use crate::{duration, escape, model, size};
+use aimss_engine::predict::By;
+use aimss_fs::config::{FsyncPolicy, MountConfig, Prefetch};
 use anyhow::{Result, bail};
 
 /// Checks everything that can be checked without changing anything; the settings of the mount.
@@ -19,6 +20,11 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
         duration::parse(&asked.drain_delay).map_err(|why| Usage(format!("--drain-delay: {why}")))?;
     let stream_flush =
         duration::parse(&asked.stream_flush).map_err(|why| Usage(format!("--stream-flush: {why}")))?;
+    let revalidate =
+        duration::parse(&asked.revalidate).map_err(|why| Usage(format!("--revalidate: {why}")))?;
+    let slow = asked.slow_backing.as_deref().map(model::parse).transpose();
+    let slow = slow.map_err(|why| Usage(format!("--slow-backing: {why}")))?;
+    let prefetch = prefetch(&asked.prefetch)?;
     if asked.no_passthrough.iter().any(String::is_empty) {
         bail!(Usage(
             "--no-passthrough '' matches no file; give a glob such as '*.mdb', or '**' for all files".into()
@@ -41,5 +47,29 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
         allow_other: asked.allow_other,
         take_over: asked.take_over,
         drain_delay,
+        revalidate,
+        prefetch,
+        slow,
     })
+}
+
+fn prefetch(text: &str) -> Result<Prefetch> {
+    let by = |words: &mut dyn Iterator<Item = &str>| Prefetch::By(words.map(str::to_owned).collect());
+    let all = || By::ALL.iter().map(|by| by.word());
+    match text.trim() {
+        "auto" => Ok(Prefetch::Auto),
+        "all" => Ok(by(&mut all())),
+        "none" => Ok(by(&mut std::iter::empty())),
+        list => {
+            let words: Vec<&str> = list.split(',').map(str::trim).collect();
+            if let Some(unknown) = words.iter().find(|word| !all().any(|known| known == **word)) {
+                bail!(Usage(format!(
+                    "--prefetch: there is no predictor '{}'; give auto, all, none, or some of {}",
+                    escape::text(unknown),
+                    all().collect::<Vec<_>>().join(",")
+                )));
+            }
+            Ok(by(&mut words.into_iter()))
+        }
+    }
 }

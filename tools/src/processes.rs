@@ -25,6 +25,27 @@ pub fn wait_gone(pid: u32, limit: Duration) -> bool {
     true
 }
 
+/// Waits until `pid` no longer runs, for as long as it uses its processor at least once every `rest`; whether it ended.
+pub fn wait_ended(pid: u32, rest: Duration) -> bool {
+    let mut used = ticks(pid);
+    while !wait_gone(pid, rest) {
+        let now = ticks(pid);
+        if now == used {
+            return false;
+        }
+        used = now;
+    }
+    true
+}
+
+/// Processor time used, in clock ticks; 0 if it is gone.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // User and system time are the 12th and 13th field behind the name.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
 /// The program's name, for messages.
 pub fn name(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -37,6 +58,27 @@ pub fn name(pid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_works_is_waited_for_and_what_rests_is_not() {
+        let mut busy = std::process::Command::new("timeout")
+            .args(["--foreground", "2", "sh", "-c", "while :; do :; done"])
+            .spawn()
+            .expect("timeout is there");
+        // The loop is a child of `timeout`: this waits for the one that works.
+        let worker = || {
+            let children = format!("/proc/{0}/task/{0}/children", busy.id());
+            std::fs::read_to_string(children).ok()?.split_whitespace().next()?.parse::<u32>().ok()
+        };
+        let worker = std::iter::repeat_with(worker).flatten().next().expect("a child");
+        assert!(wait_ended(worker, Duration::from_millis(300)));
+        busy.wait().expect("it is our child");
+        let mut resting = std::process::Command::new("sleep").arg("60").spawn().expect("sleep is there");
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!wait_ended(resting.id(), Duration::from_millis(200)));
+        resting.kill().expect("it runs");
+        resting.wait().expect("it is our child");
+    }
 
     #[test]
     fn a_child_that_ended_no_longer_runs_though_nobody_waited_for_it() {

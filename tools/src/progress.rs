@@ -13,6 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Shows the progress of one drain.
 pub struct Display {
     shape: Shape,
+    /// What is done to bytes.
+    verb: &'static str,
 }
 
 enum Shape {
@@ -24,19 +26,24 @@ enum Shape {
 impl Display {
     /// A bar if stderr is a terminal, lines otherwise.
     pub fn new() -> Self {
+        Self::of("written")
+    }
+
+    /// The same for bytes that are not written, but `verb`.
+    pub fn of(verb: &'static str) -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self { shape: Shape::Lines { started: Instant::now(), last: Instant::now() } };
+            return Self { shape: Shape::Lines { started: Instant::now(), last: Instant::now() }, verb };
         }
         let bar = ProgressBar::new(0);
         if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
             bar.set_style(style.progress_chars("##-"));
         }
-        Self { shape: Shape::Bar { bar, started: Instant::now() } }
+        Self { shape: Shape::Bar { bar, started: Instant::now() }, verb }
     }
 
     /// Shows nothing: for mounts a command makes for itself.
     pub fn silent() -> Self {
-        Self { shape: Shape::Silent }
+        Self { shape: Shape::Silent, verb: "written" }
     }
 
     /// Takes note of `progress`.
@@ -45,12 +52,12 @@ impl Display {
             Shape::Bar { bar, started } => {
                 bar.set_length(progress.bytes_done + progress.bytes_left);
                 bar.set_position(progress.bytes_done);
-                bar.set_message(line(progress, started.elapsed()));
+                bar.set_message(line(self.verb, progress, started.elapsed()));
             }
             Shape::Lines { started, last } => {
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
-                    eprintln!("aimss: {}", line(progress, started.elapsed()));
+                    eprintln!("aimss: {}", line(self.verb, progress, started.elapsed()));
                 }
             }
             Shape::Silent => {}
@@ -66,7 +73,7 @@ impl Drop for Display {
     }
 }
 
-fn line(progress: Progress, elapsed: Duration) -> String {
+fn line(verb: &str, progress: Progress, elapsed: Duration) -> String {
     let rate = progress.bytes_done as f64 / elapsed.as_secs_f64().max(0.001);
     let left = if rate > 0.0 {
         crate::duration::human(Duration::from_secs_f64((progress.bytes_left as f64 / rate).min(1e9)))
@@ -74,7 +81,7 @@ fn line(progress: Progress, elapsed: Duration) -> String {
         "unknown time".to_owned()
     };
     format!(
-        "{} written, {} in {} items left, {}/s, {left} left",
+        "{} {verb}, {} in {} items left, {}/s, {left} left",
         size::human(progress.bytes_done),
         size::human(progress.bytes_left),
         progress.items_left,
@@ -89,12 +96,12 @@ mod tests {
     #[test]
     fn a_line_has_bytes_rate_and_time_left() {
         let progress = Progress { bytes_left: 3 << 30, items_left: 7, bytes_done: 1 << 30 };
-        let text = line(progress, Duration::from_secs(4));
+        let text = line("written", progress, Duration::from_secs(4));
         assert_eq!(text, "1 GiB written, 3 GiB in 7 items left, 256 MiB/s, 12 s left");
     }
 
     #[test]
     fn a_drain_that_has_not_moved_has_no_time_left() {
-        assert!(line(Progress::default(), Duration::ZERO).contains("unknown time left"));
+        assert!(line("written", Progress::default(), Duration::ZERO).contains("unknown time left"));
     }
 }

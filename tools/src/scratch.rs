@@ -3,7 +3,7 @@
 
 use crate::progress::Display;
 use crate::{background, control, escape, processes, size, unmount};
-use aimss_fs::config::{FsyncPolicy, MountConfig};
+use aimss_fs::config::{FsyncPolicy, MountConfig, Prefetch};
 use aimss_fs::control::client::Known;
 use aimss_fs::control::status::MountStatus;
 use anyhow::{Context as _, Result, anyhow};
@@ -156,5 +156,8 @@ pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> Mou
         allow_other: false,
         take_over: false,
         drain_delay,
+        revalidate: std::time::Duration::from_secs(1),
+        prefetch: Prefetch::Auto,
+        slow: None,
     }
 }

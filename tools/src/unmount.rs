@@ -28,7 +28,8 @@ const LAZY_LOOK: Duration = Duration::from_secs(2);
 /// How long a file that no process holds may still count as open, and how often to look.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 const CLOSE_LOOK: Duration = Duration::from_millis(20);
-/// How long a daemon that was told to finish may take after its drain: it only closes and removes.
+/// How long a daemon that was told to finish may rest after its drain: it seals what streams hold, which takes as long as
+/// that is large, closes and removes.
 const END_WAIT: Duration = Duration::from_secs(60);
 
 /// How to unmount.
@@ -203,9 +204,9 @@ fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display
     }
     control::finish(&mut client, discard, &mut display)?;
     drop(client);
-    if !processes::wait_gone(known.pid, END_WAIT) {
+    if !processes::wait_ended(known.pid, END_WAIT) {
         bail!(
-            "{} is unmounted, but its daemon {} hasn't ended; its log says why",
+            "{} is unmounted, but its daemon {} does nothing and hasn't ended; its log says why",
             escape::path(&known.mountpoint),
             known.pid
         );

@@ -28,6 +28,13 @@ const PIECE_BYTES_MAX: usize = 3800;
 /// Files at least this large are written with O_DIRECT; below, the page cache is cheaper than its set-up.
 const DIRECT_BYTES_MIN: u64 = 4 << 20;
 
+/// File systems whose storage is on another machine, by their magic numbers (statfs(2)): NFS, Lustre, Ceph, SMB (two),
+/// AFS (two), BeeGFS, GPFS, 9p, and FUSE, of which most are.
+const REMOTE: [u64; 11] = [
+    0x6969, 0x0bd0_0bd0, 0x00c3_6400, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x6b41_4653, 0x1983_0326, 0x4750_4653,
+    0x0102_1997, 0x6573_5546,
+];
+
 /// Tries to open a file whose lease is held.
 const LEASE_TRIES: u32 = 1000;
 
@@ -37,6 +44,7 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLI
 #[derive(Debug)]
 pub struct LocalBacking {
     root: OwnedFd,
+    remote: bool,
     /// Guards the open parents; a leaf lock.
     parents: Mutex<FxHashMap<Box<[u8]>, Arc<OwnedFd>>>,
 }
@@ -45,7 +53,8 @@ impl LocalBacking {
     /// Opens the directory `root`.
     pub fn open(root: &Path) -> io::Result<LocalBacking> {
         let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(LocalBacking { root, parents: Mutex::default() })
+        let remote = rustix::fs::fstatfs(&root).is_ok_and(|s| REMOTE.contains(&(s.f_type as u64 & 0xffff_ffff)));
+        Ok(LocalBacking { root, remote, parents: Mutex::default() })
     }
 
     /// Opens `path` below `dir`.
@@ -119,6 +128,10 @@ impl LocalBacking {
 }
 
 impl Backing for LocalBacking {
+    fn is_remote(&self) -> bool {
+        self.remote
+    }
+
     fn stat(&self, path: &[u8]) -> io::Result<Stat> {
         let (parent, name) = self.parent(path)?;
         stat_of(&rustix::fs::statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)?)

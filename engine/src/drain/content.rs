@@ -258,7 +258,12 @@ impl Engine {
             state.file.chunks = None;
             state.file.clean = Some(after.stamp);
         }
+        let clean = state.file.clean.filter(|_| !state.file.dirty);
         self.journal_settled(inode.ino, &state);
+        drop(state);
+        if let Some(stamp) = clean {
+            self.may_be_evicted(inode.ino, stamp.size);
+        }
         Ok(())
     }
 

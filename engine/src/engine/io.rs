@@ -9,6 +9,7 @@ use super::attrs::stat_of_file;
 use super::open::reopen;
 use crate::attr::{Kind, Timestamp};
 use crate::error::{Error, Result};
+use crate::fetch::Cause;
 use crate::ids::Ino;
 use crate::namespace::{Inode, OpenMode, Place};
 use rustix::fs::FallocateFlags;
@@ -34,9 +35,12 @@ impl Engine {
     /// Reads up to `buffer.len()` bytes at `offset`; fewer at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let file = self.content_file(ino)?;
+        let from_backing = self.inode(ino)?.state.lock().file.place.is_on_backing();
         let mut done = 0;
         while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64) {
+            let (rest, at) = (&mut buffer[done..], offset + done as u64);
+            let read = if from_backing { self.backing.read_at(&file, rest, at) } else { file.read_at(rest, at) };
+            match read {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -45,6 +49,12 @@ impl Engine {
         }
         self.accessed(ino);
         Ok(done)
+    }
+
+    /// Whether a read would wait for the backing.
+    pub fn read_waits(&self, ino: Ino) -> bool {
+        self.backing.is_remote()
+            && self.inode(ino).is_ok_and(|inode| inode.state.lock().file.place.is_on_backing())
     }
 
     /// relatime for reads that we serve.
@@ -141,14 +151,12 @@ impl Engine {
             let closed = state.file.epoch.is_none() && state.file.mapped.is_none();
             state.file.place.is_on_backing() && closed && !emptied
         };
-        let size = {
+        let fetch = {
             let state = inode.state.lock();
-            (cold(&state) && state.file.place == Place::Backing).then_some(state.attr.size)
+            cold(&state) && state.file.place == Place::Backing
         };
-        if let Some(size) = size
-            && self.make_room(size)
-        {
-            self.promote(inode)?;
+        if fetch {
+            self.fetch_now(inode, Cause::Demand);
         }
         let written_there = emptied && {
             let state = inode.state.lock();

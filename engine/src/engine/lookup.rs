@@ -2,7 +2,7 @@
 //!
 //! A look at the backing happens without locks; the directory tells afterwards whether a change of this name
 //! overtook it, and then it is done again. Entries that are in step with the backing are compared with it again when
-//! they are looked up or opened and the last comparison is older than [`VALID`]: changes made outside show up within
+//! they are looked up or opened and the last comparison is older than [`super::EngineConfig::revalidate`]: changes made outside show up within
 //! that time, or at the next open.
 
 use super::{Engine, PRIVATE_DIRECTORY};
@@ -14,10 +14,8 @@ use crate::namespace::{Baseline, Dir, Inode, InodeState, Link, Names, Place, joi
 use rustc_hash::FxHashSet;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long what the backing said is taken for granted.
-pub const VALID: Duration = Duration::from_secs(1);
 /// Looks at the backing that a change here may overtake before we give up; each needs a change of that very name.
 const LOOKS_MAX: u32 = 64;
 
@@ -84,9 +82,9 @@ impl Engine {
         for _ in 0..LOOKS_MAX {
             let begun = {
                 let mut names = self.names.lock();
-                match known(&names, parent, name)? {
+                match self.known(&names, parent, name)? {
                     Known::Yes(ino) => match names.named(parent, name, ino) {
-                        Some(inode) if still_valid(&inode) => return Ok(inode),
+                        Some(inode) if self.still_valid(&inode) => return Ok(inode),
                         _ => {}
                     },
                     Known::No => return Err(Error::NotFound),
@@ -142,7 +140,7 @@ impl Engine {
     /// Compares a file with the backing before it is opened; close-to-open for changes made outside.
     /// True: it is gone there, or another took its name.
     pub(super) fn revalidate(&self, inode: &Inode) -> bool {
-        if still_valid(inode) {
+        if self.still_valid(inode) {
             return false;
         }
         let stat = {
@@ -236,7 +234,10 @@ impl Engine {
             self.drain.forget(ino);
         }
         match place {
-            Place::Arena => self.arena.remove(ino),
+            Place::Arena => {
+                self.arena.remove(ino);
+                self.left_for_good(ino);
+            }
             Place::Unnamed => self.remove_unnamed(ino),
             Place::Empty | Place::Backing => {}
         }
@@ -247,7 +248,7 @@ impl Engine {
         let known_mtime = {
             let mut names = self.names.lock();
             let dir = names.dirs.get_mut(&ino).ok_or(Error::NotDirectory)?;
-            if dir.complete && fresh(dir) {
+            if dir.complete && self.fresh(dir) {
                 return Ok(());
             }
             dir.listings += 1;
@@ -477,31 +478,53 @@ impl InodeState {
     }
 }
 
-/// What the tables alone say about `name` in `parent`.
-fn known(names: &Names, parent: Ino, name: &[u8]) -> Result<Known> {
-    let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
-    Ok(match dir.get(name) {
-        Some(entry) => Known::Yes(entry.ino),
-        None if parent == Ino::ROOT && name == PRIVATE_DIRECTORY => Known::No,
-        None if dir.complete && fresh(dir) => Known::No,
-        None if dir.whiteouts.contains_key(name) => Known::No,
-        None => Known::Ask,
-    })
-}
-
-/// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
-fn still_valid(inode: &Inode) -> bool {
-    let state = inode.state.lock();
-    if state.drained.is_empty() && state.pending == 0 && !state.nameless() && state.baseline().is_some() {
-        // The name that was known is gone on the backing; it has another there, which is to be found.
-        return false;
+impl Engine {
+    /// What the tables alone say about `name` in `parent`.
+    fn known(&self, names: &Names, parent: Ino, name: &[u8]) -> Result<Known> {
+        let dir = names.dirs.get(&parent).ok_or(Error::NotDirectory)?;
+        Ok(match dir.get(name) {
+            Some(entry) => Known::Yes(entry.ino),
+            None if parent == Ino::ROOT && name == PRIVATE_DIRECTORY => Known::No,
+            None if dir.complete && self.fresh(dir) => Known::No,
+            None if dir.whiteouts.contains_key(name) => Known::No,
+            None => Known::Ask,
+        })
     }
-    !state.in_step() || state.baseline().is_none_or(|b| b.checked.elapsed() < VALID) || inode.ino == Ino::ROOT
-}
 
-/// Whether a directory needs no comparison with the backing now.
-fn fresh(dir: &Dir) -> bool {
-    dir.validated.is_none_or(|(when, _)| when.elapsed() < VALID)
+    /// Whether a lookup would wait for a backing whose calls travel.
+    pub fn lookup_waits(&self, parent: Ino, name: &[u8]) -> bool {
+        if !self.backing.is_remote() {
+            return false;
+        }
+        let names = self.names.lock();
+        match self.known(&names, parent, name) {
+            Ok(Known::Yes(ino)) => names.inode(ino).is_none_or(|inode| !self.still_valid(inode)),
+            Ok(Known::Ask) => true,
+            Ok(Known::No) | Err(_) => false,
+        }
+    }
+
+    /// Whether reading a directory would wait for such a backing.
+    pub fn listing_waits(&self, dir: Ino) -> bool {
+        self.backing.is_remote()
+            && self.names.lock().dirs.get(&dir).is_some_and(|dir| !dir.complete || !self.fresh(dir))
+    }
+
+    /// Whether what is known of an inode can be used as it is: it is ours, or was compared a moment ago.
+    pub(super) fn still_valid(&self, inode: &Inode) -> bool {
+        let state = inode.state.lock();
+        if state.drained.is_empty() && state.pending == 0 && !state.nameless() && state.baseline().is_some() {
+            // The name that was known is gone on the backing; it has another there, which is to be found.
+            return false;
+        }
+        let compared = state.baseline().is_none_or(|b| b.checked.elapsed() < self.config.revalidate);
+        !state.in_step() || compared || inode.ino == Ino::ROOT
+    }
+
+    /// Whether a directory needs no comparison with the backing now.
+    fn fresh(&self, dir: &Dir) -> bool {
+        dir.validated.is_none_or(|(when, _)| when.elapsed() < self.config.revalidate)
+    }
 }
 
 pub(crate) fn baseline(stat: &Stat) -> Baseline {

@@ -23,6 +23,7 @@ use crate::arena::{Ahead, Content};
 use crate::attr::Kind;
 use crate::backing::Owner;
 use crate::error::{Error, Result};
+use crate::fetch::Cause;
 use crate::ids::Ino;
 use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place};
 use std::fs::File;
@@ -32,6 +33,8 @@ use std::time::Instant;
 
 /// Files expected to be smaller are not allocated ahead: a handful of page allocations costs less than the call.
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
+/// Files of a remote backing up to this size are fetched whole by the first open: one call brings as much.
+const READ_WHOLE_BYTES_MAX: u64 = 1 << 20;
 /// Allocated before the open returns; the rest follows while the writer writes.
 const AHEAD_FIRST_BYTES: u64 = 2 << 20;
 
@@ -44,6 +47,8 @@ pub struct Want {
     pub truncate: bool,
     /// Whether passthrough is possible, or why not.
     pub passthrough: std::result::Result<(), Reason>,
+    /// Who opens it: files follow each other within a process.
+    pub process: u32,
 }
 
 /// Why a file is served as it is.
@@ -145,7 +150,10 @@ impl Engine {
         if self.revalidate(&inode) {
             return Err(Error::Stale);
         }
-        self.promote_for(&inode, want)?;
+        if !want.write {
+            self.opened_for_reading(&inode, want.process);
+        }
+        self.bring_for(&inode, want);
         let mut looks = 0;
         let (mut state, opened) = loop {
             let known = self.known_before(&inode, want);
@@ -200,16 +208,22 @@ impl Engine {
             self.drain.mark(ino);
         }
         drop(state);
+        self.used(ino, want.write);
         self.open_handles.fetch_add(1, Ordering::Relaxed);
         Ok(opened)
     }
 
     /// Whether an open would wait for storage: a cold file that is fetched, or a new one that is made on the backing.
     pub fn open_waits(&self, ino: Ino, want: Want) -> bool {
-        if !want.write {
-            return false;
-        }
         let Ok(inode) = self.inode(ino) else { return false };
+        if !want.write {
+            let cold = {
+                let state = inode.state.lock();
+                state.file.place == Place::Backing && state.file.epoch.is_none()
+            };
+            let travels = self.backing.is_remote() && (cold || !self.still_valid(&inode));
+            return travels || (cold && self.fetcher.knows(ino));
+        }
         let name = {
             let state = inode.state.lock();
             match state.file.place {
@@ -373,12 +387,13 @@ impl Engine {
     /// A file that is on the backing alone and stays there.
     fn serve_backing(&self, path: &[u8], want: Want, write_reason: Reason) -> Result<Opened> {
         match want.passthrough {
-            Ok(()) => {
+            Ok(()) if self.backing_stacks.load(Ordering::Relaxed) => {
                 let file = Arc::new(self.backing.open_read(path)?);
                 let reason = if want.write { write_reason } else { Reason::Cold };
                 Ok(Opened { mode: OpenMode::Backing(file), reason })
             }
-            Err(reason) => {
+            other => {
+                let reason = other.err().unwrap_or(Reason::NotAvailable);
                 // A backing that can only be read still serves readers.
                 let file = self.backing.open_write(path, Owner::ROOT);
                 let file = if want.write { file? } else { file.or_else(|_| self.backing.open_read(path))? };
@@ -466,7 +481,13 @@ impl Engine {
             self.drain.mark(ino);
         }
         let nameless = state.nameless();
+        let (read, clean) = (!state.file.dirty, state.file.clean);
         drop(state);
+        if read && let Some(stamp) = clean {
+            // It may have left the order of eviction when a writer opened it who wrote nothing.
+            self.may_be_evicted(ino, stamp.size);
+            self.closed_after_reading(ino);
+        }
         self.promise_ended(ended.promised);
         drop(ended);
         if let Some(((parent, name), size)) = learned {
@@ -493,51 +514,21 @@ impl Engine {
         }
     }
 
-    /// Fetches a cold file into the arena for a writer, where that is small and there is room.
-    fn promote_for(&self, inode: &Inode, want: Want) -> Result<()> {
-        let size = {
+    /// Brings a cold file into the arena for who opens it: waits for one that is on its way, and fetches one that is to be
+    /// written and small, or to be read and so small that its first piece is all of it, if calls to the backing travel.
+    fn bring_for(&self, inode: &Inode, want: Want) {
+        let (cold, size) = {
             let state = inode.state.lock();
-            let cold = state.file.place == Place::Backing && state.file.epoch.is_none();
-            if !cold || !want.write || want.truncate || state.attr.size > PROMOTE_BYTES_MAX {
-                return Ok(());
-            }
-            state.attr.size
+            (state.file.place == Place::Backing && state.file.epoch.is_none(), state.attr.size)
         };
-        if self.make_room(size) { self.promote(inode) } else { Ok(()) }
-    }
-
-    pub(super) fn promote(&self, inode: &Inode) -> Result<()> {
-        let _turn = self.drain.turn(inode.ino);
-        {
-            let state = inode.state.lock();
-            if state.file.place != Place::Backing || state.file.epoch.is_some() || state.file.dirty {
-                return Ok(());
-            }
+        if !cold || want.truncate {
+            return;
         }
-        let source = {
-            let _shape = self.shape.read_recursive();
-            self.backing.open_read(&self.drained_path(inode.ino)?)?
-        };
-        if crate::arena::in_use(&source) {
-            // A mapping of the backing's file outlived its close: a copy would not see what is stored there.
-            return Ok(());
+        let small = if want.write { PROMOTE_BYTES_MAX } else { READ_WHOLE_BYTES_MAX };
+        let worth_it = want.write || self.backing.is_remote();
+        if self.fetcher.knows(inode.ino) || (worth_it && size <= small) {
+            self.fetch_now(inode, Cause::Demand);
         }
-        // Under a name of its own, until it is whole and still wanted.
-        let copied = self.arena.fetch(&source, inode.ino)?;
-        let mut state = inode.state.lock();
-        let wanted = state.file.place == Place::Backing && state.file.epoch.is_none() && !state.file.dirty;
-        if !wanted || copied != state.attr.size {
-            self.arena.drop_fetched(inode.ino);
-            return Ok(());
-        }
-        self.arena.take_fetched(inode.ino)?;
-        let stat = self.arena.open_read(inode.ino)?.stat()?;
-        state.file.place = Place::Arena;
-        state.file.know(&stat);
-        state.file.clean = Some(stat.stamp);
-        state.file.chunks = None;
-        state.file.used = Some(Instant::now());
-        Ok(())
     }
 }
 

@@ -1,27 +1,39 @@
 //! Keeping the arena inside its budget: promises to writers, eviction of what is clean, and moving a file that is
 //! served by the daemon to the backing while it is open.
 //!
-//! Eviction takes the files that were closed longest ago, and of those only what the backing has exactly, that nobody
-//! has open and nobody maps (the arena file's write lease says so). Which policy would be better is an issue of its
-//! own.
+//! Eviction takes files in the order of [`crate::cache::S3Fifo`], and of those only what the backing has exactly, that
+//! nobody has open, nobody maps (the arena file's write lease says so) and nobody pinned. A file enters that order when
+//! it becomes clean or is fetched, and leaves it when it is opened for writing: what can't go isn't asked for.
 
 use super::Engine;
-use crate::attr::Kind;
+use crate::arena::ArenaStat;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Inode, OpenMode, Place};
+use crate::namespace::{Inode, InodeState, OpenMode, Place};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Cold files up to this size are fetched whole before they are written; larger ones are changed on the backing.
 pub const PROMOTE_BYTES_MAX: u64 = 64 << 20;
 /// Evicted beyond what is needed, so that not every open has to evict.
 const SPARE_BYTES: u64 = 32 << 20;
 
+/// What left the arena.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Opens for reading of files that were in memory.
+    pub hits: u64,
+    /// Of files that were not.
+    pub misses: u64,
+    /// Files evicted to make room.
+    pub evicted_files: u64,
+    /// Bytes that this gave back.
+    pub evicted_bytes: u64,
+}
+
 impl Engine {
     /// Sets `bytes` of the arena aside for a writer; false where they can't be had.
-    pub(super) fn promise(&self, bytes: u64) -> bool {
+    pub(crate) fn promise(&self, bytes: u64) -> bool {
         if bytes > 0 && !self.make_room(bytes) {
             return false;
         }
@@ -29,7 +41,7 @@ impl Engine {
         true
     }
 
-    pub(super) fn promise_ended(&self, bytes: u64) {
+    pub(crate) fn promise_ended(&self, bytes: u64) {
         self.reserved.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -47,47 +59,79 @@ impl Engine {
 
     /// Evicts at least `bytes`, if that much is clean and unused.
     pub(crate) fn evict(&self, bytes: u64) {
-        let files: Vec<Arc<Inode>> =
-            self.names.lock().inodes.values().filter(|inode| inode.kind == Kind::File).cloned().collect();
-        let mut candidates: Vec<(Option<Instant>, Arc<Inode>)> = files
-            .into_iter()
-            .filter_map(|inode| {
-                // One that is locked is in use.
-                let state = inode.state.try_lock()?;
-                let clean =
-                    state.file.place == Place::Arena && !state.file.dirty && state.file.epoch.is_none();
-                let used = state.file.used;
-                drop(state);
-                clean.then_some((used, inode))
-            })
-            .collect();
-        candidates.sort_by_key(|(used, _)| *used);
         let mut freed = 0;
-        for (_, inode) in candidates {
-            if freed >= bytes {
-                break;
+        while freed < bytes {
+            let victim = self.cache.lock().victim(&mut |key| self.may_leave(Ino(key)));
+            let Some((key, size)) = victim else { break };
+            let given_back = self.inode(Ino(key)).map_or(0, |inode| self.evict_file(&inode));
+            if given_back > 0 {
+                freed += given_back;
+                let mut counts = self.cache_counts.lock();
+                (counts.evicted_files, counts.evicted_bytes) =
+                    (counts.evicted_files + 1, counts.evicted_bytes + given_back);
+            } else if self.inode(Ino(key)).is_ok_and(|inode| inode.state.lock().file.place == Place::Arena) {
+                // Opened between the question and the deed.
+                self.cache.lock().admit(key, size);
             }
-            freed += self.evict_file(&inode);
         }
     }
 
-    /// Evicts one file, if it is clean and unused; returns the bytes given back.
-    fn evict_file(&self, inode: &Inode) -> u64 {
-        let Some(mut state) = inode.state.try_lock() else { return 0 };
+    /// Whether a file could be evicted now; also one that is not in memory any more, to get it out of the way.
+    fn may_leave(&self, ino: Ino) -> bool {
+        if self.pinned.lock().contains(&ino) {
+            return false;
+        }
+        let Ok(inode) = self.inode(ino) else { return true };
+        // One that is locked is in use.
+        let Some(state) = inode.state.try_lock() else { return false };
+        state.file.place != Place::Arena || self.clean_and_unused(&inode, &state).is_some()
+    }
+
+    /// The state of a file's content, if the backing has exactly this and nobody uses it.
+    fn clean_and_unused(&self, inode: &Inode, state: &InodeState) -> Option<ArenaStat> {
         let file = &state.file;
         if file.place != Place::Arena || file.dirty || file.epoch.is_some() || state.drained.is_empty() {
-            return 0;
+            return None;
         }
-        let Ok(content) = self.arena.open_read(inode.ino) else { return 0 };
-        let Ok(stat) = content.stat() else { return 0 };
-        if file.clean != Some(stat.stamp) || !content.unused() {
-            return 0;
-        }
+        let content = self.arena.open_read(inode.ino).ok()?;
+        let stat = content.stat().ok()?;
+        (file.clean == Some(stat.stamp) && content.unused()).then_some(stat)
+    }
+
+    /// Evicts one file, if it is clean and unused; returns the bytes given back.
+    pub(super) fn evict_file(&self, inode: &Inode) -> u64 {
+        let Some(mut state) = inode.state.try_lock() else { return 0 };
+        let Some(stat) = self.clean_and_unused(inode, &state) else { return 0 };
         self.arena.remove(inode.ino);
+        self.arena.moved(0, stat.blocks * 512);
         state.file.place = Place::Backing;
         state.file.clean = None;
         state.file.chunks = None;
-        stat.blocks * 512
+        drop(state);
+        self.went_out(inode.ino);
+        // Of an empty file nothing comes back, but it went.
+        (stat.blocks * 512).max(1)
+    }
+
+    /// A file is in memory and clean: from here on it may be evicted. Call with no lock held.
+    pub(crate) fn may_be_evicted(&self, ino: Ino, bytes: u64) {
+        self.cache.lock().admit(ino.0, bytes);
+    }
+
+    /// A file was opened: it stays longer, or will be changed and is asked for no more.
+    pub(super) fn used(&self, ino: Ino, write: bool) {
+        if write {
+            self.cache.lock().forget(ino.0);
+        } else if let Some(mut cache) = self.cache.try_lock() {
+            // An eviction under way is not worth waiting for.
+            cache.hit(ino.0);
+        }
+    }
+
+    /// A file is gone.
+    pub(super) fn left_for_good(&self, ino: Ino) {
+        self.cache.lock().forget(ino.0);
+        self.pinned.lock().remove(&ino);
     }
 
     /// Moves an open file that the daemon serves from the arena to the backing, content first. Its handles go on.

@@ -1,10 +1,11 @@
 //! What the engine tells about itself.
 
-use super::Engine;
+use super::{CacheCounts, Engine};
 use super::sync::Backlog;
 use crate::attr::Kind;
 use crate::backing::Room;
 use crate::error::Result;
+use crate::fetch::{Cause, Fetched, Pace};
 use crate::ids::Ino;
 use crate::namespace::{OpenMode, Place};
 use std::sync::atomic::Ordering;
@@ -92,6 +93,32 @@ impl Engine {
             lingering: lingering as u64,
             journal: self.journal.bytes(),
         }
+    }
+
+    /// Clean files that could be evicted, and their bytes.
+    pub fn evictable(&self) -> (u64, u64) {
+        let cache = self.cache.lock();
+        (cache.len() as u64, cache.bytes())
+    }
+
+    /// See [`CacheCounts`].
+    pub fn cache_counts(&self) -> CacheCounts {
+        *self.cache_counts.lock()
+    }
+
+    /// Files that wait to be fetched or are being fetched, and the bytes of the latter.
+    pub fn fetching(&self) -> (u64, u64) {
+        self.fetcher.under_way()
+    }
+
+    /// What was fetched, by cause.
+    pub fn fetched(&self) -> Vec<(Cause, Fetched)> {
+        self.fetcher.counts()
+    }
+
+    /// How fast the backing was seen to be.
+    pub fn pace(&self) -> Pace {
+        self.fetcher.pace()
     }
 
     /// Bytes written to the backing since the start.

@@ -5,7 +5,7 @@ use super::NEVER;
 use aimss_engine::arena::Arena;
 use aimss_engine::backing::{Backing, LocalBacking};
 use aimss_engine::journal::{Journal, replay};
-use aimss_engine::{Engine, EngineConfig};
+use aimss_engine::{Engine, EngineConfig, predict};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,9 +88,35 @@ impl Ground {
         engine
     }
 
+    /// One that predicts; not started.
+    pub fn predicting_engine(
+        &self,
+        backing: Arc<dyn Backing>,
+        budget_bytes: u64,
+        predict: predict::Config,
+    ) -> Arc<Engine> {
+        let setup = Setup { budget_bytes, ..Setup::default() };
+        self.engine_of(backing, setup, Journal::none(), Some(predict))
+    }
+
     fn engine_with(&self, backing: Arc<dyn Backing>, setup: Setup, journal: Journal) -> Arc<Engine> {
-        let config =
-            EngineConfig { fsync_durable: true, drain_delay: setup.drain_delay, node: "here".into() };
+        self.engine_of(backing, setup, journal, None)
+    }
+
+    fn engine_of(
+        &self,
+        backing: Arc<dyn Backing>,
+        setup: Setup,
+        journal: Journal,
+        predict: Option<predict::Config>,
+    ) -> Arc<Engine> {
+        let config = EngineConfig {
+            fsync_durable: true,
+            drain_delay: setup.drain_delay,
+            node: "here".into(),
+            revalidate: std::time::Duration::from_secs(1),
+            predict,
+        };
         let arena = Arena::open(&self.arena(), setup.budget_bytes, false).expect("the arena opens");
         Engine::new(config, backing, arena, journal).expect("an engine")
     }

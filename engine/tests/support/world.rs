@@ -172,7 +172,7 @@ impl World {
     pub fn open(&mut self, id: Id, write: bool, truncate: bool, passthrough: bool) -> usize {
         let ino = self.ino(id);
         let passthrough = if passthrough { Ok(()) } else { Err(Reason::Excluded) };
-        let opened = self.engine.open(ino, Want { write, truncate, passthrough });
+        let opened = self.engine.open(ino, Want { write, truncate, passthrough, process: 0 });
         let opened = opened.unwrap_or_else(|e| panic!("open of {}: {e}", self.show(id)));
         self.note(format!("open {} write={write} truncate={truncate}: {:?}", self.show(id), opened.reason));
         let direct = match &opened.mode {

@@ -1,7 +1,7 @@
 //! Requests on streams and groups: what [`crate::streams`] decided, as replies.
 
 use super::convert::attr_out;
-use super::{Adapter, ttl};
+use super::Adapter;
 use crate::errno::errno;
 use crate::streams::{
     self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, ViewNode, Way, group_name,
@@ -86,11 +86,11 @@ impl Adapter {
             .and_then(|stream| Some((stream.clone(), self.streams.tell_view(found.ino, &stream).ok()?)))
         else {
             let attr_ttl = self.show(found.ino.0, found);
-            return (attr_out(found.ino, &found.attr), attr_ttl, ttl(found.ours));
+            return (attr_out(found.ino, &found.attr), attr_ttl, self.ttl(found.ours));
         };
         streams::show(&stream, begin, &mut found.attr);
         let stays = !stream.loses_front() && begin == stream.opened_at();
-        let entry_ttl = if stays { ttl(found.ours) } else { Duration::ZERO };
+        let entry_ttl = if stays { self.ttl(found.ours) } else { Duration::ZERO };
         (FileAttr { ino: INodeNo(number), ..attr_out(found.ino, &found.attr) }, Duration::ZERO, entry_ttl)
     }
 

@@ -29,8 +29,42 @@ pub enum Request {
         /// Give up what the backing cannot take.
         discard: bool,
     },
+    /// Move files into memory or out of it. Progress comes first: `items_left` are files.
+    Residence {
+        /// What is to be done.
+        action: Action,
+        /// Relative to the mount's root; a directory stands for all below it.
+        paths: Vec<PathBuf>,
+    },
     /// Something of streams.
     Stream(StreamRequest),
+}
+
+/// What is done to files by command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Into memory.
+    Warm,
+    /// Into memory, to stay.
+    Pin,
+    /// It may leave memory again.
+    Unpin,
+    /// Out of memory, once it is durable on the backing.
+    Evict,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Regular files that were meant.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that are where they were wanted now.
+    pub there: u64,
+    /// Bytes of those.
+    pub there_bytes: u64,
 }
 
 /// What the daemon answers.
@@ -45,6 +79,8 @@ pub enum Reply {
     Busy(Vec<BusyFile>),
     /// To `Pending`.
     Pending(Vec<PathBuf>),
+    /// To `Residence`.
+    Moved(Moved),
     /// To requests of one stream.
     Stream(Box<StreamInfo>),
     /// To `StreamRequest::List`.

@@ -92,6 +92,10 @@ fn answer(daemon: &Arc<Daemon>, request: Request, replies: &mpsc::UnboundedSende
             daemon.finish(discard);
             Reply::Done
         }
+        Request::Residence { action, paths } => match daemon.move_files(action, &paths, progress) {
+            Ok(moved) => Reply::Moved(moved),
+            Err(sentence) => Reply::Error(sentence),
+        },
         Request::Stream(request) => daemon.stream(request),
     };
     let _ = replies.send(reply);

@@ -24,6 +24,12 @@ pub struct MountStatus {
     pub drain: DrainStatus,
     /// Files and names known.
     pub files: FileStatus,
+    /// What stays in memory, and what leaves it.
+    #[serde(default)]
+    pub cache: CacheStatus,
+    /// What is fetched from the backing, and who predicted it.
+    #[serde(default)]
+    pub fetch: FetchStatus,
     /// Streams.
     #[serde(default)]
     pub streams: StreamsStatus,
@@ -101,6 +107,80 @@ pub struct FileStatus {
     pub open: u64,
     /// Files that still have a writer or a writable mapping after their last close.
     pub lingering: u64,
+}
+
+/// What stays in memory, and what leaves it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheStatus {
+    /// The published policy by which files leave.
+    pub policy: String,
+    /// Clean files that could leave, and their bytes.
+    pub files: u64,
+    /// See `files`.
+    pub bytes: u64,
+    /// Opens for reading of files that were in memory.
+    pub hits: u64,
+    /// Of files that were not.
+    pub misses: u64,
+    /// Files that left to make room.
+    pub evicted_files: u64,
+    /// Bytes that this gave back.
+    pub evicted: u64,
+    /// Files that stay, and their bytes.
+    pub pinned_files: u64,
+    /// See `pinned_files`.
+    pub pinned: u64,
+}
+
+/// What is fetched from the backing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FetchStatus {
+    /// Files that wait to be fetched or are being fetched.
+    pub waiting: u64,
+    /// Bytes of those that are being fetched.
+    pub in_flight: u64,
+    /// Seconds until the backing answers, as measured; absent before it was.
+    pub latency: Option<f64>,
+    /// Bytes a second of one stream, as measured; absent before it was.
+    pub rate: Option<f64>,
+    /// By cause (`demand`, `warm`, and the predictors' words).
+    pub causes: BTreeMap<String, CauseStatus>,
+    /// By predictor; empty where nobody predicts.
+    pub predictors: BTreeMap<String, PredictorStatus>,
+}
+
+/// What came in for one cause.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CauseStatus {
+    /// Whole files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were not fetched after all: no room, changed meanwhile, opened meanwhile, or the backing failed.
+    pub dropped: u64,
+}
+
+/// What one predictor came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PredictorStatus {
+    /// Files that it had fetched.
+    pub predicted: u64,
+    /// Their bytes that came in.
+    pub fetched: u64,
+    /// Bytes of them that were opened afterwards.
+    pub used: u64,
+    /// Files that were opened before they were there.
+    pub late: u64,
+    /// Bytes that left memory without having been opened.
+    pub wasted: u64,
+    /// How often it was turned down because it wasted.
+    pub turned_down: u64,
+    /// Files it may predict ahead now; 0 while it is turned down.
+    pub window: u64,
 }
 
 /// Streams. All but `logs` is of those that were used since the mount.

@@ -2,7 +2,8 @@
 
 use crate::commands::Usage;
 use crate::scratch::{self, Mounted, Scratch};
-use crate::{cli, size};
+use crate::{cli, model, size};
+use aimss_engine::backing::SlowModel;
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ pub struct Context {
     pub pairs: usize,
     /// A source tree to unpack, if one was given.
     pub tree: Option<PathBuf>,
+    /// The slow backing of the rows about fetching ahead.
+    pub model: SlowModel,
     quick: bool,
     no_passthrough: bool,
     disk: Scratch,
@@ -42,6 +45,7 @@ impl Context {
         Ok(Self {
             pairs: if asked.quick { QUICK_PAIRS.min(asked.pairs) } else { asked.pairs },
             tree: asked.tree.clone(),
+            model: model::parse(&asked.backing).map_err(|why| Usage(format!("--backing: {why}")))?,
             quick: asked.quick,
             no_passthrough: asked.no_passthrough,
             disk: Scratch::new(&dir, "bench")?,

@@ -1,5 +1,6 @@
 //! The rows: what aimss promises, and the function that measures each.
 
+mod ahead;
 mod append;
 mod bytes;
 mod daemon;
@@ -78,6 +79,21 @@ pub const ROWS: &[Row] = &[
         name: "heap-100k",
         what: "the daemon's heap and journal a file, with 100,000 files known",
         run: daemon::heap,
+    },
+    Row {
+        name: "restore",
+        what: "read a checkpoint of 4 GiB in 16 shards from a slow backing (--backing), against prefetch off",
+        run: ahead::restore,
+    },
+    Row {
+        name: "epochs",
+        what: "read 20,000 files of 100 KiB in shuffled epochs from a slow backing, against prefetch off and /dev/shm",
+        run: ahead::epochs,
+    },
+    Row {
+        name: "random-reads",
+        what: "read files of a slow backing that nothing predicts, against prefetch off",
+        run: ahead::random,
     },
     Row {
         name: "cgroup-128m",

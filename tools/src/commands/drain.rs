@@ -3,7 +3,7 @@
 use crate::progress::Display;
 use crate::{cli, control, escape};
 use aimss_fs::control::client::{self, Known};
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 
 /// Drains as `asked`.
@@ -23,27 +23,13 @@ fn by_mount(asked: &cli::Drain) -> Result<Vec<(Known, Vec<PathBuf>)>> {
         let mut mounts = Vec::new();
         for known in client::mounts() {
             if !known.alive {
-                bail!(dead(&known));
+                bail!(control::dead(&known));
             }
             mounts.push((known, Vec::new()));
         }
         return Ok(mounts);
     }
-    let mut mounts: Vec<(Known, Vec<PathBuf>)> = Vec::new();
-    for path in &asked.paths {
-        let resolved = control::resolve(path)?;
-        let known = control::known_containing(&resolved).ok_or_else(|| {
-            anyhow!("{} is on no aimss mount; `aimss status` shows them", escape::path(path))
-        })?;
-        if !known.alive {
-            bail!(dead(&known));
-        }
-        let relative = resolved.strip_prefix(&known.mountpoint)?.to_owned();
-        match mounts.iter_mut().find(|(other, _)| other.mountpoint == known.mountpoint) {
-            Some((_, paths)) => paths.push(relative),
-            None => mounts.push((known, vec![relative])),
-        }
-    }
+    let mut mounts = control::by_mount(&asked.paths)?;
     // The mount point itself stands for everything.
     for (_, paths) in &mut mounts {
         if paths.iter().any(|path| path.as_os_str().is_empty()) {
@@ -51,12 +37,4 @@ fn by_mount(asked: &cli::Drain) -> Result<Vec<(Known, Vec<PathBuf>)>> {
         }
     }
     Ok(mounts)
-}
-
-fn dead(known: &Known) -> String {
-    let shown = escape::path(&known.mountpoint);
-    format!(
-        "the daemon {} of {shown} is dead; `aimss umount --lazy {shown}` clears what it left mounted",
-        known.pid
-    )
 }

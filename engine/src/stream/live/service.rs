@@ -42,7 +42,7 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 /// What a look costs for each thread, about, and the share of a processor that looks may take.
 const SIGNAL_LOOK: Duration = Duration::from_micros(20);
-const SIGNAL_SHARE: f64 = 0.0004;
+const SIGNAL_SHARE: f64 = 0.0003;
 /// Bytes of memory given back at a time: writers wait meanwhile.
 const PUNCH_BYTES: u64 = 4 << 20;
 

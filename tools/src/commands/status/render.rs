@@ -5,7 +5,7 @@ use crate::duration::human as time;
 use crate::escape;
 use crate::size::human as bytes;
 use aimss_fs::control::status::{
-    DrainStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus, StreamsStatus,
+    CacheStatus, DrainStatus, FetchStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus, StreamsStatus,
 };
 use std::fmt::{Arguments, Write as _};
 use std::time::Duration;
@@ -26,6 +26,13 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
     line(&mut out, "memory", &memory(&status.memory));
     line(&mut out, "drain", &drain(&status.drain));
     line(&mut out, "files", &files(&status.files));
+    let seen = CacheStatus { policy: status.cache.policy.clone(), ..CacheStatus::default() };
+    if status.cache != seen {
+        line(&mut out, "cache", &cache(&status.cache));
+    }
+    if status.fetch != FetchStatus::default() {
+        line(&mut out, "fetch", &fetch(&status.fetch));
+    }
     if status.streams.logs + status.streams.open > 0 {
         line(&mut out, "streams", &streams(&status.streams));
     }
@@ -99,6 +106,44 @@ fn drain(drain: &DrainStatus) -> String {
         }
     }
     text
+}
+
+fn cache(cache: &CacheStatus) -> String {
+    let mut text = format!(
+        "{} in {} clean files could leave; {} opens found their file in memory, {} did not; {} files left ({})",
+        bytes(cache.bytes),
+        cache.files,
+        cache.hits,
+        cache.misses,
+        cache.evicted_files,
+        bytes(cache.evicted),
+    );
+    if cache.pinned_files > 0 {
+        put(&mut text, format_args!(", {} are pinned ({})", cache.pinned_files, bytes(cache.pinned)));
+    }
+    text
+}
+
+fn fetch(fetch: &FetchStatus) -> String {
+    let causes = fetch.causes.iter().map(|(cause, came)| {
+        let mut text = format!("{} files for {cause} ({})", came.files, bytes(came.bytes));
+        if let Some(predictor) = fetch.predictors.get(cause)
+            && predictor.wasted > 0
+        {
+            put(&mut text, format_args!(", {} of them wasted", bytes(predictor.wasted)));
+        }
+        text
+    });
+    let mut parts: Vec<String> = causes.collect();
+    if fetch.waiting > 0 {
+        parts.push(format!("{} files wait", fetch.waiting));
+    }
+    let off = fetch.predictors.iter().filter(|(_, p)| p.window == 0 && p.turned_down > 0);
+    parts.extend(off.map(|(by, _)| format!("{by} is turned down, since it wasted")));
+    if let (Some(latency), Some(rate)) = (fetch.latency, fetch.rate) {
+        parts.push(format!("the backing answers in {:.1} ms, {}/s a stream", latency * 1e3, bytes(rate as u64)));
+    }
+    if parts.is_empty() { "nothing yet".into() } else { parts.join("; ") }
 }
 
 fn files(files: &FileStatus) -> String {

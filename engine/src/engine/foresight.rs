@@ -1,0 +1,204 @@
+//! Tells the predictors what is opened, and queues what they expect.
+//!
+//! An open only leaves a note; a thread of its own asks [`crate::predict`], which may list directories, and hands what is
+//! expected to [`crate::fetch`]. Notes that come faster than they are read are dropped: prediction is a guess anyway.
+
+use super::Engine;
+use crate::fetch::{Cause, Request};
+use crate::ids::{Ino, Name};
+use crate::namespace::{Inode, Place};
+use crate::predict::{self, Account, By, Predictor, Seen, Sibling, Tree, natural_order};
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Notes that may wait.
+const NOTES_MAX: usize = 1 << 14;
+/// Sorted listings kept.
+const LISTINGS_MAX: usize = 256;
+
+/// What happened.
+#[derive(Debug)]
+enum Note {
+    Opened(Seen),
+    Fetched(Ino, u64),
+    NotFetched(Ino),
+    Evicted(Ino),
+    /// A clean file was closed.
+    Closed(Ino),
+    Stop,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Foresight {
+    notes: Sender<Note>,
+    read: Receiver<Note>,
+    /// Nobody predicts: nothing is noted.
+    predictor: Option<Mutex<Predictor>>,
+    /// A directory's files in natural order, as of its version.
+    #[allow(clippy::type_complexity, reason = "used here alone")]
+    listings: Mutex<FxHashMap<Ino, (u64, Arc<[Sibling]>)>>,
+    dropped: AtomicU64,
+}
+
+impl Foresight {
+    pub(super) fn new(config: Option<predict::Config>) -> Foresight {
+        let (notes, read) = crossbeam_channel::bounded(NOTES_MAX);
+        let predictor = config.map(|config| Mutex::new(Predictor::new(config)));
+        Foresight { notes, read, predictor, listings: Mutex::default(), dropped: AtomicU64::new(0) }
+    }
+
+    fn note(&self, note: Note) {
+        if self.predictor.is_some() && self.notes.try_send(note).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        if self.predictor.is_some() {
+            let _ = self.notes.send(Note::Stop);
+        }
+    }
+
+    /// What each predictor came to; nothing if nobody predicts.
+    pub fn account(&self) -> Vec<(By, Account)> {
+        self.predictor.as_ref().map(|predictor| predictor.lock().account().into()).unwrap_or_default()
+    }
+}
+
+impl Engine {
+    /// Whether anybody predicts.
+    pub fn predicts(&self) -> bool {
+        self.foresight.predictor.is_some()
+    }
+
+    /// What each predictor came to.
+    pub fn predictions(&self) -> Vec<(By, Account)> {
+        self.foresight.account()
+    }
+
+    /// A file is opened for reading.
+    pub(super) fn opened_for_reading(&self, inode: &Inode, process: u32) {
+        let (link, bytes, cold) = {
+            let state = inode.state.lock();
+            (state.place.clone(), state.attr.size, state.file.place == Place::Backing)
+        };
+        {
+            let mut counts = self.cache_counts.lock();
+            if cold { counts.misses += 1 } else { counts.hits += 1 }
+        }
+        if self.predicts()
+            && let Some((directory, name)) = link
+        {
+            self.foresight.note(Note::Opened(Seen { directory, name, ino: inode.ino, bytes, process }));
+        }
+    }
+
+    /// A file that was read is closed by its last reader.
+    pub(super) fn closed_after_reading(&self, ino: Ino) {
+        self.foresight.note(Note::Closed(ino));
+    }
+
+    /// A file came into memory.
+    pub(crate) fn came_in(&self, ino: Ino, bytes: u64) {
+        self.may_be_evicted(ino, bytes);
+        self.foresight.note(Note::Fetched(ino, bytes));
+    }
+
+    /// It did not.
+    pub(crate) fn not_fetched(&self, ino: Ino) {
+        self.foresight.note(Note::NotFetched(ino));
+    }
+
+    /// It left again.
+    pub(super) fn went_out(&self, ino: Ino) {
+        self.foresight.note(Note::Evicted(ino));
+    }
+
+    /// The thread that asks the predictors.
+    pub(crate) fn run_foresight(&self) {
+        let Some(predictor) = &self.foresight.predictor else { return };
+        while let Ok(note) = self.foresight.read.recv() {
+            match note {
+                Note::Opened(seen) => self.foresee(predictor, &seen),
+                Note::Fetched(ino, bytes) => predictor.lock().fetched(ino, bytes),
+                Note::NotFetched(ino) => predictor.lock().failed(ino),
+                Note::Evicted(ino) => predictor.lock().evicted(ino),
+                Note::Closed(ino) => {
+                    if predictor.lock().done_for_now(ino) {
+                        self.cache.lock().ahead(ino.0);
+                    }
+                }
+                Note::Stop => return,
+            }
+        }
+    }
+
+    fn foresee(&self, predictor: &Mutex<Predictor>, seen: &Seen) {
+        if let Err(e) = self.load_directory_once(seen.directory) {
+            log::debug!("nothing is predicted from inode {}: {e}", seen.directory.0);
+            return;
+        }
+        let predicted = predictor.lock().opened(seen, &Known(self));
+        if !predicted.is_empty() {
+            self.fetcher.add(predicted.into_iter().map(|predicted| Request {
+                ino: predicted.ino,
+                link: Some((predicted.directory, predicted.name)),
+                cause: Cause::Predicted(predicted.by),
+            }));
+        }
+    }
+
+    /// A listing that is a little old is good enough to guess from.
+    fn load_directory_once(&self, dir: Ino) -> crate::Result<()> {
+        let complete = self.names.lock().dirs.get(&dir).is_some_and(|dir| dir.complete);
+        if complete { Ok(()) } else { self.load_directory(dir) }
+    }
+}
+
+/// What the namespace knows, for the predictors.
+struct Known<'e>(&'e Engine);
+
+impl Tree for Known<'_> {
+    fn files(&self, directory: Ino) -> Option<Arc<[Sibling]>> {
+        let version = self.0.names.lock().dirs.get(&directory)?.version;
+        let mut listings = self.0.foresight.listings.lock();
+        if let Some((of, files)) = listings.get(&directory)
+            && *of == version
+        {
+            return Some(files.clone());
+        }
+        let mut files: Vec<Sibling> = {
+            let names = self.0.names.lock();
+            let entries = names.dirs.get(&directory)?.names();
+            entries
+                .filter(|(_, entry)| entry.kind == crate::attr::Kind::File)
+                .map(|(name, entry)| Sibling { name: name.clone(), ino: entry.ino })
+                .collect()
+        };
+        files.sort_by(|a, b| natural_order(&a.name, &b.name));
+        let files: Arc<[Sibling]> = files.into();
+        if listings.len() >= LISTINGS_MAX {
+            listings.clear();
+        }
+        listings.insert(directory, (version, files.clone()));
+        Some(files)
+    }
+
+    fn is_in_memory(&self, ino: Ino) -> bool {
+        self.0.fetcher.knows(ino)
+            || self.0.inode(ino).is_ok_and(|inode| inode.state.lock().file.place != Place::Backing)
+    }
+
+    fn bytes(&self, ino: Ino) -> Option<u64> {
+        Some(self.0.inode(ino).ok()?.state.lock().attr.size)
+    }
+
+    fn place(&self, ino: Ino) -> Option<(Ino, Name)> {
+        self.0.inode(ino).ok()?.state.lock().place.clone()
+    }
+}

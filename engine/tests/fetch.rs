@@ -1,0 +1,248 @@
+//! Files come into memory whole, and leave it, by command, by need and by prediction.
+
+mod support;
+
+use aimss_engine::backing::{Backing, LocalBacking, SlowBacking, SlowModel};
+use aimss_engine::engine::{Held, Reason, Want};
+use aimss_engine::namespace::OpenMode;
+use aimss_engine::{Engine, Ino, predict};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::ground::{Ground, Setup};
+
+const MIB: usize = 1 << 20;
+
+fn content(number: usize, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at / 7 + at % 251 + number * 13) as u8).collect()
+}
+
+/// Waits for what happens in the background.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A file, looked up as the kernel does.
+fn ino(engine: &Engine, path: &str) -> Ino {
+    path.split('/').fold(Ino::ROOT, |at, name| engine.lookup(at, name.as_bytes()).expect("it is there").ino)
+}
+
+fn held(engine: &Engine, path: &str) -> Held {
+    engine.file_state(ino(engine, path)).expect("a file").held
+}
+
+const READ: Want = Want { write: false, truncate: false, passthrough: Ok(()), process: 7 };
+
+/// Opens, reads and closes; returns the content, and whether it was served from the arena.
+fn read(engine: &Engine, path: &str, want: Want) -> (Vec<u8>, bool) {
+    let ino = ino(engine, path);
+    let opened = engine.open(ino, want).expect("it opens");
+    let size = engine.attr(ino).expect("attributes").size as usize;
+    let mut bytes = vec![0; size];
+    let from_arena = match &opened.mode {
+        OpenMode::Arena(content) => {
+            content.file().read_exact_at(&mut bytes, 0).expect("a read in passthrough");
+            true
+        }
+        OpenMode::Backing(_) | OpenMode::Daemon(_) => {
+            assert_eq!(engine.read(ino, 0, &mut bytes).expect("a read"), size);
+            false
+        }
+    };
+    drop(opened);
+    if let Some(ended) = engine.release(ino, want.write).last {
+        engine.closed(ino, ended);
+    }
+    (bytes, from_arena)
+}
+
+fn fill(root: &Path, directory: &str, files: usize, bytes: usize) {
+    std::fs::create_dir_all(root.join(directory)).expect("mkdir");
+    for number in 0..files {
+        std::fs::write(root.join(directory).join(format!("part-{number}.bin")), content(number, bytes))
+            .expect("write");
+    }
+}
+
+fn slow(ground: &Ground, latency: u64) -> Arc<dyn Backing> {
+    let model = SlowModel { latency: Duration::from_millis(latency), ..SlowModel::default() };
+    Arc::new(SlowBacking::new(LocalBacking::open(&ground.backing()).expect("open"), model))
+}
+
+#[test]
+fn what_is_warmed_is_read_from_memory() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "d/e", 3, 9 * MIB + 17);
+    fill(&ground.backing(), "d", 20, 1000);
+    std::fs::write(ground.backing().join("d/empty"), b"").expect("write");
+    let engine = ground.engine(ground.local(), Setup::default());
+    engine.start();
+    let done = engine.warm(&[ino(&engine, "d")], |_| {}).expect("it can be fetched");
+    assert_eq!((done.files, done.there), (24, 24));
+    for number in 0..3 {
+        let (bytes, from_arena) = read(&engine, &format!("d/e/part-{number}.bin"), READ);
+        assert!(from_arena && bytes == content(number, 9 * MIB + 17), "part {number}");
+    }
+    assert_eq!(read(&engine, "d/part-19.bin", READ), (content(19, 1000), true));
+    assert_eq!(held(&engine, "d/part-19.bin"), Held::Both);
+    engine.stop();
+}
+
+#[test]
+fn what_is_evicted_is_read_from_the_backing_and_comes_back() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "d", 4, MIB);
+    let engine = ground.engine(ground.local(), Setup { drain_delay: Duration::ZERO, ..Setup::default() });
+    engine.start();
+    let dir = ino(&engine, "d");
+    engine.warm(&[dir], |_| {}).expect("it can be fetched");
+    // A dirty file goes to the backing first.
+    let dirty = ino(&engine, "d/part-1.bin");
+    let want = Want { write: true, ..READ };
+    let opened = engine.open(dirty, want).expect("it opens");
+    engine.release(dirty, true);
+    drop(opened);
+    let changed = engine.open(dirty, Want { passthrough: Err(Reason::Excluded), ..want }).expect("it opens");
+    engine.write(dirty, 0, b"changed", false).expect("a write");
+    drop(changed);
+    if let Some(ended) = engine.release(dirty, true).last {
+        engine.closed(dirty, ended);
+    }
+    // One that is open stays.
+    let open = ino(&engine, "d/part-2.bin");
+    let opened = engine.open(open, READ).expect("it opens");
+    let done = engine.evict_files(&[dir]).expect("it can be drained");
+    assert_eq!((done.files, done.there), (4, 3));
+    assert_eq!(held(&engine, "d/part-1.bin"), Held::Backing);
+    assert_eq!(held(&engine, "d/part-2.bin"), Held::Both);
+    drop(opened);
+    if let Some(ended) = engine.release(open, false).last {
+        engine.closed(open, ended);
+    }
+    let (bytes, from_arena) = read(&engine, "d/part-1.bin", READ);
+    assert!(!from_arena && bytes.starts_with(b"changed") && bytes.len() == MIB);
+    assert_eq!(std::fs::read(ground.backing().join("d/part-1.bin")).expect("read"), bytes);
+    engine.stop();
+}
+
+#[test]
+fn pinned_files_stay_while_others_come_and_go() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "kept", 4, MIB);
+    fill(&ground.backing(), "passing", 40, MIB);
+    let budget_bytes = 12 << 20;
+    let engine = ground.engine(ground.local(), Setup { budget_bytes, ..Setup::default() });
+    engine.start();
+    let kept = ino(&engine, "kept");
+    assert_eq!(engine.pin(&[kept], |_| {}).expect("there is room").there, 4);
+    let done = engine.warm(&[ino(&engine, "passing")], |_| {}).expect("as many as fit");
+    assert!(done.there > 0 && done.there < 40, "{done:?}");
+    assert!(engine.status().used <= budget_bytes);
+    for number in 0..4 {
+        assert_eq!(held(&engine, &format!("kept/part-{number}.bin")), Held::Both);
+    }
+    assert_eq!(engine.evict_files(&[kept]).expect("nothing to drain").there, 0);
+    engine.unpin(&[kept]).expect("it is there");
+    assert_eq!(engine.evict_files(&[kept]).expect("nothing to drain").there, 4);
+    engine.stop();
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_fetched_is_not_taken() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "d", 1, 3000);
+    let engine = ground.engine(slow(&ground, 100), Setup::default());
+    engine.start();
+    let file = ino(&engine, "d/part-0.bin");
+    std::thread::scope(|scope| {
+        let warmed = scope.spawn(|| engine.warm(&[file], |_| {}).expect("it was tried"));
+        std::thread::sleep(Duration::from_millis(150));
+        // Replaced here, while its old content is on its way.
+        let want = Want { write: true, truncate: true, passthrough: Err(Reason::Excluded), process: 0 };
+        let opened = engine.open(file, want).expect("it opens");
+        engine.write(file, 0, b"new", false).expect("a write");
+        drop(opened);
+        if let Some(ended) = engine.release(file, true).last {
+            engine.closed(file, ended);
+        }
+        warmed.join().expect("no panic");
+    });
+    assert_eq!(read(&engine, "d/part-0.bin", READ).0, b"new");
+    engine.stop();
+}
+
+#[test]
+fn opens_of_one_file_fetch_it_once() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "d", 1, 1000);
+    let engine = ground.engine(slow(&ground, 20), Setup::default());
+    let path = "d/part-0.bin";
+    ino(&engine, path);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(read(&engine, path, READ), (content(0, 1000), true)));
+        }
+    });
+    let fetched: u64 = engine.fetched().iter().map(|(_, fetched)| fetched.files).sum();
+    assert_eq!(fetched, 1);
+}
+
+fn predicting(ground: &Ground, budget_bytes: u64) -> Arc<Engine> {
+    let config = predict::Config { ahead_bytes_max: budget_bytes / 2, ..predict::Config::default() };
+    let engine = ground.predicting_engine(slow(ground, 2), budget_bytes, config);
+    engine.start();
+    engine
+}
+
+#[test]
+fn the_first_shard_of_a_checkpoint_brings_the_others() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "step-7", 8, 2 * MIB);
+    let engine = predicting(&ground, 256 << 20);
+    assert_eq!(read(&engine, "step-7/part-0.bin", READ).0, content(0, 2 * MIB));
+    until("the other shards come", || {
+        (1..8).all(|number| held(&engine, &format!("step-7/part-{number}.bin")) == Held::Both)
+    });
+    for number in 1..8 {
+        let (bytes, from_arena) = read(&engine, &format!("step-7/part-{number}.bin"), READ);
+        assert!(from_arena && bytes == content(number, 2 * MIB));
+    }
+    let used: u64 = engine.predictions().iter().map(|(_, account)| account.used_bytes).sum();
+    until("all are accounted for", || {
+        engine.predictions().iter().map(|(_, account)| account.used_bytes).sum::<u64>() >= used
+    });
+    engine.stop();
+}
+
+#[test]
+fn files_read_in_order_are_fetched_ahead() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "set", 60, 5000);
+    let engine = predicting(&ground, 64 << 20);
+    for number in 0..6 {
+        read(&engine, &format!("set/part-{number}.bin"), READ);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    until("the next one comes", || held(&engine, "set/part-6.bin") == Held::Both);
+    engine.stop();
+}
+
+#[test]
+fn with_nobody_predicting_nothing_is_fetched_ahead() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "step-7", 8, 2 * MIB);
+    let engine = ground.engine(slow(&ground, 1), Setup::default());
+    engine.start();
+    for number in 0..4 {
+        read(&engine, &format!("step-7/part-{number}.bin"), READ);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(engine.predictions().is_empty());
+    assert_eq!(held(&engine, "step-7/part-4.bin"), Held::Backing);
+    engine.stop();
+}
