@@ -87,6 +87,8 @@ pub struct Engine {
     /// Which files leave the arena first. Taken with none of the locks above held, before `names`.
     pub(crate) cache: Mutex<S3Fifo>,
     pub(crate) cache_counts: Mutex<CacheCounts>,
+    /// Files that were fetched ahead, and that nobody opened yet.
+    pub(crate) awaited: Mutex<FxHashSet<Ino>>,
     /// Files that don't leave it.
     pub(crate) pinned: Mutex<FxHashSet<Ino>>,
     /// Bytes promised to open passthrough writers beyond what their files hold.
@@ -121,6 +123,7 @@ impl Engine {
             foresight: Foresight::new(config.predict),
             cache: Mutex::new(S3Fifo::new(arena.budget_bytes())),
             cache_counts: Mutex::default(),
+            awaited: Mutex::default(),
             pinned: Mutex::default(),
             config,
             backing,

@@ -8,9 +8,10 @@
 //! 3. Who reads the last piece ends the flight: if the file is still as it was when it began, what was read becomes its
 //!    content in the arena, and the next open is passthrough. Otherwise it is dropped.
 //!
-//! Pieces are sized by what is measured: so large that the latency of a call is a small part of it ([`Pace`]). They are
-//! read into a mapping of the new file, which nobody else can cut: one copy, and the reads are system calls, so that a
-//! failure is an error and no signal.
+//! Pieces are sized by what is measured: so large that the latency of a call is a small part of it ([`Pace`]). They go
+//! through buffers that are kept while there is work: reading into a mapping of the new file saves a copy,
+//! and cost twice as much (2.2 s of processor time a GiB on a nested virtual machine, where each page that is mapped
+//! is a trip to the host; docs/design/0005).
 //!
 //! An open that needs a file that is in flight waits for it and helps; one that is still queued is taken over. Nothing
 //! here needs threads of its own then, which is how an engine without any works.
@@ -18,7 +19,7 @@
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
-use crate::namespace::{Baseline, Inode, Place};
+use crate::namespace::{Baseline, Inode, InodeState, OpenMode, Place};
 use crate::predict::By;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
@@ -37,18 +38,27 @@ use std::time::{Duration, Instant};
 const STREAMS: usize = 8;
 /// Threads. A small file is three calls that only wait: more of them are under way at once.
 pub(crate) const THREADS: usize = 32;
-/// Pieces up to this size go through a buffer of the thread: a mapping costs more than the second copy.
-const BUFFER_BYTES: u64 = 1 << 20;
-/// Pieces of a file before anything was measured, and the least and most later. Whole huge pages.
+/// Files up to this size are read by one call.
+const SMALL_BYTES: u64 = 1 << 20;
+/// Pieces of a file before anything was measured, and the least and most later. Each is a buffer.
 const PIECE_BYTES: u64 = 8 << 20;
-const PIECE_BYTES_MIN: u64 = 2 << 20;
-const PIECE_BYTES_MAX: u64 = 64 << 20;
+const PIECE_BYTES_MIN: u64 = 1 << 20;
+const PIECE_BYTES_MAX: u64 = 16 << 20;
+/// A file that is scanned is fetched whole if it is at most one part in so many of the budget.
+const SCANNED_SHARE: u64 = 2;
+/// Buffers take one part in so many of the budget at most.
+const BUFFERS_SHARE: u64 = 16;
 /// A piece takes so many times the latency of a call: about 6% are lost to it then.
 const LATENCIES: f64 = 16.0;
-/// Reads up to this size tell the latency, those from [`BUFFER_BYTES`] on the rate.
+/// Reads up to this size tell the latency, those from [`SMALL_BYTES`] on the rate.
 const LATENCY_BYTES_MAX: u64 = 128 << 10;
 /// Weight of a new measurement.
 const WEIGHT: f64 = 0.2;
+
+thread_local! {
+    /// A small file on its way.
+    static SMALL: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Why a file is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +69,20 @@ pub enum Cause {
     Warm,
     /// It was predicted.
     Predicted(By),
+    /// It is read from front to back, and its reader is there.
+    Scan(u64),
+}
+
+impl Cause {
+    /// A word for status.
+    pub fn word(self) -> &'static str {
+        match self {
+            Cause::Demand => "demand",
+            Cause::Warm => "warm",
+            Cause::Predicted(by) => by.word(),
+            Cause::Scan(_) => "scan",
+        }
+    }
 }
 
 /// A file to be fetched.
@@ -91,8 +115,10 @@ pub struct Fetcher {
     work: Condvar,
     /// A request is through.
     ended: Condvar,
+    /// Of large pieces, while there are any: as many as streams. Mapped, so that their memory goes back at once.
+    buffers: Mutex<Vec<memmap2::MmapMut>>,
     pace: Mutex<Pace>,
-    counts: Mutex<FxHashMap<Cause, Fetched>>,
+    counts: Mutex<FxHashMap<&'static str, Fetched>>,
 }
 
 /// A leaf lock.
@@ -133,22 +159,65 @@ struct Flight {
     source: File,
     /// Gone before the flight ends: no descriptor of ours that writes may be left.
     target: Mutex<Option<Arc<File>>>,
+    /// Held while a piece is written: the kernel lets one thread write a file at a time, and has the others spin.
+    writing: Mutex<()>,
     piece_bytes: u64,
+    /// The piece that is read first: where a reader is already.
+    first: u64,
     next: AtomicU64,
     left: AtomicU64,
     failed: AtomicBool,
+    /// Of each piece.
+    stages: Mutex<Box<[Stage]>>,
+    staged: Condvar,
+}
+
+/// How far a piece is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Reading,
+    There,
 }
 
 impl Flight {
     /// Larger than what is read by one call into a buffer.
     fn is_large(&self) -> bool {
-        self.size > BUFFER_BYTES
+        self.size > SMALL_BYTES
     }
 
     /// A piece that nobody reads yet.
     fn take_piece(&self) -> Option<Range<u64>> {
-        let start = self.next.fetch_add(self.piece_bytes, Ordering::Relaxed);
-        (start < self.size).then(|| start..self.size.min(start + self.piece_bytes))
+        let pieces = self.size.div_ceil(self.piece_bytes);
+        let taken = self.next.fetch_add(1, Ordering::Relaxed);
+        if taken >= pieces {
+            return None;
+        }
+        let piece = (self.first + taken) % pieces;
+        self.stages.lock()[piece as usize] = Stage::Reading;
+        let start = piece * self.piece_bytes;
+        Some(start..self.size.min(start + self.piece_bytes))
+    }
+
+    /// Waits for the pieces of `range` that are being read; false if one is not even that, or failed.
+    fn wait_for(&self, range: &Range<u64>) -> bool {
+        let pieces = range.start / self.piece_bytes..range.end.div_ceil(self.piece_bytes);
+        let mut stages = self.stages.lock();
+        loop {
+            let asked = &stages[pieces.start as usize..pieces.end as usize];
+            if asked.contains(&Stage::Waiting) || self.failed.load(Ordering::Relaxed) {
+                return false;
+            }
+            if asked.iter().all(|stage| *stage == Stage::There) {
+                return true;
+            }
+            self.staged.wait(&mut stages);
+        }
+    }
+
+    fn arrived(&self, piece: &Range<u64>) {
+        self.stages.lock()[(piece.start / self.piece_bytes) as usize] = Stage::There;
+        self.staged.notify_all();
     }
 
     /// One is read; true for the last.
@@ -172,7 +241,7 @@ impl Pace {
         };
         if bytes <= LATENCY_BYTES_MAX {
             mix(&mut self.latency, took);
-        } else if bytes >= BUFFER_BYTES {
+        } else if bytes >= SMALL_BYTES {
             // Where the latency isn't known, it counts as a part of the rate: pieces are small then, and grow.
             let moving = (took - self.latency.unwrap_or(0.0)).max(took / 4.0);
             mix(&mut self.rate, bytes as f64 / moving.max(1e-6));
@@ -189,22 +258,24 @@ impl Pace {
         self.rate
     }
 
-    /// Bytes of a piece of a file of `size`: small enough for all streams to have a share.
-    fn piece_bytes(&self, size: u64) -> u64 {
+    /// Bytes of a piece of a file of `size`: small enough for all streams to have a share, and for the buffers of all to
+    /// be a small part of `budget_bytes`.
+    fn piece_bytes(&self, size: u64, budget_bytes: u64) -> u64 {
         let good = match (self.latency, self.rate) {
             (Some(latency), Some(rate)) => (latency * rate * LATENCIES) as u64,
             _ => PIECE_BYTES,
         };
         let share = size.div_ceil(STREAMS as u64);
         good.min(share.max(PIECE_BYTES_MIN))
+            .min(budget_bytes / BUFFERS_SHARE / STREAMS as u64)
             .clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX)
             .next_multiple_of(PIECE_BYTES_MIN)
     }
 }
 
 impl Fetcher {
-    /// What came in so far.
-    pub fn counts(&self) -> Vec<(Cause, Fetched)> {
+    /// What came in so far, by the word of its cause.
+    pub fn counts(&self) -> Vec<(&'static str, Fetched)> {
         self.counts.lock().iter().map(|(cause, fetched)| (*cause, *fetched)).collect()
     }
 
@@ -253,7 +324,7 @@ impl Fetcher {
 
     fn count(&self, cause: Cause, taken: Option<u64>) {
         let mut counts = self.counts.lock();
-        let fetched = counts.entry(cause).or_default();
+        let fetched = counts.entry(cause.word()).or_default();
         match taken {
             Some(bytes) => (fetched.files, fetched.bytes) = (fetched.files + 1, fetched.bytes + bytes),
             None => fetched.dropped += 1,
@@ -297,6 +368,8 @@ impl Engine {
                 drop(queue);
                 self.begin(request, false);
             } else {
+                SMALL.take();
+                self.fetcher.buffers.lock().clear();
                 self.fetcher.work.wait(&mut queue);
                 continue;
             }
@@ -369,7 +442,7 @@ impl Engine {
         };
         let (size, touched, baseline) = {
             let state = inode.state.lock();
-            if state.file.place != Place::Backing || state.file.epoch.is_some() || state.file.dirty {
+            if !may_come_in(&state) {
                 return Ok(None);
             }
             (state.attr.size, state.file.touched, state.baseline())
@@ -382,7 +455,12 @@ impl Engine {
             self.promise_ended(size);
             return opened.map(|_| None);
         };
-        let piece_bytes = self.fetcher.pace.lock().piece_bytes(size);
+        let piece_bytes = self.fetcher.pace.lock().piece_bytes(size, self.arena.budget_bytes());
+        let pieces = size.div_ceil(piece_bytes);
+        let first = match request.cause {
+            Cause::Scan(offset) => offset / piece_bytes,
+            _ => 0,
+        };
         Ok(Some(Flight {
             inode,
             request,
@@ -391,19 +469,27 @@ impl Engine {
             baseline,
             source,
             target: Mutex::new(Some(Arc::new(target))),
+            writing: Mutex::new(()),
             piece_bytes,
+            first,
             next: AtomicU64::new(0),
-            left: AtomicU64::new(size.div_ceil(piece_bytes)),
+            left: AtomicU64::new(pieces),
             failed: AtomicBool::new(false),
+            stages: Mutex::new(vec![Stage::Waiting; pieces as usize].into()),
+            staged: Condvar::new(),
         }))
     }
 
     fn open_both_ends(&self, inode: &Inode, size: u64) -> Result<Option<(File, File)>> {
+        let start = Instant::now();
         let source = {
             let _shape = self.shape.read_recursive();
             self.backing.open_read(&self.drained_path(inode.ino)?)?
         };
-        if crate::arena::in_use(&source) {
+        self.fetcher.pace.lock().learn(0, start.elapsed());
+        // We hold it open ourselves while its readers come to us.
+        let ours = inode.state.lock().file.epoch.is_some();
+        if !ours && crate::arena::in_use(&source) {
             // A mapping of the backing's file outlived its close: a copy would not see what is stored there.
             return Ok(None);
         }
@@ -416,7 +502,7 @@ impl Engine {
         let target = flight.target.lock().clone();
         let read = match &target {
             Some(target) if !flight.failed.load(Ordering::Relaxed) => {
-                self.read_piece(&flight.source, target, piece)
+                self.read_piece(flight, target, piece.clone())
             }
             _ => Ok(()),
         };
@@ -425,32 +511,37 @@ impl Engine {
             log::debug!("inode {} is not fetched: {e}", flight.inode.ino.0);
             flight.failed.store(true, Ordering::Relaxed);
         }
+        flight.arrived(&piece);
         if flight.piece_done() {
             self.land(flight);
         }
     }
 
-    fn read_piece(&self, source: &File, target: &File, piece: Range<u64>) -> io::Result<()> {
-        thread_local! {
-            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
-        let bytes = piece.end - piece.start;
-        if bytes <= BUFFER_BYTES {
-            BUFFER.with_borrow_mut(|buffer| {
-                buffer.resize(BUFFER_BYTES as usize, 0);
-                let part = &mut buffer[..bytes as usize];
-                self.read_exact(source, part, piece.start)?;
-                target.write_all_at(part, piece.start)
+    fn read_piece(&self, flight: &Flight, target: &File, piece: Range<u64>) -> io::Result<()> {
+        let bytes = (piece.end - piece.start) as usize;
+        let through = |buffer: &mut [u8]| {
+            self.read_exact(&flight.source, buffer, piece.start)?;
+            let _alone = flight.writing.lock();
+            target.write_all_at(buffer, piece.start)
+        };
+        if bytes as u64 <= SMALL_BYTES {
+            SMALL.with_borrow_mut(|buffer| {
+                if buffer.len() < bytes {
+                    buffer.resize(bytes, 0);
+                }
+                through(&mut buffer[..bytes])
             })?;
         } else {
-            // SAFETY: the file is ours alone until it lands, so that nobody cuts it; what fills it are system calls.
-            let mut map =
-                unsafe { memmap2::MmapOptions::new().offset(piece.start).len(bytes as usize).map_mut(target)? };
-            // At once and in large pages. Where memory ends here it ends below, too, with an error.
-            let _ = map.advise(memmap2::Advice::PopulateWrite);
-            self.read_exact(source, &mut map, piece.start)?;
+            let kept = self.fetcher.buffers.lock().pop().filter(|buffer| buffer.len() >= bytes);
+            let mut buffer = match kept {
+                Some(buffer) => buffer,
+                None => memmap2::MmapMut::map_anon(bytes)?,
+            };
+            let result = through(&mut buffer[..bytes]);
+            self.fetcher.buffers.lock().push(buffer);
+            result?;
         }
-        self.backing.forget_pages(source, piece);
+        self.backing.forget_pages(&flight.source, piece);
         Ok(())
     }
 
@@ -471,6 +562,39 @@ impl Engine {
         Ok(())
     }
 
+    /// Reads from a file that is on its way, waiting for pieces that are being read. `None`: it isn't on its way, or what is
+    /// asked for has not begun to come.
+    pub(crate) fn read_in_flight(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Option<usize> {
+        let flight = {
+            let queue = self.fetcher.queue.lock();
+            queue.flights.iter().find(|flight| flight.inode.ino == ino).cloned()?
+        };
+        let end = flight.size.min(offset + buffer.len() as u64);
+        if offset >= end || !flight.wait_for(&(offset..end)) {
+            return None;
+        }
+        let target = flight.target.lock().clone()?;
+        let length = (end - offset) as usize;
+        target.read_exact_at(&mut buffer[..length], offset).ok()?;
+        Some(length)
+    }
+
+    /// Notes where a file that the daemon serves from the backing is read, and has it fetched once that goes from front
+    /// to back.
+    pub(crate) fn note_scan(&self, inode: &Inode, offset: u64, bytes: u64) {
+        let scanned = {
+            let mut state = inode.state.lock();
+            let size = state.attr.size;
+            let room = size > SMALL_BYTES && size <= self.arena.budget_bytes() / SCANNED_SHARE;
+            let Some(epoch) = state.file.epoch.as_mut().filter(|_| room) else { return };
+            epoch.scan.read(offset, bytes)
+        };
+        if scanned && self.foresees_scans() && !self.fetcher.knows(inode.ino) {
+            let request = Request { ino: inode.ino, link: None, cause: Cause::Scan(offset + bytes) };
+            self.fetcher.add([request]);
+        }
+    }
+
     /// All pieces are read: the file is in memory now, if it is still the one that took off.
     fn land(&self, flight: &Arc<Flight>) {
         drop(flight.target.lock().take());
@@ -479,7 +603,7 @@ impl Engine {
         self.promise_ended(flight.size);
         if taken {
             self.fetcher.count(flight.request.cause, Some(flight.size));
-            self.came_in(ino, flight.size);
+            self.came_in(ino, flight.size, flight.request.cause);
         } else {
             self.arena.drop_fetched(ino);
             self.fetcher.count(flight.request.cause, None);
@@ -496,10 +620,14 @@ impl Engine {
         let same = state.file.touched == flight.touched
             && state.attr.size == flight.size
             && held(state.baseline()) == held(flight.baseline);
-        if !same || state.file.place != Place::Backing || state.file.epoch.is_some() || state.file.dirty {
+        if !same || !may_come_in(&state) {
             return Ok(false);
         }
         self.arena.take_fetched(ino)?;
+        if let Some(epoch) = &mut state.file.epoch {
+            // Its readers go on in memory.
+            epoch.mode = OpenMode::Daemon(Arc::new(self.arena.open_write(ino)?));
+        }
         let stat = self.arena.open_read(ino)?.stat()?;
         self.arena.moved(stat.blocks * 512, 0);
         state.file.place = Place::Arena;
@@ -510,6 +638,15 @@ impl Engine {
     }
 }
 
+/// Whether a file could be served from the arena: it is cold, and closed or read through the daemon alone.
+fn may_come_in(state: &InodeState) -> bool {
+    let file = &state.file;
+    let open_elsewhere = file.epoch.as_ref().is_some_and(|epoch| {
+        epoch.writers > 0 || !matches!(epoch.mode, OpenMode::Daemon(_))
+    });
+    file.place == Place::Backing && !file.dirty && !open_elsewhere
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,16 +654,17 @@ mod tests {
     #[test]
     fn pieces_are_so_large_that_latency_is_a_small_part() {
         let mut pace = Pace::default();
-        assert_eq!(pace.piece_bytes(1 << 30), PIECE_BYTES);
+        assert_eq!(pace.piece_bytes(1 << 30, 8 << 30), PIECE_BYTES);
         for _ in 0..100 {
             pace.learn(4096, Duration::from_millis(5));
             pace.learn(8 << 20, Duration::from_secs_f64(0.005 + 8.0 / 300.0));
         }
-        let piece = pace.piece_bytes(1 << 30) as f64;
+        let piece = pace.piece_bytes(1 << 30, 8 << 30) as f64;
         let moving = piece / f64::from(300 << 20);
-        assert!(0.005 / (0.005 + moving) < 0.07, "{piece}");
-        // A small file is shared out, but not into crumbs.
-        assert_eq!(pace.piece_bytes(32 << 20), 4 << 20);
-        assert_eq!(pace.piece_bytes(3 << 20), PIECE_BYTES_MIN);
+        assert!(0.005 / (0.005 + moving) < 0.1, "{piece}");
+        // A small file is shared out, but not into crumbs; a small budget makes small buffers.
+        assert_eq!(pace.piece_bytes(32 << 20, 8 << 30), 4 << 20);
+        assert_eq!(pace.piece_bytes(3 << 20, 8 << 30), PIECE_BYTES_MIN);
+        assert_eq!(pace.piece_bytes(1 << 30, 256 << 20), 2 << 20);
     }
 }

@@ -96,14 +96,16 @@ pub struct Enabled {
     pub restore: bool,
     /// See [`By::Transition`].
     pub transition: bool,
+    /// What is read of a file from front to back is fetched whole. Not asked here: the engine sees it.
+    pub scan: bool,
 }
 
 impl Enabled {
     /// All of them.
-    pub const ALL: Enabled = Enabled { order: true, epoch: true, restore: true, transition: true };
+    pub const ALL: Enabled = Enabled { order: true, epoch: true, restore: true, transition: true, scan: true };
 
     /// None of them.
-    pub const NONE: Enabled = Enabled { order: false, epoch: false, restore: false, transition: false };
+    pub const NONE: Enabled = Enabled { order: false, epoch: false, restore: false, transition: false, scan: false };
 
     /// Whether this one is.
     pub fn has(self, by: By) -> bool {

@@ -246,3 +246,59 @@ fn with_nobody_predicting_nothing_is_fetched_ahead() {
     assert_eq!(held(&engine, "step-7/part-4.bin"), Held::Backing);
     engine.stop();
 }
+
+#[test]
+fn a_file_that_is_scanned_comes_into_memory_under_its_reader() {
+    let ground = Ground::new();
+    let bytes = 40 * MIB + 123;
+    fill(&ground.backing(), "d", 1, bytes);
+    let engine = predicting(&ground, 256 << 20);
+    let file = ino(&engine, "d/part-0.bin");
+    let expected = content(0, bytes);
+    let opened = engine.open(file, READ).expect("it opens");
+    assert!(matches!(opened.mode, OpenMode::Daemon(_)));
+    drop(opened);
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < bytes {
+        let read = engine.read(file, at as u64, &mut buffer).expect("a read");
+        assert!(read > 0 && buffer[..read] == expected[at..at + read], "at {at}");
+        at += read;
+    }
+    until("it is in memory", || held(&engine, "d/part-0.bin") == Held::Both);
+    // Its handle goes on, and a write through another one is seen.
+    let want = Want { write: true, ..READ };
+    engine.open(file, want).expect("it opens");
+    engine.write(file, 5, b"new", false).expect("a write");
+    assert_eq!(engine.read(file, 4, &mut buffer[..5]).expect("a read"), 5);
+    assert_eq!(&buffer[1..4], b"new");
+    engine.release(file, true);
+    if let Some(ended) = engine.release(file, false).last {
+        engine.closed(file, ended);
+    }
+    engine.drain_all(|_| {}).expect("it can be written");
+    let now = std::fs::read(ground.backing().join("d/part-0.bin")).expect("read");
+    assert!(now[..5] == expected[..5] && &now[5..8] == b"new" && now[8..] == expected[8..]);
+    let fetched = engine.fetched();
+    assert!(fetched.iter().any(|(cause, came)| *cause == "scan" && came.files == 1), "{fetched:?}");
+    engine.stop();
+}
+
+#[test]
+fn random_reads_of_a_file_fetch_nothing() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "d", 1, 20 * MIB);
+    let engine = predicting(&ground, 256 << 20);
+    let file = ino(&engine, "d/part-0.bin");
+    engine.open(file, READ).expect("it opens");
+    let mut buffer = vec![0; 4096];
+    for i in 1..200_u64 {
+        engine.read(file, i * 7919 % 5003 * 4096, &mut buffer).expect("a read");
+    }
+    assert_eq!(engine.fetching().0, 0);
+    assert_eq!(held(&engine, "d/part-0.bin"), Held::Backing);
+    if let Some(ended) = engine.release(file, false).last {
+        engine.closed(file, ended);
+    }
+    engine.stop();
+}

@@ -8,7 +8,7 @@
 
 mod partitions;
 mod recovery;
-mod residence;
+pub mod residence;
 mod resources;
 mod streams;
 

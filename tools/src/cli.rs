@@ -134,7 +134,7 @@ pub struct Mount {
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     pub drain_delay: String,
     /// Who may predict what is opened next, and have it fetched into memory: auto (all, if the backing is a network file
-    /// system), all, none, or some of order,epoch,restore,transition
+    /// system), all, none, or some of order,epoch,restore,transition,scan
     #[arg(long, value_name = "WHO", default_value = "auto")]
     pub prefetch: String,
     /// How long what the backing said of a file is taken for granted: changes made outside the mount show after

@@ -7,8 +7,8 @@ pub mod privileges;
 use crate::cli;
 use crate::commands::Usage;
 use crate::{duration, escape, model, size};
-use aimss_engine::predict::By;
 use aimss_fs::config::{FsyncPolicy, MountConfig, Prefetch};
+use aimss_fs::daemon::residence::predictor_words;
 use anyhow::{Result, bail};
 
 /// Checks everything that can be checked without changing anything; the settings of the mount.
@@ -55,7 +55,7 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
 
 fn prefetch(text: &str) -> Result<Prefetch> {
     let by = |words: &mut dyn Iterator<Item = &str>| Prefetch::By(words.map(str::to_owned).collect());
-    let all = || By::ALL.iter().map(|by| by.word());
+    let all = || predictor_words().into_iter();
     match text.trim() {
         "auto" => Ok(Prefetch::Auto),
         "all" => Ok(by(&mut all())),

@@ -76,6 +76,11 @@ impl Engine {
         self.foresight.predictor.is_some()
     }
 
+    /// Whether files that are scanned are to be fetched.
+    pub(crate) fn foresees_scans(&self) -> bool {
+        self.config.predict.is_some_and(|config| config.enabled.scan)
+    }
+
     /// What each predictor came to.
     pub fn predictions(&self) -> Vec<(By, Account)> {
         self.foresight.account()
@@ -104,7 +109,10 @@ impl Engine {
     }
 
     /// A file came into memory.
-    pub(crate) fn came_in(&self, ino: Ino, bytes: u64) {
+    pub(crate) fn came_in(&self, ino: Ino, bytes: u64, cause: Cause) {
+        if matches!(cause, Cause::Predicted(_)) {
+            self.awaited.lock().insert(ino);
+        }
         self.may_be_evicted(ino, bytes);
         self.foresight.note(Note::Fetched(ino, bytes));
     }

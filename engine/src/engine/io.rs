@@ -34,8 +34,16 @@ pub enum Whence {
 impl Engine {
     /// Reads up to `buffer.len()` bytes at `offset`; fewer at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let inode = self.inode(ino)?;
+        let from_backing = inode.state.lock().file.place.is_on_backing();
+        if from_backing && self.backing.is_remote() {
+            self.note_scan(&inode, offset, buffer.len() as u64);
+            if let Some(read) = self.read_in_flight(ino, offset, buffer) {
+                self.accessed(ino);
+                return Ok(read);
+            }
+        }
         let file = self.content_file(ino)?;
-        let from_backing = self.inode(ino)?.state.lock().file.place.is_on_backing();
         let mut done = 0;
         while done < buffer.len() {
             let (rest, at) = (&mut buffer[done..], offset + done as u64);

@@ -25,7 +25,7 @@ use crate::backing::Owner;
 use crate::error::{Error, Result};
 use crate::fetch::Cause;
 use crate::ids::Ino;
-use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place};
+use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place, Scan};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -275,7 +275,9 @@ impl Engine {
             return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
         }
         let epoch =
-            |mode, promised, ahead| Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead }));
+            |mode, promised, ahead| {
+                Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead, scan: Scan::default() }))
+            };
         let fresh = state.file.place == Place::Empty
             || (want.truncate && state.file.place.is_on_backing() && !state.file.lingering);
         if !fresh && state.file.place.is_on_backing() {

@@ -59,9 +59,18 @@ impl Engine {
 
     /// Evicts at least `bytes`, if that much is clean and unused.
     pub(crate) fn evict(&self, bytes: u64) {
+        // What was fetched ahead and is still to be opened goes when nothing else can.
+        let freed = self.evict_sparing(bytes, |ino| self.awaited.lock().contains(&ino));
+        if freed < bytes {
+            self.evict_sparing(bytes - freed, |_| false);
+        }
+    }
+
+    fn evict_sparing(&self, bytes: u64, spared: impl Fn(Ino) -> bool) -> u64 {
         let mut freed = 0;
         while freed < bytes {
-            let victim = self.cache.lock().victim(&mut |key| self.may_leave(Ino(key)));
+            let victim =
+                self.cache.lock().victim(&mut |key| !spared(Ino(key)) && self.may_leave(Ino(key)));
             let Some((key, size)) = victim else { break };
             let given_back = self.inode(Ino(key)).map_or(0, |inode| self.evict_file(&inode));
             if given_back > 0 {
@@ -74,6 +83,7 @@ impl Engine {
                 self.cache.lock().admit(key, size);
             }
         }
+        freed
     }
 
     /// Whether a file could be evicted now; also one that is not in memory any more, to get it out of the way.
@@ -108,6 +118,7 @@ impl Engine {
         state.file.clean = None;
         state.file.chunks = None;
         drop(state);
+        self.awaited.lock().remove(&inode.ino);
         self.went_out(inode.ino);
         // Of an empty file nothing comes back, but it went.
         (stat.blocks * 512).max(1)
@@ -120,6 +131,7 @@ impl Engine {
 
     /// A file was opened: it stays longer, or will be changed and is asked for no more.
     pub(super) fn used(&self, ino: Ino, write: bool) {
+        self.awaited.lock().remove(&ino);
         if write {
             self.cache.lock().forget(ino.0);
         } else if let Some(mut cache) = self.cache.try_lock() {
@@ -132,6 +144,7 @@ impl Engine {
     pub(super) fn left_for_good(&self, ino: Ino) {
         self.cache.lock().forget(ino.0);
         self.pinned.lock().remove(&ino);
+        self.awaited.lock().remove(&ino);
     }
 
     /// Moves an open file that the daemon serves from the arena to the backing, content first. Its handles go on.

@@ -5,7 +5,7 @@ use super::sync::Backlog;
 use crate::attr::Kind;
 use crate::backing::Room;
 use crate::error::Result;
-use crate::fetch::{Cause, Fetched, Pace};
+use crate::fetch::{Fetched, Pace};
 use crate::ids::Ino;
 use crate::namespace::{OpenMode, Place};
 use std::sync::atomic::Ordering;
@@ -111,8 +111,8 @@ impl Engine {
         self.fetcher.under_way()
     }
 
-    /// What was fetched, by cause.
-    pub fn fetched(&self) -> Vec<(Cause, Fetched)> {
+    /// What was fetched, by the word of its cause.
+    pub fn fetched(&self) -> Vec<(&'static str, Fetched)> {
         self.fetcher.counts()
     }
 

@@ -4,12 +4,19 @@ use super::Daemon;
 use crate::config::{MountConfig, Prefetch};
 use crate::control::protocol::{Action, Moved, Progress};
 use crate::control::status::{CacheStatus, CauseStatus, FetchStatus, PredictorStatus};
-use aimss_engine::fetch::Cause;
 use aimss_engine::predict::{self, By, Enabled};
 use std::path::PathBuf;
 
 /// What is predicted ahead at most: a share of the budget that leaves the rest for what is in use.
 const AHEAD_SHARE: u64 = 4;
+
+/// What settings call the one that looks into files.
+pub const SCAN: &str = "scan";
+
+/// The words of all of them.
+pub fn predictor_words() -> Vec<&'static str> {
+    By::ALL.iter().map(|by| by.word()).chain([SCAN]).collect()
+}
 
 /// Who predicts on this mount.
 pub fn predictors(config: &MountConfig, remote: bool) -> Option<predict::Config> {
@@ -25,6 +32,7 @@ pub fn predictors(config: &MountConfig, remote: bool) -> Option<predict::Config>
                 epoch: named(By::Epoch),
                 restore: named(By::Restore),
                 transition: named(By::Transition),
+                scan: words.iter().any(|word| word == SCAN),
             };
             Some(predict::Config { enabled, ahead_bytes_max, ..predict::Config::default() })
         }
@@ -79,7 +87,7 @@ impl Daemon {
         let pace = self.engine.pace();
         let causes = self.engine.fetched().into_iter().map(|(cause, fetched)| {
             let status = CauseStatus { files: fetched.files, bytes: fetched.bytes, dropped: fetched.dropped };
-            (word(cause).to_owned(), status)
+            (cause.to_owned(), status)
         });
         let predictors = self.engine.predictions().into_iter().map(|(by, account)| {
             let status = PredictorStatus {
@@ -101,13 +109,5 @@ impl Daemon {
             causes: causes.collect(),
             predictors: predictors.collect(),
         }
-    }
-}
-
-fn word(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Demand => "demand",
-        Cause::Warm => "warm",
-        Cause::Predicted(by) => by.word(),
     }
 }

@@ -22,7 +22,8 @@ const CHECKPOINT_BYTES: u64 = 4 << 30;
 const MEMORY_SHARE: u64 = 25;
 const IMAGES: u64 = 20_000;
 const IMAGE_BYTES: u64 = 100 << 10;
-const CLASSES: u64 = 100;
+/// A directory each, of so many.
+const CLASS_IMAGES: u64 = 200;
 /// As many as a PyTorch DataLoader of four workers has.
 const READERS: usize = 4;
 /// Nothing outside changes while a row runs.
@@ -59,7 +60,7 @@ pub fn epochs(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let images = context.scaled(IMAGES);
     let ground = Ground::new(context, "epochs")?;
     let paths: Vec<PathBuf> = (0..images)
-        .map(|image| PathBuf::from(format!("train/class-{:03}/image-{image:06}.jpg", image % CLASSES)))
+        .map(|image| PathBuf::from(format!("train/class-{:03}/image-{image:06}.jpg", image / CLASS_IMAGES)))
         .collect();
     ground.fill(&paths, IMAGE_BYTES)?;
     let shm = context.shm()?;
