@@ -70,7 +70,6 @@ fn print_table(trace: &Trace) {
     ];
     if trace.epochs {
         policies.push(("S3-FIFO, ahead after each use", Box::new(Ours::new(Hint::EachUse))));
-        policies.push(("S3-FIFO, ahead for the last used", Box::new(Ours::new(Hint::LastUsed))));
     }
     policies.push(("Belady", Box::new(Belady::new(&trace.requests))));
     for (name, mut policy) in policies {
@@ -221,20 +220,16 @@ enum Hint {
     None,
     /// After each use. Hints are followed first in, first out, so what was used longest ago goes first.
     EachUse,
-    /// When room is needed, for the object used last and no other: in shuffled epochs the one whose next use
-    /// is expected last.
-    LastUsed,
 }
 
 struct Ours {
     cache: S3Fifo,
     hint: Hint,
-    last_used: Option<u64>,
 }
 
 impl Ours {
     fn new(hint: Hint) -> Ours {
-        Ours { cache: S3Fifo::new(CACHE_BYTES), hint, last_used: None }
+        Ours { cache: S3Fifo::new(CACHE_BYTES), hint }
     }
 }
 
@@ -245,16 +240,12 @@ impl Policy for Ours {
             self.cache.hit(key);
         } else {
             while self.cache.bytes() + bytes > CACHE_BYTES {
-                if let (Hint::LastUsed, Some(last)) = (self.hint, self.last_used.take()) {
-                    self.cache.ahead(last);
-                }
                 if self.cache.victim(&mut |_| true).is_none() {
                     break;
                 }
             }
             self.cache.admit(key, bytes);
         }
-        self.last_used = Some(key);
         if self.hint == Hint::EachUse {
             self.cache.ahead(key);
         }

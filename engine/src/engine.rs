@@ -23,11 +23,11 @@ mod xattrs;
 
 pub use attrs::SetAttr;
 pub(crate) use attrs::stat_of_file;
+pub use foresight::Foresight;
 pub use io::Whence;
 pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};
 pub use names::New;
-pub use foresight::Foresight;
 pub use open::{Ended, Opened, Reason, Released, Want};
 pub use residence::{FileState, Held, Residence};
 pub use room::{CacheCounts, PROMOTE_BYTES_MAX};

@@ -25,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -299,7 +300,7 @@ impl Fetcher {
     pub(crate) fn add(&self, requests: impl IntoIterator<Item = Request>) {
         let mut queue = self.queue.lock();
         for request in requests {
-            if let std::collections::hash_map::Entry::Vacant(free) = queue.known.entry(request.ino) {
+            if let Entry::Vacant(free) = queue.known.entry(request.ino) {
                 free.insert(request.cause);
                 queue.waiting.push_back(request);
             }
@@ -382,13 +383,15 @@ impl Engine {
     pub(crate) fn fetch_now(&self, inode: &Inode, cause: Cause) {
         let mine = {
             let mut queue = self.fetcher.queue.lock();
-            if let Some(at) = queue.waiting.iter().position(|request| request.ino == inode.ino) {
-                queue.waiting.remove(at)
-            } else if queue.known.contains_key(&inode.ino) {
-                None
-            } else {
-                queue.known.insert(inode.ino, cause);
-                Some(Request { ino: inode.ino, link: None, cause })
+            match queue.waiting.iter().position(|request| request.ino == inode.ino) {
+                Some(at) => queue.waiting.remove(at),
+                None => match queue.known.entry(inode.ino) {
+                    Entry::Occupied(_) => None,
+                    Entry::Vacant(free) => {
+                        free.insert(cause);
+                        Some(Request { ino: inode.ino, link: None, cause })
+                    }
+                },
             }
         };
         if let Some(request) = mine
@@ -641,9 +644,10 @@ impl Engine {
 /// Whether a file could be served from the arena: it is cold, and closed or read through the daemon alone.
 fn may_come_in(state: &InodeState) -> bool {
     let file = &state.file;
-    let open_elsewhere = file.epoch.as_ref().is_some_and(|epoch| {
-        epoch.writers > 0 || !matches!(epoch.mode, OpenMode::Daemon(_))
-    });
+    let open_elsewhere = file
+        .epoch
+        .as_ref()
+        .is_some_and(|epoch| epoch.writers > 0 || !matches!(epoch.mode, OpenMode::Daemon(_)));
     file.place == Place::Backing && !file.dirty && !open_elsewhere
 }
 

@@ -10,5 +10,7 @@ mod inode;
 mod table;
 
 pub use dir::{Dir, Entry, Expected};
-pub use inode::{Baseline, Epoch, FileState, Inode, InodeState, Link, OpenMode, Place, Scan, Xattrs, join_path};
+pub use inode::{
+    Baseline, Epoch, FileState, Inode, InodeState, Link, OpenMode, Place, Scan, Xattrs, join_path,
+};
 pub use table::Names;

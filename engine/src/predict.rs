@@ -102,10 +102,12 @@ pub struct Enabled {
 
 impl Enabled {
     /// All of them.
-    pub const ALL: Enabled = Enabled { order: true, epoch: true, restore: true, transition: true, scan: true };
+    pub const ALL: Enabled =
+        Enabled { order: true, epoch: true, restore: true, transition: true, scan: true };
 
     /// None of them.
-    pub const NONE: Enabled = Enabled { order: false, epoch: false, restore: false, transition: false, scan: false };
+    pub const NONE: Enabled =
+        Enabled { order: false, epoch: false, restore: false, transition: false, scan: false };
 
     /// Whether this one is.
     pub fn has(self, by: By) -> bool {

@@ -19,7 +19,10 @@ const STALE: Duration = Duration::from_millis(1100);
 fn content(engine: &Arc<Engine>, name: &str) -> Vec<u8> {
     let found = engine.lookup(Ino::ROOT, name.as_bytes()).expect("a file");
     engine
-        .open(found.ino, Want { write: false, truncate: false, passthrough: Err(Reason::Excluded), process: 0 })
+        .open(
+            found.ino,
+            Want { write: false, truncate: false, passthrough: Err(Reason::Excluded), process: 0 },
+        )
         .expect("open");
     let size = engine.attr(found.ino).expect("attributes").size;
     let content = compare::read_all(engine, found.ino, size);

@@ -445,9 +445,11 @@ impl Filesystem for Adapter {
         }
         let ino = self.ino(number);
         self.aside_if(self.engine.read_waits(ino), move |adapter| {
-            passthrough::with_buffer(size as usize, |buffer| match adapter.engine.read(ino, offset, buffer) {
-                Ok(n) => reply.data(&buffer[..n]),
-                Err(e) => reply.error(errno(&e)),
+            passthrough::with_buffer(size as usize, |buffer| {
+                match adapter.engine.read(ino, offset, buffer) {
+                    Ok(n) => reply.data(&buffer[..n]),
+                    Err(e) => reply.error(errno(&e)),
+                }
             });
         });
     }
@@ -527,12 +529,14 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let dir = self.ino(number);
-        self.aside_if(self.engine.listing_waits(dir), move |adapter| match adapter.engine.open_directory(dir) {
-            Ok(unchanged) => {
-                let keep = if unchanged { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | keep);
+        self.aside_if(self.engine.listing_waits(dir), move |adapter| {
+            match adapter.engine.open_directory(dir) {
+                Ok(unchanged) => {
+                    let keep = if unchanged { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+                    reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | keep);
+                }
+                Err(e) => reply.error(errno(&e)),
             }
-            Err(e) => reply.error(errno(&e)),
         });
     }
 
@@ -615,7 +619,8 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let ours = name.as_bytes().starts_with(b"user.aimss.") && self.streams.of_inode(self.ino(number)).is_some();
+        let ours =
+            name.as_bytes().starts_with(b"user.aimss.") && self.streams.of_inode(self.ino(number)).is_some();
         if ours || name.as_bytes() == STATE_XATTR {
             return reply.error(Errno::EPERM);
         }

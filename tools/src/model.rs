@@ -22,9 +22,10 @@ pub fn parse(text: &str) -> Result<SlowModel, String> {
                 model.bandwidth = bytes;
             }
             "streams" => {
-                model.streams = value.trim().parse().ok().filter(|&streams| streams > 0).ok_or_else(|| {
-                    format!("streams={value} is no number of transfers at once; write it as streams=8")
-                })?;
+                model.streams =
+                    value.trim().parse().ok().filter(|&streams| streams > 0).ok_or_else(|| {
+                        format!("streams={value} is no number of transfers at once; write it as streams=8")
+                    })?;
             }
             "jitter" => {
                 let percent = value.trim().strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
@@ -34,8 +35,7 @@ pub fn parse(text: &str) -> Result<SlowModel, String> {
                 })? / 100.0;
             }
             "seed" => {
-                model.seed =
-                    value.trim().parse().map_err(|_| format!("seed={value} is no whole number"))?;
+                model.seed = value.trim().parse().map_err(|_| format!("seed={value} is no whole number"))?;
             }
             other => return Err(format!("'{other}' is no setting of a slow backing; {FORM}")),
         }

@@ -31,8 +31,17 @@ const DIRECT_BYTES_MIN: u64 = 4 << 20;
 /// File systems whose storage is on another machine, by their magic numbers (statfs(2)): NFS, Lustre, Ceph, SMB (two),
 /// AFS (two), BeeGFS, GPFS, 9p, and FUSE, of which most are.
 const REMOTE: [u64; 11] = [
-    0x6969, 0x0bd0_0bd0, 0x00c3_6400, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x6b41_4653, 0x1983_0326, 0x4750_4653,
-    0x0102_1997, 0x6573_5546,
+    0x6969,
+    0x0bd0_0bd0,
+    0x00c3_6400,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x5346_414f,
+    0x6b41_4653,
+    0x1983_0326,
+    0x4750_4653,
+    0x0102_1997,
+    0x6573_5546,
 ];
 
 /// Tries to open a file whose lease is held.
@@ -53,7 +62,8 @@ impl LocalBacking {
     /// Opens the directory `root`.
     pub fn open(root: &Path) -> io::Result<LocalBacking> {
         let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let remote = rustix::fs::fstatfs(&root).is_ok_and(|s| REMOTE.contains(&(s.f_type as u64 & 0xffff_ffff)));
+        let remote =
+            rustix::fs::fstatfs(&root).is_ok_and(|s| REMOTE.contains(&(s.f_type as u64 & 0xffff_ffff)));
         Ok(LocalBacking { root, remote, parents: Mutex::default() })
     }
 

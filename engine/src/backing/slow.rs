@@ -222,7 +222,8 @@ mod tests {
     fn calls_and_bytes_take_the_time_of_the_model() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("file"), vec![7; 1 << 20]).expect("write");
-        let model = SlowModel { latency: Duration::from_millis(20), bandwidth: 10 << 20, ..SlowModel::default() };
+        let model =
+            SlowModel { latency: Duration::from_millis(20), bandwidth: 10 << 20, ..SlowModel::default() };
         let slow = SlowBacking::new(LocalBacking::open(dir.path()).expect("open"), model);
         let start = Instant::now();
         let file = slow.open_read(b"file").expect("it is there");

@@ -47,7 +47,8 @@ impl Engine {
         let mut done = 0;
         while done < buffer.len() {
             let (rest, at) = (&mut buffer[done..], offset + done as u64);
-            let read = if from_backing { self.backing.read_at(&file, rest, at) } else { file.read_at(rest, at) };
+            let read =
+                if from_backing { self.backing.read_at(&file, rest, at) } else { file.read_at(rest, at) };
             match read {
                 Ok(0) => break,
                 Ok(n) => done += n,

@@ -274,10 +274,9 @@ impl Engine {
         if let Some(epoch) = &state.file.epoch {
             return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
         }
-        let epoch =
-            |mode, promised, ahead| {
-                Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead, scan: Scan::default() }))
-            };
+        let epoch = |mode, promised, ahead| {
+            Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead, scan: Scan::default() }))
+        };
         let fresh = state.file.place == Place::Empty
             || (want.truncate && state.file.place.is_on_backing() && !state.file.lingering);
         if !fresh && state.file.place.is_on_backing() {

@@ -109,17 +109,12 @@ impl Engine {
         // Before they come in, so that the last ones don't push out the first.
         self.pinned.lock().extend(targets.iter().map(|target| target.ino));
         let done = self.warm(inos, progress);
-        let mut names = Vec::new();
         for target in &targets {
             let there = self.inode(target.ino).is_ok_and(|i| !i.state.lock().file.place.is_on_backing());
             if !there {
-                names.push(target.ino);
+                self.pinned.lock().remove(&target.ino);
             }
         }
-        let mut pinned = self.pinned.lock();
-        names.iter().for_each(|ino| {
-            pinned.remove(ino);
-        });
         done
     }
 
@@ -214,8 +209,16 @@ mod tests {
 
     #[test]
     fn a_state_reads_as_words() {
-        let state = FileState { held: Held::Both, dirty: false, pinned: true, age: Some(Duration::from_millis(3210)) };
+        let state = FileState {
+            held: Held::Both,
+            dirty: false,
+            pinned: true,
+            age: Some(Duration::from_millis(3210)),
+        };
         assert_eq!(state.to_string(), "both clean 3.2s pinned");
-        assert_eq!(FileState { held: Held::Backing, pinned: false, age: None, ..state }.to_string(), "backing clean");
+        assert_eq!(
+            FileState { held: Held::Backing, pinned: false, age: None, ..state }.to_string(),
+            "backing clean"
+        );
     }
 }

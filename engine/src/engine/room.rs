@@ -15,8 +15,10 @@ use std::sync::atomic::Ordering;
 
 /// Cold files up to this size are fetched whole before they are written; larger ones are changed on the backing.
 pub const PROMOTE_BYTES_MAX: u64 = 64 << 20;
-/// Evicted beyond what is needed, so that not every open has to evict.
-const SPARE_BYTES: u64 = 32 << 20;
+/// Evicted beyond what is needed, so that not every open has to evict: one part in so many of the budget, and at most
+/// so much.
+const SPARE_PART: u64 = 64;
+const SPARE_BYTES_MAX: u64 = 32 << 20;
 
 /// What left the arena.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,7 +54,8 @@ impl Engine {
             return true;
         }
         if bytes <= self.arena.budget_bytes() {
-            self.evict(wanted.saturating_add(SPARE_BYTES).saturating_sub(self.arena.free_bytes()));
+            let spare = (self.arena.budget_bytes() / SPARE_PART).min(SPARE_BYTES_MAX);
+            self.evict(wanted.saturating_add(spare).saturating_sub(self.arena.free_bytes()));
         }
         wanted <= self.arena.free_bytes()
     }
@@ -69,8 +72,7 @@ impl Engine {
     fn evict_sparing(&self, bytes: u64, spared: impl Fn(Ino) -> bool) -> u64 {
         let mut freed = 0;
         while freed < bytes {
-            let victim =
-                self.cache.lock().victim(&mut |key| !spared(Ino(key)) && self.may_leave(Ino(key)));
+            let victim = self.cache.lock().victim(&mut |key| !spared(Ino(key)) && self.may_leave(Ino(key)));
             let Some((key, size)) = victim else { break };
             let given_back = self.inode(Ino(key)).map_or(0, |inode| self.evict_file(&inode));
             if given_back > 0 {

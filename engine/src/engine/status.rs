@@ -1,7 +1,7 @@
 //! What the engine tells about itself.
 
-use super::{CacheCounts, Engine};
 use super::sync::Backlog;
+use super::{CacheCounts, Engine};
 use crate::attr::Kind;
 use crate::backing::Room;
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! Requests on streams and groups: what [`crate::streams`] decided, as replies.
 
-use super::convert::attr_out;
 use super::Adapter;
+use super::convert::attr_out;
 use crate::errno::errno;
 use crate::streams::{
     self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, ViewNode, Way, group_name,

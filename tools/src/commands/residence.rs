@@ -28,21 +28,23 @@ pub fn run(action: Action, paths: &[PathBuf]) -> Result<()> {
         all.there_bytes += moved.there_bytes;
     }
     let left = all.files - all.there;
-    let sum = format!("{} of {} files", all.files, size::human(all.bytes));
+    let count = |files: u64, bytes: u64| {
+        format!("{files} {} ({})", if files == 1 { "file" } else { "files" }, size::human(bytes))
+    };
+    let (sum, rest) = (count(all.files, all.bytes), count(left, all.bytes - all.there_bytes));
+    let (is, stays) = if all.files == 1 { ("is", "stays") } else { ("are", "stay") };
     match action {
         Action::Warm | Action::Pin if left > 0 => bail!(
-            "{left} files of {} are not in memory: no room for them, or they are in use on the backing; give the mount more \
-             --memory, or `aimss unpin` others",
-            size::human(all.bytes - all.there_bytes)
+            "not in memory: {rest} of {sum}; there is no room, or they are in use on the backing; give the mount more \
+             --memory, or `aimss unpin` others"
         ),
         Action::Evict if left > 0 => bail!(
-            "{left} files of {} are still in memory: open, mapped or pinned; close them or `aimss unpin` them, and try again",
-            size::human(all.bytes - all.there_bytes)
+            "still in memory: {rest} of {sum}; open, mapped or pinned; close them or `aimss unpin` them, and try again"
         ),
-        Action::Warm => println!("{sum} are in memory"),
-        Action::Pin => println!("{sum} stay in memory"),
+        Action::Warm => println!("{sum} {is} in memory"),
+        Action::Pin => println!("{sum} {stays} in memory"),
         Action::Unpin => println!("{sum} may leave memory"),
-        Action::Evict => println!("{sum} are on the backing alone"),
+        Action::Evict => println!("{sum} {is} on the backing alone"),
     }
     Ok(())
 }
@@ -65,11 +67,17 @@ fn listed(null: bool) -> Result<Vec<PathBuf>> {
         .map(|path| PathBuf::from(OsString::from_vec(path.to_vec())))
         .collect();
     if paths.is_empty() {
-        bail!("no paths were given; name them, or write them to standard input, as `find DIR -type f | aimss warm` does");
+        bail!(
+            "no paths were given; name them, or write them to standard input, as `find DIR -type f | aimss warm` does"
+        );
     }
     for path in &paths {
         if let Err(error) = std::fs::symlink_metadata(path) {
-            bail!("{} can't be reached ({}); check the list", escape::path(path), crate::commands::why(&error));
+            bail!(
+                "{} can't be reached ({}); check the list",
+                escape::path(path),
+                crate::commands::why(&error)
+            );
         }
     }
     Ok(paths)

@@ -33,8 +33,9 @@ const REVALIDATE: Duration = Duration::from_secs(3600);
 pub fn restore(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let bytes = context.scaled_to_memory(CHECKPOINT_BYTES, MEMORY_SHARE) / SHARDS / (1 << 20) * (1 << 20);
     let ground = Ground::new(context, "restore")?;
-    let shards: Vec<PathBuf> =
-        (0..SHARDS).map(|shard| PathBuf::from(format!("step-1000/shard-{shard:05}-of-{SHARDS:05}"))).collect();
+    let shards: Vec<PathBuf> = (0..SHARDS)
+        .map(|shard| PathBuf::from(format!("step-1000/shard-{shard:05}-of-{SHARDS:05}")))
+        .collect();
     ground.fill(&shards, bytes)?;
     let run = |prefetch: Prefetch| -> Result<f64> {
         let mount = ground.mount(prefetch, bytes * SHARDS * 2)?;

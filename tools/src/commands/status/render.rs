@@ -141,7 +141,11 @@ fn fetch(fetch: &FetchStatus) -> String {
     let off = fetch.predictors.iter().filter(|(_, p)| p.window == 0 && p.turned_down > 0);
     parts.extend(off.map(|(by, _)| format!("{by} is turned down, since it wasted")));
     if let (Some(latency), Some(rate)) = (fetch.latency, fetch.rate) {
-        parts.push(format!("the backing answers in {:.1} ms, {}/s a stream", latency * 1e3, bytes(rate as u64)));
+        parts.push(format!(
+            "the backing answers in {:.1} ms, {}/s a stream",
+            latency * 1e3,
+            bytes(rate as u64)
+        ));
     }
     if parts.is_empty() { "nothing yet".into() } else { parts.join("; ") }
 }
