@@ -18,6 +18,7 @@ pub(crate) use lease::{has_writers, in_use};
 
 use crate::ids::Ino;
 use crate::{Result, Timestamp};
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
@@ -35,6 +36,8 @@ pub struct Arena {
     peak_bytes: AtomicU64,
     /// See [`Arena::measure`].
     measured_bytes: AtomicU64,
+    /// Held while it is measured: what moves meanwhile counts afterwards.
+    measuring: Mutex<()>,
     /// Whether the directory is a file system of its own, so that its blocks are all ours.
     own_filesystem: bool,
 }
@@ -110,7 +113,15 @@ impl Arena {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let (peak_bytes, measured_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Arena { directory, path: path.into(), budget_bytes, peak_bytes, measured_bytes, own_filesystem })
+        Ok(Arena {
+            directory,
+            path: path.into(),
+            budget_bytes,
+            peak_bytes,
+            measured_bytes,
+            measuring: Mutex::default(),
+            own_filesystem,
+        })
     }
 
     /// The directory's path.
@@ -185,6 +196,7 @@ impl Arena {
         if self.own_filesystem {
             return;
         }
+        let _measuring = self.measuring.lock();
         let Ok(entries) = std::fs::read_dir(&self.path) else { return };
         let used = entries.flatten().filter_map(|e| Some(e.metadata().ok()?.blocks() * 512)).sum();
         self.measured_bytes.store(used, Ordering::Relaxed);
@@ -192,6 +204,7 @@ impl Arena {
 
     /// Counts what came in or went out since the last [`Arena::measure`], where that is what counts.
     pub(crate) fn moved(&self, came: u64, went: u64) {
+        let _measuring = self.measuring.lock();
         let add = |used: u64| Some(used.saturating_add(came).saturating_sub(went));
         let _ = self.measured_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }

@@ -135,6 +135,10 @@ struct Queue {
 }
 
 impl Queue {
+    fn flight_of(&self, ino: Ino) -> Option<Arc<Flight>> {
+        self.flights.iter().find(|flight| flight.inode.ino == ino).cloned()
+    }
+
     /// A piece to be read: of the oldest flight that has one, if a stream is free for it.
     fn next_piece(&mut self) -> Option<(Arc<Flight>, Range<u64>)> {
         let streams = self.streams;
@@ -185,6 +189,14 @@ impl Flight {
     /// Larger than what is read by one call into a buffer.
     fn is_large(&self) -> bool {
         self.size > SMALL_BYTES
+    }
+
+    /// Whether the file is what it was when this began, as far as is known here.
+    fn is_still(&self, state: &InodeState) -> bool {
+        let held = |baseline: Option<Baseline>| baseline.map(|b| (b.id, b.size, b.mtime));
+        state.file.touched == self.touched
+            && state.attr.size == self.size
+            && held(state.baseline()) == held(self.baseline)
     }
 
     /// A piece that nobody reads yet.
@@ -310,12 +322,12 @@ impl Fetcher {
     }
 
     /// Waits until all that was asked for by [`Cause::Warm`] is through; `progress` is told the files and bytes left.
-    pub(crate) fn wait_for_warm(&self, mut progress: impl FnMut(u64)) {
+    pub(crate) fn wait_for_warm(&self, stopping: &AtomicBool, mut progress: impl FnMut(u64)) {
         const TELL_EVERY: Duration = Duration::from_millis(100);
         let mut queue = self.queue.lock();
         loop {
             let left = queue.known.values().filter(|cause| **cause == Cause::Warm).count() as u64;
-            if left == 0 {
+            if left == 0 || stopping.load(Ordering::Relaxed) {
                 return;
             }
             parking_lot::MutexGuard::unlocked(&mut queue, || progress(left));
@@ -349,6 +361,7 @@ impl Fetcher {
         // Not between a thread's look and its rest.
         let _queue = self.queue.lock();
         self.work.notify_all();
+        self.ended.notify_all();
     }
 }
 
@@ -394,15 +407,17 @@ impl Engine {
                 },
             }
         };
-        if let Some(request) = mine
-            && let Some(flight) = self.begin(request, true)
-        {
+        if let Some(request) = mine {
+            self.begin(request, true);
+        }
+        let under_way = self.fetcher.queue.lock().flight_of(inode.ino);
+        if let Some(flight) = under_way {
             while let Some(piece) = flight.take_piece() {
                 self.fetch_piece(&flight, piece);
             }
         }
         let mut queue = self.fetcher.queue.lock();
-        while queue.known.contains_key(&inode.ino) {
+        while queue.known.contains_key(&inode.ino) && !self.stopping.load(Ordering::Relaxed) {
             self.fetcher.ended.wait(&mut queue);
         }
     }
@@ -443,6 +458,10 @@ impl Engine {
             Some((directory, name)) => self.find(*directory, name)?,
             None => self.inode(request.ino)?,
         };
+        if inode.ino != request.ino {
+            // Another file took the name since it was listed: it is known under its own number.
+            return Ok(None);
+        }
         let (size, touched, baseline) = {
             let state = inode.state.lock();
             if !may_come_in(&state) {
@@ -458,6 +477,11 @@ impl Engine {
             self.promise_ended(size);
             return opened.map(|_| None);
         };
+        if !baseline.is_some_and(|baseline| is_that(&source, &baseline)) {
+            self.promise_ended(size);
+            self.arena.drop_fetched(inode.ino);
+            return Ok(None);
+        }
         let piece_bytes = self.fetcher.pace.lock().piece_bytes(size, self.arena.budget_bytes());
         let pieces = size.div_ceil(piece_bytes);
         let first = match request.cause {
@@ -567,11 +591,15 @@ impl Engine {
 
     /// Reads from a file that is on its way, waiting for pieces that are being read. `None`: it isn't on its way, or what is
     /// asked for has not begun to come.
-    pub(crate) fn read_in_flight(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Option<usize> {
-        let flight = {
-            let queue = self.fetcher.queue.lock();
-            queue.flights.iter().find(|flight| flight.inode.ino == ino).cloned()?
-        };
+    pub(crate) fn read_in_flight(&self, inode: &Arc<Inode>, offset: u64, buffer: &mut [u8]) -> Option<usize> {
+        let flight = self.fetcher.queue.lock().flight_of(inode.ino)?;
+        {
+            // What was written since it took off is not in it.
+            let state = inode.state.lock();
+            if !Arc::ptr_eq(&flight.inode, inode) || !flight.is_still(&state) || !may_come_in(&state) {
+                return None;
+            }
+        }
         let end = flight.size.min(offset + buffer.len() as u64);
         if offset >= end || !flight.wait_for(&(offset..end)) {
             return None;
@@ -602,13 +630,18 @@ impl Engine {
     fn land(&self, flight: &Arc<Flight>) {
         drop(flight.target.lock().take());
         let ino = flight.inode.ino;
+        if matches!(flight.request.cause, Cause::Predicted(_)) {
+            // Before anybody could open it there.
+            self.awaited.lock().insert(ino);
+        }
         let taken = !flight.failed.load(Ordering::Relaxed) && self.take_in(flight).unwrap_or(false);
         self.promise_ended(flight.size);
         if taken {
             self.fetcher.count(flight.request.cause, Some(flight.size));
-            self.came_in(ino, flight.size, flight.request.cause);
+            self.came_in(ino, flight.size);
         } else {
             self.arena.drop_fetched(ino);
+            self.awaited.lock().remove(&ino);
             self.fetcher.count(flight.request.cause, None);
             self.not_fetched(flight.request.ino);
         }
@@ -617,13 +650,23 @@ impl Engine {
 
     fn take_in(&self, flight: &Flight) -> Result<bool> {
         let ino = flight.inode.ino;
+        if !flight.baseline.is_some_and(|baseline| is_that(&flight.source, &baseline)) {
+            // Somebody changed it while it was read.
+            return Ok(false);
+        }
         let _turn = self.drain.turn(ino);
+        let names = self.names.lock();
+        // The inode may have been forgotten, and the file found again as another one.
+        if !names.inode(ino).is_some_and(|inode| Arc::ptr_eq(inode, &flight.inode)) {
+            return Ok(false);
+        }
         let mut state = flight.inode.state.lock();
-        let held = |baseline: Option<Baseline>| baseline.map(|b| (b.id, b.size, b.mtime));
-        let same = state.file.touched == flight.touched
-            && state.attr.size == flight.size
-            && held(state.baseline()) == held(flight.baseline);
-        if !same || !may_come_in(&state) {
+        drop(names);
+        let closed = state.file.epoch.is_none();
+        if !flight.is_still(&state)
+            || !may_come_in(&state)
+            || (closed && (state.nameless() || crate::arena::in_use(&flight.source)))
+        {
             return Ok(false);
         }
         self.arena.take_fetched(ino)?;
@@ -648,7 +691,16 @@ fn may_come_in(state: &InodeState) -> bool {
         .epoch
         .as_ref()
         .is_some_and(|epoch| epoch.writers > 0 || !matches!(epoch.mode, OpenMode::Daemon(_)));
-    file.place == Place::Backing && !file.dirty && !open_elsewhere
+    let mapped = file.lingering || file.mapped.is_some();
+    file.place == Place::Backing && !file.dirty && !open_elsewhere && !mapped
+}
+
+/// Whether an open file is the object that the backing had, and holds what that held.
+fn is_that(source: &File, baseline: &Baseline) -> bool {
+    crate::engine::stat_of_file(source).is_ok_and(|now| {
+        now.id == (baseline.id.dev, baseline.id.ino)
+            && (now.stamp.size, now.stamp.mtime) == (baseline.size, baseline.mtime)
+    })
 }
 
 #[cfg(test)]

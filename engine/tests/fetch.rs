@@ -302,3 +302,37 @@ fn random_reads_of_a_file_fetch_nothing() {
     }
     engine.stop();
 }
+
+#[test]
+fn what_is_written_while_its_file_is_fetched_is_read_back() {
+    let ground = Ground::new();
+    let bytes = 24 * MIB;
+    fill(&ground.backing(), "d", 1, bytes);
+    let config = predict::Config::default();
+    let engine = ground.predicting_engine(slow(&ground, 150), 256 << 20, config);
+    engine.start();
+    let file = ino(&engine, "d/part-0.bin");
+    engine.open(file, READ).expect("it opens");
+    engine.open(file, Want { write: true, ..READ }).expect("it opens");
+    engine.release(file, true);
+    let mut buffer = vec![0; MIB];
+    for at in 0..4 {
+        engine.read(file, at * MIB as u64, &mut buffer).expect("a read");
+    }
+    engine.open(file, Want { write: true, ..READ }).expect("it opens");
+    engine.write(file, 3, b"written", false).expect("a write");
+    for _ in 0..4 {
+        engine.read(file, 0, &mut buffer).expect("a read");
+        assert_eq!(&buffer[3..10], b"written");
+    }
+    engine.release(file, true);
+    until("nothing is on its way", || engine.fetching().0 == 0);
+    engine.read(file, 0, &mut buffer).expect("a read");
+    assert_eq!(&buffer[3..10], b"written");
+    if let Some(ended) = engine.release(file, false).last {
+        engine.closed(file, ended);
+    }
+    engine.drain_all(|_| {}).expect("it can be written");
+    assert_eq!(&std::fs::read(ground.backing().join("d/part-0.bin")).expect("read")[3..10], b"written");
+    engine.stop();
+}

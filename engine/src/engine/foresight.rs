@@ -60,7 +60,8 @@ impl Foresight {
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         if self.predictor.is_some() {
-            let _ = self.notes.send(Note::Stop);
+            // Where it is full, the thread is awake, and sees that the engine stops.
+            let _ = self.notes.try_send(Note::Stop);
         }
     }
 
@@ -109,10 +110,7 @@ impl Engine {
     }
 
     /// A file came into memory.
-    pub(crate) fn came_in(&self, ino: Ino, bytes: u64, cause: Cause) {
-        if matches!(cause, Cause::Predicted(_)) {
-            self.awaited.lock().insert(ino);
-        }
+    pub(crate) fn came_in(&self, ino: Ino, bytes: u64) {
         self.may_be_evicted(ino, bytes);
         self.foresight.note(Note::Fetched(ino, bytes));
     }
@@ -131,6 +129,9 @@ impl Engine {
     pub(crate) fn run_foresight(&self) {
         let Some(predictor) = &self.foresight.predictor else { return };
         while let Ok(note) = self.foresight.read.recv() {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
             match note {
                 Note::Opened(seen) => self.foresee(predictor, &seen),
                 Note::Fetched(ino, bytes) => predictor.lock().fetched(ino, bytes),

@@ -38,7 +38,7 @@ impl Engine {
         let from_backing = inode.state.lock().file.place.is_on_backing();
         if from_backing && self.backing.is_remote() {
             self.note_scan(&inode, offset, buffer.len() as u64);
-            if let Some(read) = self.read_in_flight(ino, offset, buffer) {
+            if let Some(read) = self.read_in_flight(&inode, offset, buffer) {
                 self.accessed(ino);
                 return Ok(read);
             }
@@ -227,6 +227,13 @@ impl Engine {
             let _shape = self.shape.read_recursive();
             self.backing.open_write(&self.drained_path(inode.ino)?, owner)?
         };
+        {
+            // Before, so that what is being fetched of it is not taken for the file.
+            let mut state = inode.state.lock();
+            self.journal.dirty(inode.ino, &state);
+            state.file.touch();
+        }
+        self.drain.mark(inode.ino);
         change(&file)?;
         let mut state = inode.state.lock();
         state.seen(&stat_of_file(&file)?);

@@ -64,11 +64,19 @@ impl Engine {
 
     /// Finds `name` in `parent` for the kernel, which then holds a reference until [`Engine::forget`].
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Found> {
-        let inode = self.find(parent, name)?;
-        let mut state = inode.state.lock();
-        state.lookups += 1;
-        state.place.get_or_insert_with(|| (parent, Name::from(name)));
-        Ok(self.found(&inode, &mut state))
+        loop {
+            let inode = self.find(parent, name)?;
+            let found = {
+                let mut state = inode.state.lock();
+                state.lookups += 1;
+                state.place.get_or_insert_with(|| (parent, Name::from(name)));
+                self.found(&inode, &mut state)
+            };
+            // It may have been forgotten between the two; the kernel must not be given what is not known here.
+            if self.names.lock().inode(inode.ino).is_some_and(|known| Arc::ptr_eq(known, &inode)) {
+                return Ok(found);
+            }
+        }
     }
 
     /// The inode number that `name` in `parent` stands for, without a reference.

@@ -99,7 +99,7 @@ impl Engine {
             link: Some((target.directory, target.name.clone())),
             cause: Cause::Warm,
         }));
-        self.fetcher.wait_for_warm(progress);
+        self.fetcher.wait_for_warm(&self.stopping, progress);
         Ok(self.count(&targets, |place| !place.is_on_backing()))
     }
 

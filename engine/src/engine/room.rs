@@ -34,13 +34,18 @@ pub struct CacheCounts {
 }
 
 impl Engine {
-    /// Sets `bytes` of the arena aside for a writer; false where they can't be had.
+    /// Sets `bytes` of the arena aside for a writer or a fetch; false where they can't be had.
     pub(crate) fn promise(&self, bytes: u64) -> bool {
-        if bytes > 0 && !self.make_room(bytes) {
+        if bytes > self.arena.budget_bytes() {
             return false;
         }
-        self.reserved.fetch_add(bytes, Ordering::Relaxed);
-        true
+        // At once, so that of two who see the same room one gets it.
+        let take = || {
+            let free = self.arena.free_bytes();
+            let more = |reserved: u64| reserved.checked_add(bytes).filter(|&all| bytes == 0 || all <= free);
+            self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        };
+        take() || (self.make_room(bytes) && take())
     }
 
     pub(crate) fn promise_ended(&self, bytes: u64) {
