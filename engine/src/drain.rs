@@ -210,7 +210,7 @@ impl Drain {
 }
 
 impl Engine {
-    /// Starts the drain's threads.
+    /// Starts the threads: of the drain, of the fetcher, and of who predicts.
     pub fn start(self: &Arc<Engine>) {
         let (due, work) = crossbeam_channel::unbounded::<Ino>();
         let mut threads = self.drain.threads.lock();
@@ -234,7 +234,7 @@ impl Engine {
         }
     }
 
-    /// Ends the drain's threads; what is dirty stays so.
+    /// Ends the threads; what is dirty stays so.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.drain.wake();

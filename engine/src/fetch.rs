@@ -9,12 +9,11 @@
 //!    content in the arena, and the next open is passthrough. Otherwise it is dropped.
 //!
 //! Pieces are sized by what is measured: so large that the latency of a call is a small part of it ([`Pace`]). They go
-//! through buffers that are kept while there is work: reading into a mapping of the new file saves a copy,
-//! and cost twice as much (2.2 s of processor time a GiB on a nested virtual machine, where each page that is mapped
-//! is a trip to the host; docs/design/0005).
+//! through buffers that are kept while there is work; reading into a mapping of the new file saves a copy, and was no
+//! faster (docs/design/0005).
 //!
-//! An open that needs a file that is in flight waits for it and helps; one that is still queued is taken over. Nothing
-//! here needs threads of its own then, which is how an engine without any works.
+//! An open that needs a file that is in flight waits for it and helps; one that is still queued is taken over. So
+//! opens need no threads of ours, which is how an engine that was not started works; what is only queued does.
 
 use crate::engine::Engine;
 use crate::error::Result;
@@ -22,10 +21,9 @@ use crate::ids::{Ino, Name};
 use crate::namespace::{Baseline, Inode, InodeState, OpenMode, Place};
 use crate::predict::By;
 use parking_lot::{Condvar, Mutex};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -128,7 +126,7 @@ struct Queue {
     waiting: VecDeque<Request>,
     flights: VecDeque<Arc<Flight>>,
     /// Inodes of both.
-    known: FxHashMap<Ino, Cause>,
+    known: FxHashSet<Ino>,
     in_flight_bytes: u64,
     /// Large pieces that are being read.
     streams: usize,
@@ -305,15 +303,14 @@ impl Fetcher {
 
     /// Whether a file is queued or in flight.
     pub(crate) fn knows(&self, ino: Ino) -> bool {
-        self.queue.lock().known.contains_key(&ino)
+        self.queue.lock().known.contains(&ino)
     }
 
     /// Queues files behind what is queued. What is known already stays where it is.
     pub(crate) fn add(&self, requests: impl IntoIterator<Item = Request>) {
         let mut queue = self.queue.lock();
         for request in requests {
-            if let Entry::Vacant(free) = queue.known.entry(request.ino) {
-                free.insert(request.cause);
+            if queue.known.insert(request.ino) {
                 queue.waiting.push_back(request);
             }
         }
@@ -321,17 +318,27 @@ impl Fetcher {
         self.work.notify_all();
     }
 
-    /// Waits until all that was asked for by [`Cause::Warm`] is through; `progress` is told the files and bytes left.
-    pub(crate) fn wait_for_warm(&self, stopping: &AtomicBool, mut progress: impl FnMut(u64)) {
+    /// Waits until none of `inos` is queued or in flight, or the engine stops; `progress` is told now and then how many
+    /// may be left.
+    pub(crate) fn wait_for(
+        &self,
+        inos: impl ExactSizeIterator<Item = Ino>,
+        stopping: &AtomicBool,
+        mut progress: impl FnMut(u64),
+    ) {
         const TELL_EVERY: Duration = Duration::from_millis(100);
+        let all = inos.len();
+        let mut told = Instant::now();
         let mut queue = self.queue.lock();
-        loop {
-            let left = queue.known.values().filter(|cause| **cause == Cause::Warm).count() as u64;
-            if left == 0 || stopping.load(Ordering::Relaxed) {
-                return;
+        for (through, ino) in inos.enumerate() {
+            while queue.known.contains(&ino) && !stopping.load(Ordering::Relaxed) {
+                if told.elapsed() >= TELL_EVERY {
+                    parking_lot::MutexGuard::unlocked(&mut queue, || progress((all - through) as u64));
+                    told = Instant::now();
+                } else {
+                    self.ended.wait_for(&mut queue, TELL_EVERY);
+                }
             }
-            parking_lot::MutexGuard::unlocked(&mut queue, || progress(left));
-            self.ended.wait_for(&mut queue, TELL_EVERY);
         }
     }
 
@@ -398,13 +405,9 @@ impl Engine {
             let mut queue = self.fetcher.queue.lock();
             match queue.waiting.iter().position(|request| request.ino == inode.ino) {
                 Some(at) => queue.waiting.remove(at),
-                None => match queue.known.entry(inode.ino) {
-                    Entry::Occupied(_) => None,
-                    Entry::Vacant(free) => {
-                        free.insert(cause);
-                        Some(Request { ino: inode.ino, link: None, cause })
-                    }
-                },
+                None => {
+                    queue.known.insert(inode.ino).then_some(Request { ino: inode.ino, link: None, cause })
+                }
             }
         };
         if let Some(request) = mine {
@@ -416,10 +419,7 @@ impl Engine {
                 self.fetch_piece(&flight, piece);
             }
         }
-        let mut queue = self.fetcher.queue.lock();
-        while queue.known.contains_key(&inode.ino) && !self.stopping.load(Ordering::Relaxed) {
-            self.fetcher.ended.wait(&mut queue);
-        }
+        self.fetcher.wait_for(std::iter::once(inode.ino), &self.stopping, |_| {});
     }
 
     /// Lets a request take off, ahead of all others if somebody waits for it.
@@ -472,16 +472,11 @@ impl Engine {
         if size == 0 || !self.promise(size) {
             return Ok(None);
         }
-        let opened = self.open_both_ends(&inode, size);
+        let opened = self.open_both_ends(&inode, size, baseline);
         let Ok(Some((source, target))) = opened else {
             self.promise_ended(size);
             return opened.map(|_| None);
         };
-        if !baseline.is_some_and(|baseline| is_that(&source, &baseline)) {
-            self.promise_ended(size);
-            self.arena.drop_fetched(inode.ino);
-            return Ok(None);
-        }
         let piece_bytes = self.fetcher.pace.lock().piece_bytes(size, self.arena.budget_bytes());
         let pieces = size.div_ceil(piece_bytes);
         let first = match request.cause {
@@ -507,13 +502,21 @@ impl Engine {
         }))
     }
 
-    fn open_both_ends(&self, inode: &Inode, size: u64) -> Result<Option<(File, File)>> {
+    fn open_both_ends(
+        &self,
+        inode: &Inode,
+        size: u64,
+        baseline: Option<Baseline>,
+    ) -> Result<Option<(File, File)>> {
         let start = Instant::now();
         let source = {
             let _shape = self.shape.read_recursive();
             self.backing.open_read(&self.drained_path(inode.ino)?)?
         };
         self.fetcher.pace.lock().learn(0, start.elapsed());
+        if !is_that(&source, baseline) {
+            return Ok(None);
+        }
         // We hold it open ourselves while its readers come to us.
         let ours = inode.state.lock().file.epoch.is_some();
         if !ours && crate::arena::in_use(&source) {
@@ -650,7 +653,7 @@ impl Engine {
 
     fn take_in(&self, flight: &Flight) -> Result<bool> {
         let ino = flight.inode.ino;
-        if !flight.baseline.is_some_and(|baseline| is_that(&flight.source, &baseline)) {
+        if !is_that(&flight.source, flight.baseline) {
             // Somebody changed it while it was read.
             return Ok(false);
         }
@@ -696,11 +699,9 @@ fn may_come_in(state: &InodeState) -> bool {
 }
 
 /// Whether an open file is the object that the backing had, and holds what that held.
-fn is_that(source: &File, baseline: &Baseline) -> bool {
-    crate::engine::stat_of_file(source).is_ok_and(|now| {
-        now.id == (baseline.id.dev, baseline.id.ino)
-            && (now.stamp.size, now.stamp.mtime) == (baseline.size, baseline.mtime)
-    })
+fn is_that(source: &File, baseline: Option<Baseline>) -> bool {
+    let now = crate::engine::stat_of_file(source).map(|now| (now.id, now.stamp.size, now.stamp.mtime)).ok();
+    now.is_some() && now == baseline.map(|b| ((b.id.dev, b.id.ino), b.size, b.mtime))
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 
 use crate::escape;
 use crate::progress::Display;
+use aimss_engine::engine::Residence;
 use aimss_fs::control::client::{self, Client, Known};
 use aimss_fs::control::partitions::PartitionsInfo;
-use aimss_fs::control::protocol::{Action, BusyFile, Moved, Reply, Request};
+use aimss_fs::control::protocol::{Action, BusyFile, Reply, Request};
 use aimss_fs::control::status::MountStatus;
 use aimss_fs::control::stream::{StreamInfo, StreamRequest};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -124,7 +125,7 @@ pub fn move_files(
     action: Action,
     paths: Vec<PathBuf>,
     display: &mut Display,
-) -> Result<Moved> {
+) -> Result<Residence> {
     let request = Request::Residence { action, paths };
     match client.call(&request, &mut |progress| display.update(progress))? {
         Reply::Moved(moved) => Ok(moved),

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Notes that may wait.
 const NOTES_MAX: usize = 1 << 14;
@@ -41,28 +41,25 @@ pub struct Foresight {
     /// A directory's files in natural order, as of its version.
     #[allow(clippy::type_complexity, reason = "used here alone")]
     listings: Mutex<FxHashMap<Ino, (u64, Arc<[Sibling]>)>>,
-    dropped: AtomicU64,
 }
 
 impl Foresight {
     pub(super) fn new(config: Option<predict::Config>) -> Foresight {
         let (notes, read) = crossbeam_channel::bounded(NOTES_MAX);
         let predictor = config.map(|config| Mutex::new(Predictor::new(config)));
-        Foresight { notes, read, predictor, listings: Mutex::default(), dropped: AtomicU64::new(0) }
+        Foresight { notes, read, predictor, listings: Mutex::default() }
     }
 
     fn note(&self, note: Note) {
-        if self.predictor.is_some() && self.notes.try_send(note).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.predictor.is_some() {
+            let _ = self.notes.try_send(note);
         }
     }
 
     /// Ends the thread.
     pub(crate) fn stop(&self) {
-        if self.predictor.is_some() {
-            // Where it is full, the thread is awake, and sees that the engine stops.
-            let _ = self.notes.try_send(Note::Stop);
-        }
+        // Where there is no room for it, the thread is awake, and sees that the engine stops.
+        self.note(Note::Stop);
     }
 
     /// What each predictor came to; nothing if nobody predicts.

@@ -34,9 +34,10 @@ pub enum Whence {
 impl Engine {
     /// Reads up to `buffer.len()` bytes at `offset`; fewer at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let inode = self.inode(ino)?;
-        let from_backing = inode.state.lock().file.place.is_on_backing();
-        if from_backing && self.backing.is_remote() {
+        // On a local one there is nothing to be fetched, and a read is a read.
+        let from_backing = self.read_waits(ino);
+        if from_backing {
+            let inode = self.inode(ino)?;
             self.note_scan(&inode, offset, buffer.len() as u64);
             if let Some(read) = self.read_in_flight(&inode, offset, buffer) {
                 self.accessed(ino);

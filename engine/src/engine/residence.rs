@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::fetch::{Cause, Request};
 use crate::ids::{Ino, Name};
 use crate::namespace::{OpenMode, Place};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ impl fmt::Display for FileState {
 }
 
 /// What a command about residence came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Residence {
     /// Regular files that were meant.
     pub files: u64,
@@ -91,16 +92,9 @@ impl Engine {
     }
 
     /// Fetches files, and all below directories, into memory; returns when they are there, or can't be. `progress` is
-    /// told how many are left.
+    /// told how many are left. Needs an engine that was started.
     pub fn warm(&self, inos: &[Ino], progress: impl FnMut(u64)) -> Result<Residence> {
-        let targets = self.files_below(inos)?;
-        self.fetcher.add(targets.iter().map(|target| Request {
-            ino: target.ino,
-            link: Some((target.directory, target.name.clone())),
-            cause: Cause::Warm,
-        }));
-        self.fetcher.wait_for_warm(&self.stopping, progress);
-        Ok(self.count(&targets, |place| !place.is_on_backing()))
+        Ok(self.bring(&self.files_below(inos)?, progress))
     }
 
     /// As [`Engine::warm`]; what is in memory then stays there until [`Engine::unpin`].
@@ -108,14 +102,24 @@ impl Engine {
         let targets = self.files_below(inos)?;
         // Before they come in, so that the last ones don't push out the first.
         self.pinned.lock().extend(targets.iter().map(|target| target.ino));
-        let done = self.warm(inos, progress);
+        let done = self.bring(&targets, progress);
         for target in &targets {
             let there = self.inode(target.ino).is_ok_and(|i| !i.state.lock().file.place.is_on_backing());
             if !there {
                 self.pinned.lock().remove(&target.ino);
             }
         }
-        done
+        Ok(done)
+    }
+
+    fn bring(&self, targets: &[Target], progress: impl FnMut(u64)) -> Residence {
+        self.fetcher.add(targets.iter().map(|target| Request {
+            ino: target.ino,
+            link: Some((target.directory, target.name.clone())),
+            cause: Cause::Warm,
+        }));
+        self.fetcher.wait_for(targets.iter().map(|target| target.ino), &self.stopping, progress);
+        self.count(targets, |place| !place.is_on_backing())
     }
 
     /// Lets files leave memory again.

@@ -4,6 +4,7 @@
 use super::partitions::PartitionsInfo;
 use super::status::MountStatus;
 use super::stream::{StreamInfo, StreamRequest};
+use aimss_engine::engine::Residence;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -54,19 +55,6 @@ pub enum Action {
     Evict,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
-    /// Regular files that were meant.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Those that are where they were wanted now.
-    pub there: u64,
-    /// Bytes of those.
-    pub there_bytes: u64,
-}
-
 /// What the daemon answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,7 +68,7 @@ pub enum Reply {
     /// To `Pending`.
     Pending(Vec<PathBuf>),
     /// To `Residence`.
-    Moved(Moved),
+    Moved(Residence),
     /// To requests of one stream.
     Stream(Box<StreamInfo>),
     /// To `StreamRequest::List`.

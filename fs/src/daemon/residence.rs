@@ -2,8 +2,9 @@
 
 use super::Daemon;
 use crate::config::{MountConfig, Prefetch};
-use crate::control::protocol::{Action, Moved, Progress};
+use crate::control::protocol::{Action, Progress};
 use crate::control::status::{CacheStatus, CauseStatus, FetchStatus, PredictorStatus};
+use aimss_engine::engine::Residence;
 use aimss_engine::predict::{self, By, Enabled};
 use std::path::PathBuf;
 
@@ -46,7 +47,7 @@ impl Daemon {
         action: Action,
         paths: &[PathBuf],
         mut progress: impl FnMut(Progress),
-    ) -> Result<Moved, String> {
+    ) -> Result<Residence, String> {
         let inos = self.resolve_all(paths)?;
         let engine = &self.engine;
         let in_memory = engine.arena().used_bytes();
@@ -60,9 +61,7 @@ impl Daemon {
             Action::Unpin => engine.unpin(&inos),
             Action::Evict => engine.evict_files(&inos),
         };
-        let done = done.map_err(|e| e.to_string())?;
-        let (files, bytes) = (done.files, done.bytes);
-        Ok(Moved { files, bytes, there: done.there, there_bytes: done.there_bytes })
+        done.map_err(|e| e.to_string())
     }
 
     pub(super) fn cache_status(&self) -> CacheStatus {

@@ -2,7 +2,8 @@
 
 use crate::progress::Display;
 use crate::{cli, control, escape, size};
-use aimss_fs::control::protocol::{Action, Moved};
+use aimss_engine::engine::Residence;
+use aimss_fs::control::protocol::Action;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
 use std::io::Read;
@@ -17,7 +18,7 @@ pub fn warm(asked: &cli::Warm) -> Result<()> {
 
 /// Does `action` to `paths`.
 pub fn run(action: Action, paths: &[PathBuf]) -> Result<()> {
-    let mut all = Moved::default();
+    let mut all = Residence::default();
     for (known, paths) in control::by_mount(paths)? {
         // The mount point itself is the root, whose path is empty.
         let mut client = control::connect(&known)?;
