@@ -2,7 +2,11 @@
 //!
 //! ```sh
 //! cargo run --release -p aimss-engine --example cache_policies
+//! cargo run --release -p aimss-engine --example cache_policies -- CACHE_BYTES REQUESTS
 //! ```
+//!
+//! With arguments it replays trace (a) alone, with another cache and over the working set of a cache of
+//! 1 GiB: what `aimss bench --only zipf` does on a mount.
 //!
 //! The policies: LRU; S3-FIFO, the engine's; W-TinyLFU (Einziger, Friedman, Manes, ACM ToS 2017), small and
 //! by the book; and one that knows the future and drops what is used again last (Belady). That one need not
@@ -14,9 +18,10 @@
 use aimss_engine::cache::S3Fifo;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 const SEED: u64 = 1;
-const CACHE_BYTES: u64 = 1 << 30;
+const CACHE_BYTES_DEFAULT: u64 = 1 << 30;
 /// Of traces with equal sizes: an image of a training set, about.
 const OBJECT_BYTES: u64 = 100 << 10;
 /// Of traces with different sizes, log-uniform.
@@ -24,33 +29,51 @@ const LEAST_BYTES: f64 = 4096.0;
 const MOST_TO_LEAST: f64 = 1024.0;
 
 const READERS: u64 = 4;
-const ZIPF_REQUESTS: usize = 400_000;
+const ZIPF_REQUESTS_DEFAULT: usize = 400_000;
 const ZIPF_EXPONENT: f64 = 0.9;
 const EPOCHS: usize = 10;
 
+/// The cache's bytes and the requests of the Zipf traces.
+static ASKED: OnceLock<(u64, usize)> = OnceLock::new();
+
+fn cache_bytes() -> u64 {
+    ASKED.get().map_or(CACHE_BYTES_DEFAULT, |asked| asked.0)
+}
+
+fn zipf_requests() -> usize {
+    ASKED.get().map_or(ZIPF_REQUESTS_DEFAULT, |asked| asked.1)
+}
+
 fn main() {
-    let mib = CACHE_BYTES >> 20;
+    let given: Vec<u64> = std::env::args().skip(1).map_while(|word| word.parse().ok()).collect();
+    if let [cache, requests] = given[..] {
+        ASKED.get_or_init(|| (cache, requests as usize));
+    }
+    let mib = cache_bytes() >> 20;
     println!("cache {mib} MiB, seed {SEED}; hits in per cent, the filling of the cache not counted");
     let (equal, log_uniform) = (working_set(|_| OBJECT_BYTES), working_set(log_uniform_bytes));
     print_table(&Trace {
         name: "(a) Zipf 0.9 over 1.5 times the cache, 4 readers, 100 KiB each",
         requests: zipf(&equal),
-        counted_from: ZIPF_REQUESTS / 4,
+        counted_from: zipf_requests() / 4,
         epochs: false,
     });
+    if ASKED.get().is_some() {
+        return;
+    }
     print_table(&Trace {
         name: "(b) as (a), with 4 KiB to 4 MiB, log-uniform (Belady is greedy here)",
         requests: zipf(&log_uniform),
-        counted_from: ZIPF_REQUESTS / 4,
+        counted_from: zipf_requests() / 4,
         epochs: false,
     });
     print_table(&Trace {
         name: "(c) as (a), with one scan of twice the cache in the middle",
         requests: with_scan(zipf(&equal)),
-        counted_from: ZIPF_REQUESTS / 4,
+        counted_from: zipf_requests() / 4,
         epochs: false,
     });
-    let epoch = 2 * (CACHE_BYTES / OBJECT_BYTES);
+    let epoch = 2 * (cache_bytes() / OBJECT_BYTES);
     print_table(&Trace {
         name: "(d) 10 shuffled epochs over twice the cache, 100 KiB each",
         requests: shuffled_epochs(epoch),
@@ -119,14 +142,14 @@ impl Trace {
     fn objects_cached(&self) -> usize {
         let sizes: FxHashMap<u64, u64> = self.requests.iter().map(|r| (r.key, r.bytes)).collect();
         let mean_bytes = sizes.values().sum::<u64>() / (sizes.len() as u64).max(1);
-        (CACHE_BYTES / mean_bytes.max(1)) as usize
+        (cache_bytes() / mean_bytes.max(1)) as usize
     }
 }
 
 /// Objects of 1.5 times the cache together; their key is their place.
 fn working_set(bytes_of: impl Fn(u64) -> u64) -> Vec<Request> {
     let (mut set, mut total) = (Vec::new(), 0);
-    while total < CACHE_BYTES / 2 * 3 {
+    while total < CACHE_BYTES_DEFAULT / 2 * 3 {
         let key = set.len() as u64;
         let bytes = bytes_of(key);
         set.push(Request { key, bytes });
@@ -150,8 +173,8 @@ fn zipf(set: &[Request]) -> Vec<Request> {
         })
         .collect();
     let mut readers: Vec<Random> = (0..READERS).map(|reader| Random(mix(SEED + reader))).collect();
-    let mut requests = Vec::with_capacity(ZIPF_REQUESTS);
-    while requests.len() < ZIPF_REQUESTS {
+    let mut requests = Vec::with_capacity(zipf_requests());
+    while requests.len() < zipf_requests() {
         for random in &mut readers {
             let at = random.fraction() * total;
             let rank = cumulative.partition_point(|up_to| *up_to <= at);
@@ -165,7 +188,7 @@ fn with_scan(mut requests: Vec<Request>) -> Vec<Request> {
     // Keys that no working set has.
     const FIRST_KEY: u64 = 1 << 32;
     let scan =
-        (0..2 * (CACHE_BYTES / OBJECT_BYTES)).map(|i| Request { key: FIRST_KEY + i, bytes: OBJECT_BYTES });
+        (0..2 * (cache_bytes() / OBJECT_BYTES)).map(|i| Request { key: FIRST_KEY + i, bytes: OBJECT_BYTES });
     let middle = requests.len() / 2;
     // The insertion is done when it is dropped.
     drop(requests.splice(middle..middle, scan));
@@ -229,7 +252,7 @@ struct Ours {
 
 impl Ours {
     fn new(hint: Hint) -> Ours {
-        Ours { cache: S3Fifo::new(CACHE_BYTES), hint }
+        Ours { cache: S3Fifo::new(cache_bytes()), hint }
     }
 }
 
@@ -239,7 +262,7 @@ impl Policy for Ours {
         if hit {
             self.cache.hit(key);
         } else {
-            while self.cache.bytes() + bytes > CACHE_BYTES {
+            while self.cache.bytes() + bytes > cache_bytes() {
                 if self.cache.victim(&mut |_| true).is_none() {
                     break;
                 }
@@ -310,7 +333,7 @@ impl Policy for LeastRecent {
         let hit = self.0.used(key);
         if !hit {
             self.0.insert(key, bytes);
-            while self.0.bytes > CACHE_BYTES {
+            while self.0.bytes > cache_bytes() {
                 self.0.pop();
             }
         }
@@ -329,9 +352,17 @@ struct TinyLfu {
 }
 
 impl TinyLfu {
-    const WINDOW_BYTES: u64 = CACHE_BYTES / 100;
-    const MAIN_BYTES: u64 = CACHE_BYTES - Self::WINDOW_BYTES;
-    const PROTECTED_BYTES: u64 = Self::MAIN_BYTES / 5 * 4;
+    fn window_bytes() -> u64 {
+        cache_bytes() / 100
+    }
+
+    fn main_bytes() -> u64 {
+        cache_bytes() - Self::window_bytes()
+    }
+
+    fn protected_bytes() -> u64 {
+        Self::main_bytes() / 5 * 4
+    }
 
     fn new(objects: usize) -> TinyLfu {
         TinyLfu {
@@ -345,7 +376,7 @@ impl TinyLfu {
     /// Into the main part, if it is used more often than each of those that had to leave for it.
     fn propose(&mut self, key: u64, bytes: u64) {
         let mut to_free =
-            (self.probation.bytes + self.protected.bytes + bytes).saturating_sub(Self::MAIN_BYTES);
+            (self.probation.bytes + self.protected.bytes + bytes).saturating_sub(Self::main_bytes());
         let frequency = self.frequencies.of(key);
         let mut leaving = Vec::new();
         for victim in self.probation.oldest().chain(self.protected.oldest()) {
@@ -375,7 +406,7 @@ impl Policy for TinyLfu {
         }
         if let Some(bytes) = self.probation.remove(key) {
             self.protected.insert(key, bytes);
-            while self.protected.bytes > Self::PROTECTED_BYTES
+            while self.protected.bytes > Self::protected_bytes()
                 && let Some((key, bytes)) = self.protected.pop()
             {
                 self.probation.insert(key, bytes);
@@ -383,7 +414,7 @@ impl Policy for TinyLfu {
             return true;
         }
         self.window.insert(key, bytes);
-        while self.window.bytes > Self::WINDOW_BYTES
+        while self.window.bytes > Self::window_bytes()
             && let Some((key, bytes)) = self.window.pop()
         {
             self.propose(key, bytes);
@@ -479,7 +510,7 @@ impl Policy for Belady {
             None => self.bytes += bytes,
         }
         self.by_next_use.insert((next, key));
-        while self.bytes > CACHE_BYTES
+        while self.bytes > cache_bytes()
             && let Some((_, last)) = self.by_next_use.pop_last()
         {
             if let Some((_, bytes)) = self.held.remove(&last) {

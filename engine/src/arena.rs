@@ -33,6 +33,8 @@ pub struct Arena {
     directory: OwnedFd,
     path: PathBuf,
     budget_bytes: u64,
+    /// See [`Arena::ceiling_bytes`].
+    ceiling_bytes: AtomicU64,
     peak_bytes: AtomicU64,
     /// See [`Arena::measure`].
     measured_bytes: AtomicU64,
@@ -117,6 +119,7 @@ impl Arena {
             directory,
             path: path.into(),
             budget_bytes,
+            ceiling_bytes: AtomicU64::new(budget_bytes),
             peak_bytes,
             measured_bytes,
             measuring: Mutex::default(),
@@ -132,6 +135,16 @@ impl Arena {
     /// The most the arena should hold, in bytes.
     pub fn budget_bytes(&self) -> u64 {
         self.budget_bytes
+    }
+
+    /// The most it should hold now: the budget, or less while the machine is short of memory.
+    pub fn ceiling_bytes(&self) -> u64 {
+        self.ceiling_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets the ceiling, at most to the budget.
+    pub(crate) fn set_ceiling(&self, bytes: u64) {
+        self.ceiling_bytes.store(bytes.min(self.budget_bytes), Ordering::Relaxed);
     }
 
     /// Makes the (empty) file of an inode and opens it for reading.
@@ -214,9 +227,9 @@ impl Arena {
         self.peak_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the budget that are free now.
+    /// Bytes below the ceiling that are free now.
     pub fn free_bytes(&self) -> u64 {
-        self.budget_bytes.saturating_sub(self.used_bytes())
+        self.ceiling_bytes().saturating_sub(self.used_bytes())
     }
 }
 

@@ -17,6 +17,7 @@ use crate::attr::{Attr, Kind, Timestamp};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 /// What the backing says of an object.
@@ -149,6 +150,20 @@ pub trait Backing: Send + Sync {
         // Advice: where it isn't taken, the kernel keeps them until it needs the memory.
         let _ = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::DontNeed);
     }
+    /// Has the storage begin to write what the page cache holds of `range`.
+    fn begin_write_out(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        sync_range(file, &range, libc::SYNC_FILE_RANGE_WRITE)
+    }
+    /// Waits until the storage has what the page cache holds of `range`, and lets go of it. Not durable: see
+    /// [`Backing::sync_file`].
+    fn end_write_out(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        const ALL: libc::c_uint = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        sync_range(file, &range, ALL)?;
+        self.forget_pages(file, range);
+        Ok(())
+    }
     /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `written` is told of bytes
     /// as they arrive.
     fn copy_in(
@@ -167,4 +182,13 @@ pub trait Backing: Send + Sync {
     fn sync_all(&self) -> io::Result<()>;
     /// Room left.
     fn room(&self) -> io::Result<Room>;
+}
+
+fn sync_range(file: &File, range: &Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    let length = range.end.saturating_sub(range.start);
+    // SAFETY: a call on an open descriptor with plain numbers.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), range.start as i64, length as i64, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

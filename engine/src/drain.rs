@@ -229,6 +229,11 @@ impl Engine {
         for _ in 0..crate::fetch::THREADS {
             spawn("fetch", Box::new(|engine| engine.run_fetcher()));
         }
+        let spills = self.spills.start();
+        for _ in 0..crate::engine::SPILL_THREADS {
+            let spills = spills.clone();
+            spawn("spill", Box::new(move |engine| engine.run_spills(&spills)));
+        }
         if self.predicts() {
             spawn("foresight", Box::new(|engine| engine.run_foresight()));
         }
@@ -241,6 +246,7 @@ impl Engine {
         self.oplog.wake();
         self.fetcher.wake();
         self.foresight.stop();
+        self.spills.stop();
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {
             let _ = thread.join();

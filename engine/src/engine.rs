@@ -2,7 +2,7 @@
 //!
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
-//! `room` keeps the arena inside its budget, `residence` moves files in and out by command, `foresight` asks who predicts
+//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `residence` moves files in and out by command, `foresight` asks who predicts
 //! what is opened next, `recover` finishes what a dead daemon left, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
@@ -16,6 +16,7 @@ mod open;
 mod recover;
 mod residence;
 mod room;
+mod spill;
 mod status;
 mod sync;
 mod unnamed;
@@ -31,6 +32,7 @@ pub use names::New;
 pub use open::{Ended, Opened, Reason, Released, Want};
 pub use residence::{FileState, Held, Residence};
 pub use room::{CacheCounts, PROMOTE_BYTES_MAX};
+pub(crate) use spill::THREADS as SPILL_THREADS;
 pub use status::{BusyFile, Status};
 pub use sync::Backlog;
 
@@ -42,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::fetch::Fetcher;
 use crate::ids::Ino;
 use crate::journal::Journal;
+use crate::machine::Group;
 use crate::namespace::{Inode, Names, join_path};
 use crate::oplog::OpLog;
 use crate::predict;
@@ -67,6 +70,8 @@ pub struct EngineConfig {
     pub revalidate: Duration,
     /// Who may predict what is opened next; `None`: nobody.
     pub predict: Option<predict::Config>,
+    /// Whether the arena gives way when the machine, or our memory cgroup, runs short.
+    pub gives_way: bool,
 }
 
 /// See the module.
@@ -84,6 +89,10 @@ pub struct Engine {
     pub(crate) drain: Drain,
     pub(crate) fetcher: Fetcher,
     pub(crate) foresight: Foresight,
+    pub(crate) spills: spill::Spills,
+    /// Our memory cgroup.
+    pub(crate) group: Option<Group>,
+    pub(crate) peaks: Peaks,
     /// Which files leave the arena first. Taken with none of the locks above held, before `names`.
     pub(crate) cache: Mutex<S3Fifo>,
     pub(crate) cache_counts: Mutex<CacheCounts>,
@@ -101,6 +110,15 @@ pub struct Engine {
     pub(crate) backing_stacks: AtomicBool,
     /// Leases on the backing's files tell who can write them.
     pub(crate) backing_leases: AtomicBool,
+}
+
+/// The most memory seen in use.
+#[derive(Debug, Default)]
+pub(crate) struct Peaks {
+    /// Of the process, without files.
+    pub process: AtomicU64,
+    /// Of it and the arena at one time.
+    pub together: AtomicU64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -121,6 +139,9 @@ impl Engine {
         let engine = Engine {
             fetcher: Fetcher::default(),
             foresight: Foresight::new(config.predict),
+            spills: spill::Spills::default(),
+            group: Group::of_this_process(),
+            peaks: Peaks::default(),
             cache: Mutex::new(S3Fifo::new(arena.budget_bytes())),
             cache_counts: Mutex::default(),
             awaited: Mutex::default(),

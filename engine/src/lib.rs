@@ -33,6 +33,7 @@ pub mod error;
 pub mod fetch;
 pub mod ids;
 pub mod journal;
+mod machine;
 pub mod namespace;
 pub mod oplog;
 pub mod predict;

@@ -8,9 +8,11 @@
 mod dir;
 mod inode;
 mod table;
+mod written;
 
 pub use dir::{Dir, Entry, Expected};
 pub use inode::{
     Baseline, Epoch, FileState, Inode, InodeState, Link, OpenMode, Place, Scan, Xattrs, join_path,
 };
 pub use table::Names;
+pub use written::{Behind, Moving, WriteOut, Written};

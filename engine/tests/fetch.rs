@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
+use support::watched::{Fault, Watched};
 
 const MIB: usize = 1 << 20;
 
@@ -334,5 +335,106 @@ fn what_is_written_while_its_file_is_fetched_is_read_back() {
     }
     engine.drain_all(|_| {}).expect("it can be written");
     assert_eq!(&std::fs::read(ground.backing().join("d/part-0.bin")).expect("read")[3..10], b"written");
+    engine.stop();
+}
+
+/// Opens and reads a file of some pieces while reads of a span fail; false when none did: it takes fewer.
+fn fetch_with_failing_reads(from: u64, errno: i32) -> bool {
+    const FAILING: u64 = 2;
+    let ground = Ground::new();
+    fill(&ground.backing(), "d", 3, 3 * MIB + 5);
+    let watched = Watched::remote(ground.local());
+    let engine = ground.engine(watched.clone(), Setup::default());
+    engine.start();
+    let before = watched.reads();
+    watched.set_fault(Fault::Reads { from: before + from, until: before + from + FAILING, errno });
+    let tried = (0..3).map(|number| try_to_read(&engine, &format!("d/part-{number}.bin")));
+    for (number, bytes) in tried.enumerate() {
+        // An error, or all of it; never a part, or something else.
+        assert!(
+            bytes.is_none_or(|bytes| bytes == content(number, 3 * MIB + 5)),
+            "part {number}, read {from}"
+        );
+    }
+    let dir = engine.lookup(Ino::ROOT, b"d");
+    let warmed = dir.is_ok_and(|dir| engine.warm(&[dir.ino], |_| {}).is_ok());
+    let failed = watched.failed() > 0;
+    watched.set_fault(Fault::None);
+    if !warmed {
+        engine.warm(&[ino(&engine, "d")], |_| {}).expect("the backing is back");
+    }
+    for number in 0..3 {
+        let (bytes, _) = read(&engine, &format!("d/part-{number}.bin"), READ);
+        assert!(bytes == content(number, 3 * MIB + 5), "part {number} afterwards, read {from}");
+    }
+    assert_eq!(engine.fetching(), (0, 0), "read {from}: nothing is left behind");
+    engine.stop();
+    failed
+}
+
+/// A read by path as a program makes it; `None`: it got an error.
+fn try_to_read(engine: &Engine, path: &str) -> Option<Vec<u8>> {
+    let found =
+        path.split('/').try_fold(Ino::ROOT, |at, name| engine.lookup(at, name.as_bytes()).map(|f| f.ino));
+    let ino = found.ok()?;
+    let opened = engine.open(ino, READ).ok()?;
+    let size = engine.attr(ino).map_or(0, |attr| attr.size as usize);
+    let mut bytes = vec![0; size];
+    let read = match &opened.mode {
+        OpenMode::Arena(content) => content.file().read_exact_at(&mut bytes, 0).is_ok(),
+        OpenMode::Backing(_) | OpenMode::Daemon(_) => {
+            engine.read(ino, 0, &mut bytes).is_ok_and(|n| n == size)
+        }
+    };
+    drop(opened);
+    if let Some(ended) = engine.release(ino, false).last {
+        engine.closed(ino, ended);
+    }
+    read.then_some(bytes)
+}
+
+#[test]
+fn a_fetch_survives_errors_at_every_read() {
+    for errno in [libc::EIO, libc::ESTALE] {
+        let mut from = 0;
+        while fetch_with_failing_reads(from, errno) {
+            from += 1;
+        }
+        assert!(from > 5, "only {from} reads could fail");
+    }
+}
+
+#[test]
+fn a_backing_that_stalls_holds_up_only_who_needs_it() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "d", 4, 2 * MIB);
+    let watched = Watched::remote(ground.local());
+    let setup = Setup { drain_delay: Duration::ZERO, ..Setup::default() };
+    let engine = ground.engine(watched.clone(), setup);
+    engine.start();
+    let (cold, warm) = (ino(&engine, "d/part-0.bin"), ino(&engine, "d/part-1.bin"));
+    engine.warm(&[warm], |_| {}).expect("it can be fetched");
+    watched.set_fault(Fault::Stall);
+    let reader = std::thread::spawn({
+        let engine = engine.clone();
+        move || try_to_read(&engine, "d/part-0.bin")
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!reader.is_finished(), "what is on the backing alone waits");
+    let start = Instant::now();
+    let opened = engine.open(warm, READ).expect("it opens");
+    assert!(matches!(opened.mode, OpenMode::Arena(_)));
+    drop(opened);
+    if let Some(ended) = engine.release(warm, false).last {
+        engine.closed(warm, ended);
+    }
+    assert_eq!(engine.attr(cold).expect("attributes").size as usize, 2 * MIB);
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "what is in memory does not wait: {:?}",
+        start.elapsed()
+    );
+    watched.set_fault(Fault::None);
+    assert_eq!(reader.join().expect("a reader"), Some(content(0, 2 * MIB)));
     engine.stop();
 }

@@ -478,9 +478,17 @@ impl Filesystem for Adapter {
         if let Some(handle) = self.streams.handle(fh.0) {
             return self.write_stream(&handle, offset, data, append, reply);
         }
-        match self.engine.write(self.ino(number), offset, data, append) {
-            Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(errno(&e)),
+        let ino = self.ino(number);
+        let write =
+            move |adapter: &Adapter, data: &[u8]| match adapter.engine.write(ino, offset, data, append) {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(e) => reply.error(errno(&e)),
+            };
+        if self.engine.write_waits(ino) {
+            let data = data.to_vec();
+            self.aside_if(true, move |adapter| write(adapter, &data));
+        } else {
+            write(self, data);
         }
     }
 

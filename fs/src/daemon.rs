@@ -254,6 +254,7 @@ fn build_engine(
         node,
         revalidate: config.revalidate,
         predict: residence::predictors(config, backing.is_remote()),
+        gives_way: true,
     };
     Engine::new(engine_config, backing, memory, journal).map_err(fail)
 }
@@ -409,10 +410,14 @@ impl Daemon {
             },
             memory: MemoryStatus {
                 budget: s.budget,
+                ceiling: s.ceiling,
                 used: s.used,
                 peak: s.peak,
+                peak_process: s.peak_process,
+                peak_together: s.peak_together,
                 dirty: s.backlog.arena_bytes,
                 clean: s.used.saturating_sub(s.backlog.arena_bytes),
+                spilled_files: s.spilled,
                 huge_share: resources::huge_share(s.used),
             },
             drain: DrainStatus {

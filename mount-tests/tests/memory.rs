@@ -2,10 +2,11 @@
 
 use aimss_mount_tests::bytes::pattern;
 use aimss_mount_tests::cgroup::Group;
-use aimss_mount_tests::{Mount, both_modes, skip};
+use aimss_mount_tests::{Mount, both_modes, program, skip};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 both_modes! {
     fn a_program_limited_to_128_mib_writes_512(mount: &Mount) {
@@ -23,6 +24,36 @@ both_modes! {
             .output()?;
         assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         assert_eq!(fs::metadata(mount.at("file"))?.size(), 512 << 20);
+    }
+
+    /// A file of twice the memory: it moves to the backing under fsx.
+    with { memory: "16M" }
+    fn fsx_on_a_file_larger_than_memory(mount: &Mount) {
+        program::run(mount, "fsx.sh", &["3000", "5", "flen=33554432", "opsize.max=2097152"])?;
+    }
+
+    with { memory: "16M" }
+    fn fsx_while_others_fill_memory(mount: &Mount) {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| -> std::io::Result<()> {
+                for number in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                    let path = mount.at(format!("other{}", number % 5));
+                    fs::write(&path, pattern(number, 5 << 20))?;
+                    assert!(fs::read(&path)? == pattern(number, 5 << 20), "{number}");
+                }
+                Ok(())
+            });
+            let result = program::run(mount, "fsx.sh", &["20000", "6", "sibling=true"]);
+            over.store(true, Ordering::Relaxed);
+            others.join().expect("others don't panic")?;
+            result
+        })?;
+    }
+
+    with { memory: "64M" }
+    fn many_processes_use_more_than_memory(mount: &Mount) {
+        program::run(mount, "pressure_processes.py", &["--processes", "20", "--seconds", "8"])?;
     }
 
     with { memory: "64M" }

@@ -18,6 +18,7 @@ pub mod cgroup;
 mod context;
 pub mod rows;
 mod work;
+mod zipf;
 
 pub use aimss_measure::{memory, pairs, report};
 pub use context::Context;

@@ -367,10 +367,41 @@ pub struct Serve {
 pub struct CgroupWorker {
     /// The `cgroup.procs` to write its pid to.
     pub procs: PathBuf,
-    /// The file to write and read.
+    /// What to do.
+    pub doing: Doing,
+    /// To which file.
     pub file: PathBuf,
-    /// How much.
+    /// How much; files of the working set, of `zipf`.
     pub bytes: u64,
+    /// Of `zipf`: which of the readers, and how many files it opens.
+    #[arg(num_args = 2)]
+    pub reader: Vec<u64>,
+}
+
+/// What the hidden worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Doing {
+    /// Writes a file and reads it.
+    Both,
+    /// Writes it anew, and syncs it.
+    Write,
+    /// Appends to it, and syncs it.
+    Append,
+    /// Writes it anew, open for reading too, and syncs it.
+    Update,
+    /// Writes it anew.
+    Hold,
+    /// Reads it.
+    Read,
+    /// Reads files of a directory, some more often than others.
+    Zipf,
+}
+
+impl Doing {
+    /// Its word on the command line.
+    pub fn word(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

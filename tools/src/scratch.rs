@@ -99,6 +99,16 @@ impl Mounted {
         &self.known.backing
     }
 
+    /// The daemon.
+    pub fn daemon_pid(&self) -> u32 {
+        self.known.pid
+    }
+
+    /// The directory of its arena.
+    pub fn arena(&self) -> PathBuf {
+        self.known.state_dir.join("arena")
+    }
+
     /// Its status.
     pub fn status(&self) -> Result<MountStatus> {
         control::status(&self.known)

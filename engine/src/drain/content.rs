@@ -49,6 +49,8 @@ struct Source {
     touched: u64,
     /// All content was replaced since the last drain.
     replaced: bool,
+    /// It leaves the arena: whoever moves it knows what is written meanwhile.
+    moving: bool,
     owner: Owner,
     /// Checksums of what the last drain wrote of a file that stays open.
     chunks: Option<Box<[u128]>>,
@@ -89,7 +91,7 @@ impl Engine {
     }
 
     /// The same for who has the turn already.
-    pub(super) fn settle_holding(&self, _turn: &Turn<'_>, inode: &Arc<Inode>, durable: bool) -> Result<()> {
+    pub(crate) fn settle_holding(&self, _turn: &Turn<'_>, inode: &Arc<Inode>, durable: bool) -> Result<()> {
         inode.state.lock().settling = true;
         let result = self.settle_in_turn(inode, durable);
         inode.state.lock().settling = false;
@@ -180,7 +182,8 @@ impl Engine {
             let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
             let touched = state.file.touched;
             let chunks = state.file.chunks.take();
-            (Source { content, before, quiet, touched, replaced, owner, chunks }, beside)
+            let moving = state.file.epoch.as_ref().is_some_and(|epoch| epoch.moving.is_some());
+            (Source { content, before, quiet, touched, replaced, moving, owner, chunks }, beside)
         };
         let written = self.make_way_and_write(inode, &source, beside, durable);
         let (path, chunks) = match written {
@@ -194,7 +197,7 @@ impl Engine {
     }
 
     /// After a failure the backing may hold a part of the content: our own doing, not somebody else's.
-    fn own_what_is_there(&self, inode: &Inode, replaced: bool) {
+    pub(crate) fn own_what_is_there(&self, inode: &Inode, replaced: bool) {
         let _shape = self.shape.read_recursive();
         let stat = self.drained_path(inode.ino).ok().and_then(|path| self.backing.stat(&path).ok());
         let mut state = inode.state.lock();
@@ -380,7 +383,11 @@ impl Engine {
             Some(self.write_changed(&file, source.content.file(), known, size)?)
         } else {
             // Before the copy: what changes in between is found different the next time.
-            let sums = if source.quiet { None } else { Some(checksums(source.content.file(), size)?) };
+            let sums = if source.quiet || source.moving {
+                None
+            } else {
+                Some(checksums(source.content.file(), size)?)
+            };
             // Where the old file holds bytes, our holes must be written as zeros.
             let empty = file.metadata()?.len() == 0;
             let ranges = if empty { data_ranges(source.content.file(), size) } else { one_range(size) };
@@ -420,7 +427,8 @@ impl Engine {
         Ok(sums.into())
     }
 
-    fn copy(&self, to: &File, content: &Content, ranges: &[Range<u64>], size: u64) -> Result<()> {
+    /// Copies `ranges` of a file of the arena, and cuts `to` to `size`.
+    pub(crate) fn copy(&self, to: &File, content: &Content, ranges: &[Range<u64>], size: u64) -> Result<()> {
         if ranges.is_empty() || size == 0 {
             return Ok(self.backing.copy_in(to, &[], &[], size, &|_| {})?);
         }

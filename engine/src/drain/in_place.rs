@@ -32,19 +32,20 @@ impl Engine {
             let passed_through =
                 matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Backing(_)));
             let unseen = passed_through && state.file.writers() > 0;
-            (state.file.touched, state.attr.size, unseen, state.file.write_back_failed)
+            let failed = std::mem::take(&mut state.file.write_back_failed);
+            (state.file.touched, state.attr.size, unseen, failed)
         };
-        if failed {
-            self.write_again(inode, &file)?;
+        if failed && let Err(e) = self.write_again(inode, &file) {
+            inode.state.lock().file.write_back_failed = true;
+            return Err(e);
         }
         // Of a large file the page cache may hold a good part: it counts as drained when that is written.
-        if durable || failed || size >= SYNC_BYTES_MIN {
-            if let Err(e) = self.backing.sync_file(&file) {
-                // The kernel tells it once, and takes the pages for clean.
-                inode.state.lock().file.write_back_failed = true;
-                return Err(e.into());
-            }
-            inode.state.lock().file.write_back_failed = false;
+        if (durable || failed || size >= SYNC_BYTES_MIN)
+            && let Err(e) = self.backing.sync_file(&file)
+        {
+            // The kernel tells it once, and takes the pages for clean.
+            inode.state.lock().file.write_back_failed = true;
+            return Err(e.into());
         }
         let _shape = self.shape.read_recursive();
         let path = self.drained_path(inode.ino)?;

@@ -3,6 +3,7 @@
 use super::IDLE_MAX;
 use crate::engine::Engine;
 use crate::ids::Ino;
+use crate::machine::Machine;
 use crate::namespace::OpenMode;
 use crossbeam_channel::Sender;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ impl Engine {
     pub(super) fn run_scheduler(&self, due: &Sender<Ino>) {
         while !self.stopping.load(Ordering::Relaxed) {
             self.queue_due(due);
+            self.give_way();
             self.keep_in_budget();
             self.update_rate();
             self.compact_journal();
@@ -93,9 +95,22 @@ impl Engine {
         }
     }
 
+    /// The ceiling follows what the machine has left.
+    fn give_way(&self) {
+        if !self.config.gives_way {
+            return;
+        }
+        let (used, budget) = (self.arena.used_bytes(), self.arena.budget_bytes());
+        if let Some(machine) = Machine::look(self.group.as_ref()) {
+            self.arena.set_ceiling(machine.ceiling(used, budget));
+            self.peaks.process.fetch_max(machine.own, Ordering::Relaxed);
+            self.peaks.together.fetch_max(used + machine.own, Ordering::Relaxed);
+        }
+    }
+
     fn keep_in_budget(&self) {
         self.arena.measure();
-        let high = self.arena.budget_bytes() / 100 * HIGH_WATER_PERCENT;
+        let high = self.arena.ceiling_bytes() / 100 * HIGH_WATER_PERCENT;
         let used = self.arena.used_bytes();
         if used > high {
             self.evict(used - high);

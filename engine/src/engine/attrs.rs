@@ -3,6 +3,7 @@
 //! Files in passthrough are written behind our back: their size and times are taken from the file that the kernel
 //! writes to, whenever somebody asks. What an application sets itself (utimensat) stays until that file changes again.
 
+use super::io::Touches;
 use super::lookup::now_after;
 use super::{Engine, Found};
 use crate::arena::{ArenaStat, Stamp};
@@ -144,7 +145,8 @@ impl Engine {
             Kind::Directory => return Err(Error::IsDirectory),
             _ => return Err(Error::Invalid),
         }
-        self.change_content(&inode, |file| file.set_len(size), size == 0)
+        let touches = if size == 0 { Touches::All } else { Touches::Size };
+        self.change_content(&inode, |file| file.set_len(size), touches)
     }
 
     /// The target of a symbolic link.

@@ -31,6 +31,17 @@ pub enum Whence {
     Hole,
 }
 
+/// What of a file's content a change may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touches {
+    /// Nothing of the old is left.
+    All,
+    /// What lies between the old size and the new one.
+    Size,
+    /// Anything.
+    Anywhere,
+}
+
 impl Engine {
     /// Reads up to `buffer.len()` bytes at `offset`; fewer at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize> {
@@ -83,37 +94,35 @@ impl Engine {
     /// Writes `data` at `offset`, or at the end with `append`.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], append: bool) -> Result<()> {
         let inode = self.inode(ino)?;
-        let in_arena = inode.state.lock().file.place == Place::Arena;
-        if in_arena && !self.make_room(data.len() as u64) {
-            // No room and nothing to evict: the file goes on at the backing's speed.
-            match self.move_to_backing(ino) {
-                // It has no name there, or is in passthrough: it stays.
-                Err(Error::NotFound) => {}
-                other => other?,
-            }
-        }
+        self.make_way(&inode, data.len() as u64)?;
         let mut state = inode.state.lock();
         let Some(OpenMode::Daemon(file)) = state.file.epoch.as_ref().map(|e| e.mode.clone()) else {
             // Passthrough with direct I/O, or a mapping's write-back: the file is another one, the rest the same.
             drop(state);
-            return self.change_content(&inode, |file| file.write_all_at(data, offset), false);
+            return self.change_content(&inode, |file| file.write_all_at(data, offset), Touches::Anywhere);
         };
         let at = if append { state.attr.size } else { offset };
         if let Err(e) = file.write_all_at(data, at) {
             if e.raw_os_error() == Some(libc::ENOSPC) && state.file.place == Place::Arena {
                 // The arena is fuller than we thought; the backing may have room.
                 drop(state);
-                self.move_to_backing(ino)?;
-                return self.write(ino, offset, data, append);
+                return match self.move_to_backing(ino) {
+                    Err(Error::NotFound) => Err(Error::NoSpace),
+                    moved => moved.and_then(|()| self.write(ino, offset, data, append)),
+                };
             }
             // A part may have arrived.
             let stat = stat_of_file(&file)?;
             state.seen(&stat);
+            state.file.changed(None);
             state.file.touch();
             self.drain.mark(ino);
             return Err(e.into());
         }
-        let size = state.attr.size.max(at + data.len() as u64);
+        let end = at + data.len() as u64;
+        // What lies between the old end and here became zeros.
+        let range = at.min(state.attr.size)..end;
+        let size = state.attr.size.max(end);
         let now = super::lookup::now_after(state.attr.ctime);
         let attr = &mut state.attr;
         (attr.size, attr.mtime, attr.ctime) = (size, now, now);
@@ -123,6 +132,16 @@ impl Engine {
             self.drain.mark(ino);
         }
         state.file.touch();
+        let on_backing = state.file.place.is_on_backing();
+        state.file.changed(Some(range));
+        // What was failed to be written is kept in the page cache until it is written again.
+        let may_go = on_backing && !state.file.write_back_failed;
+        let behind = state.file.epoch.as_mut().map(|epoch| &mut epoch.behind).filter(|_| may_go);
+        let out = behind.and_then(|behind| behind.note(at..end));
+        drop(state);
+        if let Some(out) = out {
+            self.write_out(&inode, &file, out);
+        }
         Ok(())
     }
 
@@ -147,13 +166,14 @@ impl Engine {
         })
     }
 
-    /// Changes the content of a file, open or not, in whatever place it is. `emptied`: nothing of the old is left.
+    /// Changes the content of a file, open or not, in whatever place it is.
     pub(super) fn change_content(
         &self,
         inode: &Inode,
         change: impl FnOnce(&File) -> io::Result<()>,
-        emptied: bool,
+        touches: Touches,
     ) -> Result<()> {
+        let emptied = touches == Touches::All;
         if inode.kind != Kind::File {
             return Err(Error::Invalid);
         }
@@ -199,8 +219,12 @@ impl Engine {
                 (self.arena.open_write(inode.ino)?, None)
             }
         };
-        change(&file)?;
+        let size = state.attr.size;
+        let changed = change(&file);
         let stat = stat_of_file(view.as_deref().unwrap_or(&file))?;
+        let between = size.min(stat.stamp.size)..size.max(stat.stamp.size);
+        state.file.changed((touches == Touches::Size && changed.is_ok()).then_some(between));
+        changed?;
         if emptied && state.file.place == Place::Arena && !state.drained.is_empty() {
             state.file.replaced = true;
         }
@@ -267,7 +291,7 @@ impl Engine {
                     }
                     if !keep && end > size { file.set_len(end) } else { Ok(()) }
                 },
-                false,
+                Touches::Anywhere,
             );
         }
         if mode & libc::FALLOC_FL_PUNCH_HOLE == 0 && !self.make_room(length) {
@@ -279,11 +303,12 @@ impl Engine {
             return self.change_content(
                 &inode,
                 |file| if !keep && end > size { file.set_len(end) } else { Ok(()) },
-                false,
+                Touches::Size,
             );
         }
         let flags = FallocateFlags::from_bits_retain(mode as u32);
-        self.change_content(&inode, |file| Ok(rustix::fs::fallocate(file, flags, offset, length)?), false)
+        let touches = if mode & libc::FALLOC_FL_PUNCH_HOLE == 0 { Touches::Size } else { Touches::Anywhere };
+        self.change_content(&inode, |file| Ok(rustix::fs::fallocate(file, flags, offset, length)?), touches)
     }
 
     /// The next data or hole at or behind `offset`.
@@ -313,7 +338,6 @@ impl Engine {
     pub fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), length: u64) -> Result<u64> {
         const STEP_BYTES: u64 = 1 << 20;
         let source = self.content_file(from.0)?;
-        let target = self.inode(to.0)?;
         let mut buffer = vec![0; STEP_BYTES.min(length) as usize];
         let mut done = 0;
         while done < length {
@@ -322,11 +346,7 @@ impl Engine {
             if n == 0 {
                 break;
             }
-            if self.make_room(n as u64) {
-                self.change_content(&target, |file| file.write_all_at(&buffer[..n], to.1 + done), false)?;
-            } else {
-                self.write(to.0, to.1 + done, &buffer[..n], false)?;
-            }
+            self.write(to.0, to.1 + done, &buffer[..n], false)?;
             done += n as u64;
         }
         Ok(done)

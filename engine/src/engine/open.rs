@@ -25,7 +25,7 @@ use crate::backing::Owner;
 use crate::error::{Error, Result};
 use crate::fetch::Cause;
 use crate::ids::Ino;
-use crate::namespace::{Epoch, Expected, Inode, InodeState, OpenMode, Place, Scan};
+use crate::namespace::{Behind, Epoch, Expected, Inode, InodeState, OpenMode, Place, Scan};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -275,7 +275,23 @@ impl Engine {
             return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
         }
         let epoch = |mode, promised, ahead| {
-            Some(Box::new(Epoch { mode, handles: 0, writers: 0, promised, ahead, scan: Scan::default() }))
+            let (scan, behind) = (Scan::default(), Behind::default());
+            let expected = match known.expected {
+                Expected::Like(size) | Expected::Perhaps(size) => size,
+                Expected::Unknown => 0,
+            };
+            Some(Box::new(Epoch {
+                mode,
+                handles: 0,
+                writers: 0,
+                promised,
+                ahead,
+                scan,
+                expected,
+                announced: false,
+                moving: None,
+                behind,
+            }))
         };
         let fresh = state.file.place == Place::Empty
             || (want.truncate && state.file.place.is_on_backing() && !state.file.lingering);
@@ -552,6 +568,7 @@ fn empty(state: &mut InodeState, mode: &OpenMode) -> Result<()> {
         }
     };
     state.file.replaced = state.file.place == Place::Arena && !state.drained.is_empty();
+    state.file.changed(None);
     state.seen(&stat);
     let now = now_after(state.attr.ctime);
     (state.attr.mtime, state.attr.ctime) = (now, now);

@@ -1,5 +1,4 @@
-//! Keeping the arena inside its budget: promises to writers, eviction of what is clean, and moving a file that is
-//! served by the daemon to the backing while it is open.
+//! Keeping the arena inside its budget: promises to writers, and eviction of what is clean.
 //!
 //! Eviction takes files in the order of [`crate::cache::S3Fifo`], and of those only what the backing has exactly, that
 //! nobody has open, nobody maps (the arena file's write lease says so) and nobody pinned. A file enters that order when
@@ -7,10 +6,8 @@
 
 use super::Engine;
 use crate::arena::ArenaStat;
-use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Inode, InodeState, OpenMode, Place};
-use std::sync::Arc;
+use crate::namespace::{Inode, InodeState, Place};
 use std::sync::atomic::Ordering;
 
 /// Cold files up to this size are fetched whole before they are written; larger ones are changed on the backing.
@@ -36,7 +33,7 @@ pub struct CacheCounts {
 impl Engine {
     /// Sets `bytes` of the arena aside for a writer or a fetch; false where they can't be had.
     pub(crate) fn promise(&self, bytes: u64) -> bool {
-        if bytes > self.arena.budget_bytes() {
+        if bytes > self.arena.ceiling_bytes() {
             return false;
         }
         // At once, so that of two who see the same room one gets it.
@@ -58,8 +55,8 @@ impl Engine {
         if wanted <= self.arena.free_bytes() {
             return true;
         }
-        if bytes <= self.arena.budget_bytes() {
-            let spare = (self.arena.budget_bytes() / SPARE_PART).min(SPARE_BYTES_MAX);
+        if bytes <= self.arena.ceiling_bytes() {
+            let spare = (self.arena.ceiling_bytes() / SPARE_PART).min(SPARE_BYTES_MAX);
             self.evict(wanted.saturating_add(spare).saturating_sub(self.arena.free_bytes()));
         }
         wanted <= self.arena.free_bytes()
@@ -153,57 +150,4 @@ impl Engine {
         self.pinned.lock().remove(&ino);
         self.awaited.lock().remove(&ino);
     }
-
-    /// Moves an open file that the daemon serves from the arena to the backing, content first. Its handles go on.
-    pub(super) fn move_to_backing(&self, ino: Ino) -> Result<()> {
-        let inode = self.inode(ino)?;
-        if inode.state.lock().nameless() {
-            // Nothing on the backing to move to: it lives in the arena until its last close.
-            return Err(Error::NotFound);
-        }
-        self.apply_names_of(ino)?;
-        self.settle(&inode, false)?;
-        let _turn = self.drain.turn(ino);
-        let (file, path) = {
-            let _shape = self.shape.read_recursive();
-            let path = self.drained_path(ino)?;
-            (Arc::new(self.backing.open_write(&path, crate::backing::Owner::ROOT)?), path)
-        };
-        let mut state = inode.state.lock();
-        let Some(epoch) = &mut state.file.epoch else { return Ok(()) };
-        let OpenMode::Daemon(arena_file) = &epoch.mode else { return Err(Error::NotFound) };
-        // What was written since the content was settled: compare sizes and copy the rest under the lock.
-        copy_difference(arena_file, &file)?;
-        epoch.mode = OpenMode::Daemon(file.clone());
-        state.file.place = Place::Backing;
-        state.file.chunks = None;
-        state.file.know(&super::attrs::stat_of_file(&file)?);
-        // What was just written there is our own doing.
-        let now = self.backing.stat(&path)?;
-        state.set_baseline(Some(super::baseline(&now)));
-        self.journal.dirty(ino, &state);
-        self.arena.remove(ino);
-        drop(state);
-        Ok(())
-    }
-}
-
-/// Makes `to` equal `from`, writing only what differs.
-fn copy_difference(from: &std::fs::File, to: &std::fs::File) -> Result<()> {
-    use std::os::unix::fs::FileExt;
-    const STEP_BYTES: usize = 1 << 20;
-    let size = from.metadata()?.len();
-    let (mut a, mut b) = (vec![0; STEP_BYTES], vec![0; STEP_BYTES]);
-    let mut at = 0;
-    while at < size {
-        let n = STEP_BYTES.min((size - at) as usize);
-        from.read_exact_at(&mut a[..n], at)?;
-        let same = to.read_exact_at(&mut b[..n], at).is_ok() && a[..n] == b[..n];
-        if !same {
-            to.write_all_at(&a[..n], at)?;
-        }
-        at += n as u64;
-    }
-    to.set_len(size)?;
-    Ok(())
 }

@@ -20,8 +20,16 @@ pub struct Status {
     pub used: u64,
     /// The most held.
     pub peak: u64,
+    /// The most memory of the process without files, and of it and the arena at one time; 0 where nobody looks.
+    pub peak_process: u64,
+    /// See `peak_process`.
+    pub peak_together: u64,
     /// The budget.
     pub budget: u64,
+    /// The most to be held now: the budget, or less while the machine is short.
+    pub ceiling: u64,
+    /// Files that moved to the backing while they were written.
+    pub spilled: u64,
     /// Age of the oldest change that waits.
     pub oldest: Duration,
     /// Bytes written to the backing, in all and a second.
@@ -80,7 +88,11 @@ impl Engine {
             backlog,
             used: self.arena.used_bytes(),
             peak: self.arena.peak_bytes(),
+            peak_process: self.peaks.process.load(Ordering::Relaxed),
+            peak_together: self.peaks.together.load(Ordering::Relaxed),
             budget: self.arena.budget_bytes(),
+            ceiling: self.arena.ceiling_bytes(),
+            spilled: self.spills.moved(),
             oldest: oldest.map_or(Duration::ZERO, |at| at.elapsed()),
             written: self.drain.written.load(Ordering::Relaxed),
             rate: self.drain.rate.lock().map_or(0.0, |rate| rate.2),

@@ -4,6 +4,7 @@ use crate::arena::{Ahead, ArenaStat, Content, Stamp};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::BackingId;
 use crate::ids::{Ino, Name};
+use crate::namespace::{Behind, Moving};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,6 +134,14 @@ pub struct Epoch {
     pub ahead: Option<Arc<Ahead>>,
     /// How it is read, as far as the daemon sees.
     pub scan: Scan,
+    /// The size that it was expected to grow to; 0 where nothing told.
+    pub expected: u64,
+    /// It is to move to the backing.
+    pub announced: bool,
+    /// It moves there.
+    pub moving: Option<Box<Moving>>,
+    /// What the daemon wrote to the backing's page cache.
+    pub behind: Behind,
 }
 
 /// Where readers of a file would go on, if they read from front to back; several may, each with a place of its own.
@@ -285,6 +294,16 @@ impl FileState {
     /// The state of the file that holds the content is known from here on; nothing in it is news.
     pub fn know(&mut self, stat: &ArenaStat) {
         (self.seen, self.seen_atime) = (stat.stamp, stat.atime);
+    }
+
+    /// The content changed in `range`, or somewhere: whoever copies it must copy that.
+    pub fn changed(&mut self, range: Option<std::ops::Range<u64>>) {
+        if let Some(moving) = self.epoch.as_mut().and_then(|epoch| epoch.moving.as_mut()) {
+            match range {
+                Some(range) => moving.written.note(range),
+                None => moving.written.note_all(),
+            }
+        }
     }
 
     /// Handles that are open.

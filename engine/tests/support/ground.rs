@@ -116,6 +116,7 @@ impl Ground {
             node: "here".into(),
             revalidate: std::time::Duration::from_secs(1),
             predict,
+            gives_way: false,
         };
         let arena = Arena::open(&self.arena(), setup.budget_bytes, false).expect("the arena opens");
         Engine::new(config, backing, arena, journal).expect("an engine")

@@ -7,7 +7,7 @@
 use aimss_engine::backing::{
     AttrChange, Backing, BackingId, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat,
 };
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -32,18 +32,30 @@ pub enum Fault {
         until: u64,
         errno: i32,
     },
+    /// Reads in this span do: of attributes, listings and content, numbered apart from 0.
+    Reads {
+        from: u64,
+        until: u64,
+        errno: i32,
+    },
+    /// Calls and reads wait until this is over.
+    Stall,
 }
 
 /// See the module.
 pub struct Watched {
     inner: Arc<LocalBacking>,
     watch: Mutex<Watch>,
+    /// A fault ended.
+    over: Condvar,
+    remote: bool,
 }
 
 #[derive(Debug)]
 struct Watch {
     fault: Fault,
     calls: u64,
+    reads: u64,
     failed: u64,
     log: Vec<String>,
     /// Files with bytes and directories with entries that a loss of power may take.
@@ -56,12 +68,25 @@ impl Watched {
         let watch = Watch {
             fault,
             calls: 0,
+            reads: 0,
             failed: 0,
             log: Vec::new(),
             unsynced: BTreeSet::new(),
             violations: Vec::new(),
         };
-        Arc::new(Watched { inner, watch: Mutex::new(watch) })
+        Arc::new(Watched { inner, watch: Mutex::new(watch), over: Condvar::new(), remote: false })
+    }
+
+    /// One whose calls travel, so that what is read of it is fetched.
+    pub fn remote(inner: Arc<LocalBacking>) -> Arc<Watched> {
+        let near = Watched::new(inner, Fault::None);
+        Arc::into_inner(near)
+            .map(|watched| Arc::new(Watched { remote: true, ..watched }))
+            .expect("nobody has it")
+    }
+
+    pub fn reads(&self) -> u64 {
+        self.watch.lock().reads
     }
 
     pub fn calls(&self) -> u64 {
@@ -75,6 +100,7 @@ impl Watched {
 
     pub fn set_fault(&self, fault: Fault) {
         self.watch.lock().fault = fault;
+        self.over.notify_all();
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -97,7 +123,30 @@ impl Watched {
     }
 
     fn call(&self, what: &str, path: &[u8]) -> io::Result<()> {
-        self.watch.lock().call(what, path).map(|_| ())
+        self.live().call(what, path).map(|_| ())
+    }
+
+    /// Once no stall is on.
+    fn live(&self) -> parking_lot::MutexGuard<'_, Watch> {
+        let mut watch = self.watch.lock();
+        while matches!(watch.fault, Fault::Stall) {
+            self.over.wait(&mut watch);
+        }
+        watch
+    }
+
+    /// A read is about to be made.
+    fn reading(&self) -> io::Result<()> {
+        let mut watch = self.live();
+        let number = watch.reads;
+        watch.reads += 1;
+        match watch.fault {
+            Fault::Reads { from, until, errno } if (from..until).contains(&number) => {
+                watch.failed += 1;
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The directory of `path` has entries that may be lost.
@@ -138,7 +187,7 @@ impl Watch {
         let number = self.calls;
         self.calls += 1;
         let (verdict, torn) = match self.fault {
-            Fault::None => (None, None),
+            Fault::None | Fault::Reads { .. } | Fault::Stall => (None, None),
             Fault::Cut { at, torn } => ((number >= at).then_some(libc::EIO), (number == at).then_some(torn)),
             Fault::Span { from, until, errno } => ((from..until).contains(&number).then_some(errno), None),
         };
@@ -158,11 +207,26 @@ fn key(id: BackingId) -> (u64, u64) {
 }
 
 impl Backing for Watched {
+    fn is_remote(&self) -> bool {
+        self.remote
+    }
+
+    fn can_be_passed_through(&self) -> bool {
+        !self.remote
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.reading()?;
+        self.inner.read_at(file, buffer, offset)
+    }
+
     fn stat(&self, path: &[u8]) -> io::Result<Stat> {
+        self.reading()?;
         self.inner.stat(path)
     }
 
     fn list(&self, path: &[u8]) -> io::Result<Vec<Listed>> {
+        self.reading()?;
         self.inner.list(path)
     }
 
@@ -171,6 +235,7 @@ impl Backing for Watched {
     }
 
     fn open_read(&self, path: &[u8]) -> io::Result<File> {
+        self.reading()?;
         self.inner.open_read(path)
     }
 
@@ -260,7 +325,7 @@ impl Backing for Watched {
         let mut whole = Vec::new();
         let empty = 0..0;
         for range in if ranges.is_empty() { std::slice::from_ref(&empty) } else { ranges } {
-            let verdict = self.watch.lock().call("copy", path);
+            let verdict = self.live().call("copy", path);
             if matches!(verdict, Ok(None)) {
                 whole.push(range.clone());
                 continue;

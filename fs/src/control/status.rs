@@ -61,14 +61,26 @@ pub struct DaemonStatus {
 pub struct MemoryStatus {
     /// The ceiling (`--memory`).
     pub budget: u64,
+    /// The most to be held now: less than the budget by what the daemon itself holds, and while the machine is short.
+    #[serde(default)]
+    pub ceiling: u64,
     /// Blocks the arena holds.
     pub used: u64,
     /// The most it has held.
     pub peak: u64,
+    /// The most that the daemon itself has held beside it (heap, stacks, buffers).
+    #[serde(default)]
+    pub peak_process: u64,
+    /// The most that both have held at one time, as seen ten times a second.
+    #[serde(default)]
+    pub peak_together: u64,
     /// Bytes of files that the backing does not have yet.
     pub dirty: u64,
     /// Bytes of files that both have.
     pub clean: u64,
+    /// Files that moved to the backing while they were written, since the mount.
+    #[serde(default)]
+    pub spilled_files: u64,
     /// Share of the arena's memory on huge pages, 0 to 1; absent where the kernel doesn't tell.
     pub huge_share: Option<f64>,
 }

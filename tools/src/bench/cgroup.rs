@@ -1,4 +1,4 @@
-//! The row about a program in a small memory cgroup, and the worker that runs in it.
+//! Programs in memory cgroups: the row about one of 128 MiB, the groups, and the worker that runs in them.
 //!
 //! Memory counts against the group of the process that first touches it. A program limited to 128 MiB must
 //! still be able to write 2 GiB to the mount: the daemon's arena is not the program's memory. The worker is
@@ -7,23 +7,25 @@
 use super::pairs::median;
 use super::report::{Bar, Outcome};
 use super::{Context, work};
-use crate::cli::CgroupWorker;
+use crate::cli::{CgroupWorker, Doing};
 use crate::scratch::Mounted;
 use crate::{escape, interrupt};
-use anyhow::{Context as _, Result};
-use std::fs;
+use anyhow::{Context as _, Result, ensure};
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const LIMIT_BYTES: u64 = 128 << 20;
 const BYTES: u64 = 2 << 30;
 /// Of the machine, as the mount's budget is half of it.
 const MEMORY_SHARE: u64 = 25;
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// `cgroup-128m`.
 pub fn run(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
-    let group = match Group::new() {
+    let group = match Group::new("small", Some(LIMIT_BYTES)) {
         Ok(group) => group,
         Err(error) => return Ok(vec![Outcome::skipped(Bar::Completes, format!("{error:#}"))]),
     };
@@ -34,14 +36,9 @@ pub fn run(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
         interrupt::check()?;
         super::memory::touch(bytes)?;
         let start = Instant::now();
-        let status = Command::new("/proc/self/exe")
-            .arg("cgroup-worker")
-            .arg(group.0.join("cgroup.procs"))
-            .arg(&path)
-            .arg(bytes.to_string())
-            .status()?;
-        if !status.success() {
-            let note = format!("the program in the cgroup ended with {status}");
+        let done = Worker::start(&group, Doing::Both, &path, bytes)?.finish();
+        if let Err(error) = done {
+            let note = format!("the program in the cgroup failed: {error:#}");
             let failed = Outcome::value("", 0.0, Bar::Completes).note(note);
             return Ok(vec![Outcome { met: Some(false), ours: None, ..failed }]);
         }
@@ -51,25 +48,145 @@ pub fn run(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     Ok(vec![Outcome::value("GB/s", median(rates), Bar::Completes).note("written and read, together")])
 }
 
-/// The worker: enters the group, writes, reads.
+/// A program in a group, at work.
+pub struct Worker(Child);
+
+/// What a worker says at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    /// From its first call to its last.
+    pub took: Duration,
+    /// The longest call of read(2) or write(2).
+    pub longest: Duration,
+}
+
+impl Worker {
+    /// Has a worker do something to a file.
+    pub fn start(group: &Group, doing: Doing, path: &Path, bytes: u64) -> Result<Self> {
+        Self::start_as(group, doing, path, bytes, &[])
+    }
+
+    /// The same for one of several.
+    pub fn start_as(group: &Group, doing: Doing, path: &Path, bytes: u64, reader: &[u64]) -> Result<Self> {
+        let child = Command::new("/proc/self/exe")
+            .arg("cgroup-worker")
+            .arg(group.0.join("cgroup.procs"))
+            .arg(doing.word())
+            .arg(path)
+            .arg(bytes.to_string())
+            .args(reader.iter().map(u64::to_string))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Done> {
+        let mut said = String::new();
+        self.0.stdout.take().context("a worker without output")?.read_to_string(&mut said)?;
+        let status = self.0.wait()?;
+        ensure!(status.success(), "a program in a memory cgroup ended with {status}");
+        let mut seconds = said.split_whitespace().map(str::parse::<f64>);
+        let mut next = || -> Result<Duration> {
+            Ok(Duration::from_secs_f64(seconds.next().context("a worker said nothing")??))
+        };
+        Ok(Done { took: next()?, longest: next()? })
+    }
+
+    /// Whether it is still at work.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The worker: enters the group, does what it is told, and says how long it and its longest call took.
 pub fn worker(asked: &CgroupWorker) -> Result<()> {
     fs::write(&asked.procs, std::process::id().to_string())
         .with_context(|| format!("{} can't be written", escape::path(&asked.procs)))?;
-    let mut block = work::buffer(1 << 20);
-    work::write(&asked.file, asked.bytes, &block)?;
-    work::read(&asked.file, asked.bytes, &mut block)
+    let mut block = work::buffer(BLOCK_BYTES);
+    let start = Instant::now();
+    let longest = match asked.doing {
+        Doing::Both => {
+            let written = fill(&mut File::create(&asked.file)?, asked.bytes, &block)?;
+            written.max(scan(&asked.file, asked.bytes, &mut block)?)
+        }
+        Doing::Write => {
+            let mut file = File::create(&asked.file)?;
+            let longest = fill(&mut file, asked.bytes, &block)?;
+            file.sync_all()?;
+            longest
+        }
+        Doing::Append => {
+            let mut file = File::options().create(true).append(true).open(&asked.file)?;
+            let longest = fill(&mut file, asked.bytes, &block)?;
+            file.sync_all()?;
+            longest
+        }
+        Doing::Update => {
+            let mut file =
+                File::options().create(true).truncate(true).read(true).write(true).open(&asked.file)?;
+            let longest = fill(&mut file, asked.bytes, &block)?;
+            file.sync_all()?;
+            longest
+        }
+        Doing::Hold => fill(&mut File::create(&asked.file)?, asked.bytes, &block)?,
+        Doing::Read => scan(&asked.file, asked.bytes, &mut block)?,
+        Doing::Zipf => {
+            let &[reader, opens] = &asked.reader[..] else {
+                anyhow::bail!("zipf needs a reader and a count")
+            };
+            super::zipf::read(&asked.file, asked.bytes, reader, opens)?
+        }
+    };
+    println!("{} {}", start.elapsed().as_secs_f64(), longest.as_secs_f64());
+    Ok(())
+}
+
+/// Writes `bytes` in blocks; the longest call.
+fn fill(file: &mut File, bytes: u64, block: &[u8]) -> Result<Duration> {
+    let mut longest = Duration::ZERO;
+    for _ in 0..bytes / block.len() as u64 {
+        let start = Instant::now();
+        file.write_all(block)?;
+        longest = longest.max(start.elapsed());
+    }
+    Ok(longest)
+}
+
+/// Reads a file of `bytes` from front to back; the longest call.
+fn scan(path: &Path, bytes: u64, block: &mut [u8]) -> Result<Duration> {
+    let mut file = File::open(path)?;
+    let (mut total, mut longest) = (0, Duration::ZERO);
+    loop {
+        let start = Instant::now();
+        let got = file.read(block)? as u64;
+        longest = longest.max(start.elapsed());
+        if got == 0 {
+            ensure!(total == bytes, "{} has {total} bytes instead of {bytes}", escape::path(path));
+            return Ok(longest);
+        }
+        total += got;
+    }
 }
 
 /// A memory cgroup of our own, removed when dropped.
-struct Group(PathBuf);
+pub struct Group(PathBuf);
 
 impl Group {
-    /// In version 1's memory hierarchy if it is there, else in version 2's.
-    fn new() -> Result<Self> {
-        let name = format!("aimss-bench-{}", std::process::id());
+    /// In version 1's memory hierarchy if it is there, else in version 2's. Without `limit` it only counts.
+    pub fn new(what: &str, limit: Option<u64>) -> Result<Self> {
+        let name = format!("aimss-bench-{what}-{}", std::process::id());
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let v2 = Path::new("/sys/fs/cgroup");
-        let (root, limit) = if v1.join("memory.limit_in_bytes").exists() {
+        let (root, file) = if v1.join("memory.limit_in_bytes").exists() {
             (v1, "memory.limit_in_bytes")
         } else {
             // Fails where it is on already or may not be; the limit's file below is the test.
@@ -78,9 +195,27 @@ impl Group {
         };
         let group = Self(root.join(name));
         fs::create_dir(&group.0).context("a memory cgroup can't be made (root is needed)")?;
-        fs::write(group.0.join(limit), LIMIT_BYTES.to_string())
-            .context("a memory cgroup can't be limited here")?;
+        if let Some(limit) = limit {
+            fs::write(group.0.join(file), limit.to_string())
+                .context("a memory cgroup can't be limited here")?;
+        }
         Ok(group)
+    }
+
+    /// Takes a running process in: what it touches from now on counts here.
+    pub fn take(&self, pid: u32) -> Result<()> {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string())
+            .context("a process can't enter a memory cgroup")
+    }
+
+    /// Bytes that are charged to it and are no shared memory.
+    pub fn bytes_without_shared(&self) -> Option<u64> {
+        let used = ["memory.usage_in_bytes", "memory.current"]
+            .iter()
+            .find_map(|file| fs::read_to_string(self.0.join(file)).ok()?.trim().parse::<u64>().ok())?;
+        let stat = fs::read_to_string(self.0.join("memory.stat")).ok()?;
+        let shared = stat.lines().find_map(|line| line.strip_prefix("shmem ")?.trim().parse::<u64>().ok())?;
+        Some(used.saturating_sub(shared))
     }
 }
 

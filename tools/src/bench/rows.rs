@@ -6,6 +6,7 @@ mod bytes;
 mod daemon;
 mod drain;
 mod names;
+mod pressure;
 mod trees;
 
 use super::Context;
@@ -94,6 +95,21 @@ pub const ROWS: &[Row] = &[
         name: "random-reads",
         what: "read files of a slow backing that nothing predicts, against prefetch off",
         run: ahead::random,
+    },
+    Row {
+        name: "larger",
+        what: "write and read a file of 4 times the budget, opened in 3 ways, in a cgroup of 256 MiB, against fio (root)",
+        run: pressure::larger,
+    },
+    Row {
+        name: "zipf",
+        what: "hit rate of 4 processes that open files of 1.5 GiB by Zipf's law through a budget of 1 GiB (root)",
+        run: pressure::zipf,
+    },
+    Row {
+        name: "foreground",
+        what: "write 1 GiB that fits while another program streams 8 GiB through a budget of 2 GiB, against alone (root)",
+        run: pressure::foreground,
     },
     Row {
         name: "cgroup-128m",

@@ -11,7 +11,7 @@ use crate::bench::{Context, timed, work};
 use crate::scratch::{self, Mounted};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const BYTES: u64 = 4 << 30;
@@ -48,7 +48,11 @@ pub fn run(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
             "fio isn't installed (`apt install fio`), or can't write directly here",
         )]);
     };
-    let medians = alternate(context.pairs, &mut ours, || fio(engine, &scratch, bytes))?;
+    let medians = alternate(context.pairs, &mut ours, || {
+        let rate = fio(engine, &scratch, bytes, Way::Write);
+        remove(&scratch);
+        rate
+    })?;
     let mut outcome =
         Outcome::against("fio", "GB/s", medians, bar).note(format!("fio with {engine}, depth {DEPTH}"));
     if scratch::in_memory(&scratch) {
@@ -58,37 +62,52 @@ pub fn run(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
 }
 
 /// The faster engine that fio has here.
-fn engine(scratch: &Path) -> Option<&'static str> {
-    ["io_uring", "libaio"].into_iter().find(|engine| fio(engine, scratch, 1 << 20).is_ok())
+pub(super) fn engine(scratch: &Path) -> Option<&'static str> {
+    let found =
+        ["io_uring", "libaio"].into_iter().find(|engine| fio(engine, scratch, 1 << 20, Way::Write).is_ok());
+    remove(scratch);
+    found
 }
 
-fn fio(engine: &str, scratch: &Path, bytes: u64) -> Result<f64> {
-    let file = scratch.join("written");
+/// What fio does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Write,
+    /// What was written.
+    Read,
+}
+
+/// The file that fio writes.
+fn written(scratch: &Path) -> PathBuf {
+    scratch.join("written")
+}
+
+/// Removes what fio wrote.
+pub(super) fn remove(scratch: &Path) {
+    let _ = fs::remove_file(written(scratch));
+}
+
+/// The rate, in GB/s, at which fio writes a file in `scratch`, or reads it.
+pub(super) fn fio(engine: &str, scratch: &Path, bytes: u64, way: Way) -> Result<f64> {
+    let word = if way == Way::Write { "write" } else { "read" };
     let output = Command::new("fio")
-        .args([
-            "--name=write",
-            "--rw=write",
-            "--bs=1M",
-            "--direct=1",
-            "--end_fsync=1",
-            "--output-format=json",
-        ])
+        .args(["--name=sequential", "--bs=1M", "--direct=1", "--end_fsync=1", "--output-format=json"])
+        .arg(format!("--rw={word}"))
         .arg(format!("--ioengine={engine}"))
         .arg(format!("--iodepth={DEPTH}"))
         .arg(format!("--size={bytes}"))
-        .arg(format!("--filename={}", file.display()))
+        .arg(format!("--filename={}", written(scratch).display()))
         .output()
         .context("fio can't be run")?;
-    let _ = fs::remove_file(&file);
     ensure!(output.status.success(), "fio failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    parse(&output.stdout)
+    parse(&output.stdout, word)
 }
 
-/// The written bytes a second, in GB, from fio's JSON (lines of notes may stand before it).
-fn parse(said: &[u8]) -> Result<f64> {
+/// The bytes a second, in GB, that fio's JSON has for `word` (lines of notes may stand before it).
+fn parse(said: &[u8], word: &str) -> Result<f64> {
     let start = said.iter().position(|byte| *byte == b'{').context("fio printed no JSON")?;
     let report: serde_json::Value = serde_json::from_slice(&said[start..])?;
-    let rate = report["jobs"][0]["write"]["bw_bytes"].as_f64().context("fio's report has no write rate")?;
+    let rate = report["jobs"][0][word]["bw_bytes"].as_f64().context("fio's report has no rate")?;
     Ok(rate / super::GB)
 }
 
@@ -99,7 +118,7 @@ mod tests {
     #[test]
     fn fios_rate_is_read_behind_its_notes() {
         let said = b"fio: this platform...\n{\"jobs\": [{\"write\": {\"bw_bytes\": 1500000000}}]}";
-        assert!((parse(said).expect("it has a rate") - 1.5).abs() < 1e-9);
-        assert!(parse(b"fio: nothing").is_err());
+        assert!((parse(said, "write").expect("it has a rate") - 1.5).abs() < 1e-9);
+        assert!(parse(b"fio: nothing", "read").is_err());
     }
 }

@@ -69,15 +69,20 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
 
 fn memory(memory: &MemoryStatus) -> String {
     let mut text = format!(
-        "{} of {} used (peak {}): {} dirty, {} clean",
+        "{} of {} used (peak {}, the daemon's own {}): {} dirty, {} clean",
         bytes(memory.used),
         bytes(memory.budget),
         bytes(memory.peak),
+        bytes(memory.peak_process),
         bytes(memory.dirty),
         bytes(memory.clean),
     );
     if let Some(share) = memory.huge_share {
         put(&mut text, format_args!(", {:.0}% on huge pages", share * 100.0));
+    }
+    let own = memory.peak_process.min(memory.budget);
+    if memory.ceiling > 0 && memory.ceiling < memory.budget - own {
+        put(&mut text, format_args!("; at most {} now, for the machine is short", bytes(memory.ceiling)));
     }
     text
 }
@@ -245,10 +250,14 @@ mod tests {
         };
         status.memory = MemoryStatus {
             budget: 6 << 30,
+            ceiling: 6 << 30,
             used: 3 << 29,
             peak: 2 << 30,
+            peak_process: 60 << 20,
+            peak_together: (2 << 30) + (50 << 20),
             dirty: 1 << 30,
             clean: 1 << 29,
+            spilled_files: 0,
             huge_share: Some(0.99),
         };
         status.drain = DrainStatus {
@@ -278,7 +287,7 @@ mod tests {
             text,
             "\
 /mnt/fast over /data/ckpt\\n
-  memory     1.5 GiB of 6 GiB used (peak 2 GiB): 1 GiB dirty, 512 MiB clean, 99%
+  memory     1.5 GiB of 6 GiB used (peak 2 GiB, the daemon's own 60 MiB): 1 GiB dirty, 512 MiB clean, 99%
              on huge pages
   drain      1 GiB in 12 files and 3 changes of names wait, the oldest for 1.2
              s; 763 MiB/s; 5 GiB written, 1 failing and retried

@@ -1,0 +1,186 @@
+//! Files that the daemon serves move from memory to the backing while they are written, cut and read; nothing of what
+//! was written is lost, whatever the backing does.
+
+mod support;
+
+use aimss_engine::backing::Backing;
+use aimss_engine::engine::{Held, New, Reason, Want};
+use aimss_engine::namespace::OpenMode;
+use aimss_engine::{Engine, Ino, Kind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::ground::{Ground, Setup};
+use support::watched::{Fault, Watched};
+
+const MIB: u64 = 1 << 20;
+const BUDGET_BYTES: u64 = 16 * MIB;
+const WANT: Want = Want { write: true, truncate: false, passthrough: Err(Reason::Excluded), process: 7 };
+
+/// SplitMix64; see `SlowBacking`.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % end
+    }
+}
+
+fn engine(ground: &Ground, backing: Arc<dyn Backing>) -> Arc<Engine> {
+    let drain_delay = Duration::from_millis(20);
+    let engine = ground.engine(backing, Setup { drain_delay, budget_bytes: BUDGET_BYTES, journal: true });
+    engine.start();
+    engine
+}
+
+fn make(engine: &Engine, name: &str) -> Ino {
+    let new = New {
+        kind: Kind::File,
+        mode: 0o644,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        rdev: 0,
+        target: None,
+        xattrs: Vec::new(),
+    };
+    let ino = engine.make(Ino::ROOT, name.as_bytes(), &new).expect("a free name").ino;
+    let opened = engine.open(ino, WANT).expect("it opens");
+    assert!(matches!(opened.mode, OpenMode::Daemon(_)));
+    ino
+}
+
+fn close(engine: &Engine, ino: Ino) {
+    if let Some(ended) = engine.release(ino, true).last {
+        engine.closed(ino, ended);
+    }
+}
+
+fn content(engine: &Engine, ino: Ino) -> Vec<u8> {
+    let mut bytes = vec![0; engine.attr(ino).expect("attributes").size as usize];
+    assert_eq!(engine.read(ino, 0, &mut bytes).expect("a read"), bytes.len());
+    bytes
+}
+
+fn held(engine: &Engine, ino: Ino) -> Held {
+    engine.file_state(ino).expect("a file").held
+}
+
+/// Writes blocks of odd sizes all over a file that grows beyond the budget, cutting it now and then, until it moved and
+/// some time after; returns what it should hold.
+fn write_all_over(engine: &Engine, ino: Ino, seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut expected: Vec<u8> = Vec::new();
+    let (start, mut after) = (Instant::now(), 0);
+    while after < 200 {
+        assert!(start.elapsed() < Duration::from_secs(60), "seed {seed}: it did not move within a minute");
+        after += u64::from(held(engine, ino) == Held::Backing);
+        if random.below(200) == 0 {
+            let size = random.below(24 * MIB);
+            let change = aimss_engine::engine::SetAttr { size: Some(size), ..Default::default() };
+            engine.set_attr(ino, &change).expect("a new size");
+            expected.resize(size as usize, 0);
+            continue;
+        }
+        let offset = random.below(20 * MIB);
+        let data = vec![random.below(256) as u8; 1 + random.below(300_000) as usize];
+        engine.write(ino, offset, &data, false).unwrap_or_else(|e| panic!("seed {seed}: a write: {e}"));
+        let end = offset as usize + data.len();
+        expected.resize(expected.len().max(end), 0);
+        expected[offset as usize..end].copy_from_slice(&data);
+    }
+    expected
+}
+
+#[test]
+fn a_file_moves_under_its_writers() {
+    for seed in 1..=6 {
+        println!("seed {seed}");
+        let ground = Ground::new();
+        let engine = engine(&ground, ground.local());
+        let file = make(&engine, "file");
+        let expected = write_all_over(&engine, file, seed);
+        assert!(content(&engine, file) == expected, "seed {seed}: the open file");
+        assert_eq!(engine.status().spilled, 1, "seed {seed}");
+        close(&engine, file);
+        engine.drain_all(|_| {}).expect("the backing takes it");
+        assert!(
+            std::fs::read(ground.backing().join("file")).expect("read") == expected,
+            "seed {seed}: behind"
+        );
+        engine.stop();
+    }
+}
+
+#[test]
+fn two_files_move_at_once() {
+    let ground = Ground::new();
+    let engine = engine(&ground, ground.local());
+    let files = [make(&engine, "one"), make(&engine, "two")];
+    let expected: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let work = files.map(|file| {
+            let engine = &engine;
+            scope.spawn(move || write_all_over(engine, file, file.0))
+        });
+        work.into_iter().map(|work| work.join().expect("a writer")).collect()
+    });
+    for (file, expected) in files.iter().zip(&expected) {
+        assert!(content(&engine, *file) == *expected, "inode {}", file.0);
+        close(&engine, *file);
+    }
+    engine.stop();
+}
+
+#[test]
+fn a_backing_that_is_full_for_a_while_costs_nothing() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let engine = engine(&ground, watched.clone());
+    let file = make(&engine, "file");
+    watched.set_fault(Fault::Span { from: 0, until: u64::MAX, errno: libc::ENOSPC });
+    let block = vec![7; MIB as usize];
+    let mut accepted = 0;
+    // Memory takes what it can; then the writer hears of it.
+    let failed = (0..64).any(|at| {
+        // Memory is counted ten times a second here.
+        std::thread::sleep(Duration::from_millis(20));
+        let written = engine.write(file, at * MIB, &block, false);
+        accepted += u64::from(written.is_ok());
+        written.is_err()
+    });
+    assert!(failed && accepted >= 12, "{accepted} MiB were accepted");
+    assert!(content(&engine, file)[..(accepted * MIB) as usize].iter().all(|byte| *byte == 7));
+    watched.set_fault(Fault::None);
+    let start = Instant::now();
+    while held(&engine, file) != Held::Backing {
+        assert!(start.elapsed() < Duration::from_secs(30), "it did not move within 30 s");
+        std::thread::sleep(Duration::from_millis(20));
+        engine.write(file, 0, &block, false).expect("the backing has room again");
+    }
+    close(&engine, file);
+    engine.drain_all(|_| {}).expect("the backing takes it");
+    let behind = std::fs::read(ground.backing().join("file")).expect("read");
+    assert!(
+        behind.len() as u64 >= accepted * MIB && behind[..(accepted * MIB) as usize].iter().all(|b| *b == 7)
+    );
+    engine.stop();
+}
+
+#[test]
+fn a_file_without_a_name_stays() {
+    let ground = Ground::new();
+    let engine = engine(&ground, ground.local());
+    let file = make(&engine, "file");
+    engine.unlink(Ino::ROOT, b"file").expect("it is there");
+    let block = vec![9; MIB as usize];
+    for at in 0..20 {
+        std::thread::sleep(Duration::from_millis(10));
+        engine.write(file, at * MIB, &block, false).expect("a write");
+    }
+    assert_eq!(held(&engine, file), Held::Memory);
+    assert!(content(&engine, file).iter().all(|byte| *byte == 9));
+    close(&engine, file);
+    engine.stop();
+}

@@ -1,0 +1,249 @@
+//! The rows about more data than memory: programs in memory cgroups of their own, and a mount whose budget
+//! is a part of what they write. All that the daemon uses is watched: the arena's blocks, and what its own
+//! cgroup is charged with beside them.
+
+use super::drain::{self, Way};
+use super::rate;
+use crate::bench::cgroup::{Done, Group, Worker};
+use crate::bench::pairs;
+use crate::bench::report::{Bar, Modes, Outcome};
+use crate::bench::{Context, memory, work, zipf};
+use crate::cli::Doing;
+use crate::interrupt;
+use crate::scratch::{self, Mounted};
+use aimss_engine::backing::SlowModel;
+use aimss_fs::config::MountConfig;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Files are so many times the budget.
+const TIMES: u64 = 4;
+const BUDGET_BYTES: u64 = 1 << 30;
+/// Of the machine, for the budget of all of it.
+const MEMORY_SHARE: u64 = 10;
+/// What a program may use itself.
+const PROGRAM_BYTES: u64 = 256 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const DRAIN_DELAY: Duration = Duration::from_secs(1);
+const FOREGROUND_BYTES: u64 = 1 << 30;
+/// Nothing outside changes while a row runs.
+const REVALIDATE: Duration = Duration::from_secs(3600);
+
+/// `larger`.
+pub fn larger(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
+    let budget = context.scaled_to_memory(BUDGET_BYTES, MEMORY_SHARE);
+    let bytes = budget * TIMES;
+    let scratch = context.disk("fio")?;
+    let Some(engine) = drain::engine(&scratch) else {
+        return Ok(vec![Outcome::skipped(Bar::AtLeast(0.85), "fio (`apt install fio`)")]);
+    };
+    let mut outcomes = Vec::new();
+    for (doing, case) in [(Doing::Write, "write"), (Doing::Append, "append"), (Doing::Update, "update")] {
+        let (mut written, mut read, mut longest, mut most) = (Vec::new(), Vec::new(), Duration::ZERO, 0);
+        let mut modes = String::new();
+        for _ in 0..context.pairs {
+            interrupt::check()?;
+            memory::touch(budget * 2)?;
+            let ground = Ground::new(context, budget)?;
+            let path = ground.mount.point().join("large");
+            let done = ground.run(doing, &path, bytes)?;
+            longest = longest.max(done.longest);
+            let theirs = drain::fio(engine, &scratch, bytes, Way::Write)?;
+            written.push((rate(bytes, done.took), theirs));
+            forget_pages(&ground.mount.backing().join("large"))?;
+            let done = ground.run(Doing::Read, &path, bytes)?;
+            let theirs = drain::fio(engine, &scratch, bytes, Way::Read)?;
+            read.push((rate(bytes, done.took), theirs));
+            drain::remove(&scratch);
+            modes = opens(&ground.mount.status()?.modes);
+            most = most.max(ground.end(&path)?);
+        }
+        let note = format!(
+            "{TIMES} times a budget of {} MiB; longest write(2) {:.0} ms; used at most {:.0}% of the budget; {modes}",
+            budget >> 20,
+            longest.as_secs_f64() * 1e3,
+            most as f64 / budget as f64 * 100.0
+        );
+        let figure = |of: &[(f64, f64)], case: String| -> Result<Outcome> {
+            Ok(Outcome::against("fio", "GB/s", pairs::of(of)?, Bar::AtLeast(0.85)).case(case))
+        };
+        outcomes.push(figure(&written, case.into())?.note(note));
+        outcomes.push(figure(&read, format!("{case}, read"))?);
+    }
+    Ok(outcomes)
+}
+
+/// `foreground`.
+pub fn foreground(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
+    let fits = context.scaled_to_memory(FOREGROUND_BYTES, MEMORY_SHARE);
+    let budget = fits * 2;
+    let ground = Ground::new(context, budget)?;
+    let (path, stream) = (ground.mount.point().join("fits"), ground.mount.point().join("streamed"));
+    let streamer = Group::new("stream", Some(PROGRAM_BYTES))?;
+    let mut rates = Vec::new();
+    // Its size is known from then on.
+    ground.run(Doing::Hold, &path, fits)?;
+    for _ in 0..context.pairs {
+        interrupt::check()?;
+        memory::touch(budget)?;
+        ground.mount.drain()?;
+        let alone = ground.run(Doing::Hold, &path, fits)?;
+        ground.mount.drain()?;
+        let mut other = Worker::start(&streamer, Doing::Append, &stream, budget * TIMES)?;
+        while fs::metadata(&stream).map_or(0, |file| file.len()) < budget && other.is_running() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let beside = ground.run(Doing::Hold, &path, fits)?;
+        let still = other.is_running();
+        drop(other);
+        anyhow::ensure!(still, "the stream ended before the foreground's write did");
+        fs::remove_file(&stream)?;
+        rates.push((rate(fits, beside.took), rate(fits, alone.took)));
+    }
+    let most = ground.end(&path)?;
+    let against = Outcome::against("alone", "GB/s", pairs::of(&rates)?, Bar::AtLeast(0.5));
+    Ok(vec![against.note(format!(
+        "{} MiB written while another program streams {} MiB; used at most {:.0}% of a budget of {} MiB",
+        fits >> 20,
+        (budget * TIMES) >> 20,
+        most as f64 / budget as f64 * 100.0,
+        budget >> 20
+    ))])
+}
+
+/// `zipf`.
+pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
+    const READERS: u64 = 4;
+    let budget = BUDGET_BYTES;
+    let files = (budget / 2 * 3).div_ceil(zipf::FILE_BYTES);
+    let opens = context.scaled(100_000);
+    let (backing, point) = (context.disk("zipf")?, context.disk("zipf-mount")?);
+    let block = work::buffer(zipf::FILE_BYTES as usize);
+    for number in 0..files {
+        let path = zipf::path(&backing, number);
+        if number % 100 == 0 {
+            fs::create_dir_all(path.parent().context("a path in a directory")?)?;
+        }
+        work::write(&path, zipf::FILE_BYTES, &block)?;
+    }
+    let plain = scratch::settings(&backing, &point, DRAIN_DELAY);
+    let model = SlowModel { latency: Duration::from_millis(1), ..context.model };
+    let config = MountConfig { memory_bytes: budget, slow: Some(model), revalidate: REVALIDATE, ..plain };
+    let mount = Mounted::start(&config).context("the scratch mount with a small budget failed")?;
+    let counts = Group::new("daemon", None)?;
+    counts.take(mount.daemon_pid())?;
+    let watch = Watch::start(counts, mount.arena());
+    let group = Group::new("program", Some(PROGRAM_BYTES))?;
+    let readers: Vec<Worker> = (0..READERS)
+        .map(|reader| Worker::start_as(&group, Doing::Zipf, mount.point(), files, &[reader, opens]))
+        .collect::<Result<_>>()?;
+    // The first quarter fills the memory.
+    let seen = || -> Result<(u64, u64)> {
+        let cache = mount.status()?.cache;
+        Ok((cache.hits, cache.misses))
+    };
+    let filled = loop {
+        interrupt::check()?;
+        let now = seen()?;
+        if now.0 + now.1 >= opens * READERS / 4 {
+            break now;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    for reader in readers {
+        reader.finish()?;
+    }
+    let (hits, misses) = seen()?;
+    let (hits, misses) = (hits - filled.0, misses - filled.1);
+    let ceiling = mount.status()?.memory.ceiling;
+    mount.unmount()?;
+    let most = watch.end();
+    Ok(vec![Outcome::value("%", hits as f64 / (hits + misses) as f64 * 100.0, Bar::Stated).note(format!(
+        "of {} opens; policies on the same trace: `cache_policies {ceiling} {}`; used at most {:.0}% of the budget",
+        hits + misses,
+        opens * READERS,
+        most as f64 / budget as f64 * 100.0
+    ))])
+}
+
+/// A mount with a small budget whose use of memory is watched, and a group for the program.
+struct Ground {
+    mount: Mounted,
+    program: Group,
+    watch: Watch,
+}
+
+impl Ground {
+    fn new(context: &Context, budget: u64) -> Result<Self> {
+        let (backing, point) = (context.disk("pressure")?, context.disk("pressure-mount")?);
+        let plain = scratch::settings(&backing, &point, DRAIN_DELAY);
+        let mount = Mounted::start(&MountConfig { memory_bytes: budget, ..plain })
+            .context("the scratch mount with a small budget failed")?;
+        let group = Group::new("daemon", None)?;
+        group.take(mount.daemon_pid())?;
+        let watch = Watch::start(group, mount.arena());
+        Ok(Self { mount, program: Group::new("program", Some(PROGRAM_BYTES))?, watch })
+    }
+
+    fn run(&self, doing: Doing, path: &Path, bytes: u64) -> Result<Done> {
+        Worker::start(&self.program, doing, path, bytes)?.finish()
+    }
+
+    /// Unmounts; the most that was used.
+    fn end(self, path: &Path) -> Result<u64> {
+        fs::remove_file(path)?;
+        let most = self.watch.end();
+        self.mount.unmount()?;
+        Ok(most)
+    }
+}
+
+/// Looks at what a daemon uses.
+struct Watch {
+    most: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    fn start(group: Group, arena: PathBuf) -> Self {
+        let (most, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seen, ended) = (most.clone(), over.clone());
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                let arena = rustix::fs::statvfs(&arena).map_or(0, |s| (s.f_blocks - s.f_bfree) * s.f_frsize);
+                seen.fetch_max(arena + group.bytes_without_shared().unwrap_or(0), Ordering::Relaxed);
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        Self { most, over, thread }
+    }
+
+    fn end(self) -> u64 {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.thread.join();
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// How files were opened, on a line.
+fn opens(modes: &Modes) -> String {
+    let of = |(mode, reasons): (&String, &std::collections::BTreeMap<String, u64>)| {
+        let reasons: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        format!("{mode}: {}", reasons.join(", "))
+    };
+    modes.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+/// What is read next comes from the disk.
+fn forget_pages(path: &Path) -> Result<()> {
+    let file = fs::File::open(path)?;
+    file.sync_all()?;
+    Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
