@@ -84,7 +84,12 @@ impl Engine {
                 Ok(stat) if stat.stamp == state.file.seen => Verdict::Later,
                 _ => Verdict::Now,
             },
-            Some(OpenMode::Backing(_)) if !state.attr_dirty && !state.xattrs.is_dirty() => Verdict::Later,
+            // The storage has it, or is being given it; to sync it while it is written would stop its writers.
+            Some(OpenMode::Backing(_) | OpenMode::Daemon(_))
+                if state.file.place.is_on_backing() && !state.attr_dirty && !state.xattrs.is_dirty() =>
+            {
+                Verdict::Later
+            }
             None if state.file.lingering => {
                 self.ask_again(ino, &mut state);
                 // Once, and again when the mapping is gone; of the backing's own file the last is enough.

@@ -187,6 +187,7 @@ impl Engine {
         // One of two writers who see it first.
         if !epoch.announced {
             epoch.announced = queue.send(inode.ino).is_ok();
+            log::debug!("inode {}: memory is short, it moves to the backing", inode.ino.0);
             self.spills.under_way.fetch_add(u64::from(epoch.announced), Ordering::Relaxed);
         }
         epoch.announced
@@ -272,7 +273,9 @@ impl Engine {
     ) -> Result<()> {
         let (start, before) = (Instant::now(), self.written());
         self.settle_holding(turn, inode, false)?;
-        self.spills.learn_rate(self.written() - before, start.elapsed());
+        let copied = self.written() - before;
+        log::debug!("inode {}: {copied} bytes moved in {:?}", inode.ino.0, start.elapsed());
+        self.spills.learn_rate(copied, start.elapsed());
         let file = {
             let _shape = self.shape.read_recursive();
             Arc::new(self.backing.open_write(&self.drained_path(inode.ino)?, Owner::ROOT)?)
@@ -331,6 +334,7 @@ impl Engine {
         self.arena.remove(inode.ino);
         self.arena.moved(0, blocks * 512);
         drop(state);
+        log::debug!("inode {}: is on the backing", inode.ino.0);
         self.spills.moved.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }

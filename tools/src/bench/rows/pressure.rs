@@ -161,8 +161,8 @@ pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let (hits, misses) = seen()?;
     let (hits, misses) = (hits - filled.0, misses - filled.1);
     let ceiling = mount.status()?.memory.ceiling;
+    let (most, _group) = watch.end();
     mount.unmount()?;
-    let most = watch.end();
     Ok(vec![Outcome::value("%", hits as f64 / (hits + misses) as f64 * 100.0, Bar::Stated).note(format!(
         "of {} opens; policies on the same trace: `cache_policies {ceiling} {}`; used at most {:.0}% of the budget",
         hits + misses,
@@ -197,7 +197,7 @@ impl Ground {
     /// Unmounts; the most that was used.
     fn end(self, path: &Path) -> Result<u64> {
         fs::remove_file(path)?;
-        let most = self.watch.end();
+        let (most, _group) = self.watch.end();
         self.mount.unmount()?;
         Ok(most)
     }
@@ -205,6 +205,8 @@ impl Ground {
 
 /// Looks at what a daemon uses.
 struct Watch {
+    /// Removed when the daemon has left it.
+    group: Arc<Group>,
     most: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -212,22 +214,25 @@ struct Watch {
 
 impl Watch {
     fn start(group: Group, arena: PathBuf) -> Self {
+        let group = Arc::new(group);
+        let watched = group.clone();
         let (most, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (seen, ended) = (most.clone(), over.clone());
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 let arena = rustix::fs::statvfs(&arena).map_or(0, |s| (s.f_blocks - s.f_bfree) * s.f_frsize);
-                seen.fetch_max(arena + group.bytes_without_shared().unwrap_or(0), Ordering::Relaxed);
+                seen.fetch_max(arena + watched.bytes_without_shared().unwrap_or(0), Ordering::Relaxed);
                 std::thread::sleep(LOOK_EVERY);
             }
         });
-        Self { most, over, thread }
+        Self { group, most, over, thread }
     }
 
-    fn end(self) -> u64 {
+    /// The most that was used, and the group, which goes when it is dropped: after the daemon has ended.
+    fn end(self) -> (u64, Arc<Group>) {
         self.over.store(true, Ordering::Relaxed);
         let _ = self.thread.join();
-        self.most.load(Ordering::Relaxed)
+        (self.most.load(Ordering::Relaxed), self.group)
     }
 }
 
