@@ -3,8 +3,8 @@
 
 mod support;
 
-use aimss_engine::backing::Backing;
-use aimss_engine::engine::{Held, New, Reason, Want};
+use aimss_engine::backing::{Backing, LocalBacking, SlowBacking, SlowModel};
+use aimss_engine::engine::{Held, New, Reason, SetAttr, Want};
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Ino, Kind};
 use std::sync::Arc;
@@ -77,9 +77,9 @@ fn write_all_over(engine: &Engine, ino: Ino, seed: u64) -> Vec<u8> {
     while after < 200 {
         assert!(start.elapsed() < Duration::from_secs(60), "seed {seed}: it did not move within a minute");
         after += u64::from(held(engine, ino) == Held::Backing);
-        if random.below(200) == 0 {
+        if random.below(60) == 0 {
             let size = random.below(24 * MIB);
-            let change = aimss_engine::engine::SetAttr { size: Some(size), ..Default::default() };
+            let change = SetAttr { size: Some(size), ..SetAttr::default() };
             engine.set_attr(ino, &change).expect("a new size");
             expected.resize(size as usize, 0);
             continue;
@@ -99,7 +99,10 @@ fn a_file_moves_under_its_writers() {
     for seed in 1..=6 {
         println!("seed {seed}");
         let ground = Ground::new();
-        let engine = engine(&ground, ground.local());
+        // So slow that much is written while it moves.
+        let model = SlowModel { bandwidth: 60 * MIB, ..SlowModel::default() };
+        let below = LocalBacking::open(&ground.backing()).expect("open");
+        let engine = engine(&ground, Arc::new(SlowBacking::new(below, model)));
         let file = make(&engine, "file");
         let expected = write_all_over(&engine, file, seed);
         assert!(content(&engine, file) == expected, "seed {seed}: the open file");
@@ -112,6 +115,53 @@ fn a_file_moves_under_its_writers() {
         );
         engine.stop();
     }
+}
+
+#[test]
+fn what_is_cut_and_grows_again_while_it_moves_is_zeros() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    // Nothing is drained by itself: only who moves the file copies it.
+    let setup = Setup { drain_delay: support::NEVER, budget_bytes: BUDGET_BYTES, journal: false };
+    let engine = ground.engine(watched.clone(), setup);
+    engine.start();
+    let file = make(&engine, "file");
+    let block = vec![5; MIB as usize];
+    let write = |at: u64, data: &[u8]| engine.write(file, at, data, false).expect("a write");
+    let before = watched.calls();
+    watched.set_fault(Fault::StallAfterCopy);
+    for at in (0..13).chain([12; 100]) {
+        write(at * MIB, &block);
+        // Memory is counted ten times a second here.
+        std::thread::sleep(Duration::from_millis(25));
+        if watched.calls() > before {
+            break;
+        }
+    }
+    assert!(watched.calls() > before && engine.status().spilled == 0, "it moves");
+    // Its content is on the backing, and who moves it waits there.
+    std::thread::sleep(Duration::from_millis(300));
+    let cut = |size| {
+        let change = SetAttr { size: Some(size), ..SetAttr::default() };
+        engine.set_attr(file, &change).expect("a new size");
+    };
+    cut(2 * MIB);
+    cut(6 * MIB);
+    cut(4 * MIB);
+    write(8 * MIB, &block);
+    watched.set_fault(Fault::None);
+    let start = Instant::now();
+    while held(&engine, file) != Held::Backing {
+        assert!(start.elapsed() < Duration::from_secs(30), "it did not move within 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let bytes = content(&engine, file);
+    let mib = |from: u64, to: u64| &bytes[(from * MIB) as usize..(to * MIB) as usize];
+    assert_eq!(bytes.len() as u64, 9 * MIB);
+    assert!(mib(0, 2).iter().all(|byte| *byte == 5) && mib(8, 9).iter().all(|byte| *byte == 5));
+    assert!(mib(2, 8).iter().all(|byte| *byte == 0), "what was cut is zeros");
+    close(&engine, file);
+    engine.stop();
 }
 
 #[test]

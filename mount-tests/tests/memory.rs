@@ -44,7 +44,7 @@ both_modes! {
                 }
                 Ok(())
             });
-            let result = program::run(mount, "fsx.sh", &["20000", "6", "sibling=true"]);
+            let result = program::run(mount, "fsx.sh", &["8000", "6", "sibling=true"]);
             over.store(true, Ordering::Relaxed);
             others.join().expect("others don't panic")?;
             result

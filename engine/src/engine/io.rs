@@ -120,8 +120,6 @@ impl Engine {
             return Err(e.into());
         }
         let end = at + data.len() as u64;
-        // What lies between the old end and here became zeros.
-        let range = at.min(state.attr.size)..end;
         let size = state.attr.size.max(end);
         let now = super::lookup::now_after(state.attr.ctime);
         let attr = &mut state.attr;
@@ -133,7 +131,8 @@ impl Engine {
         }
         state.file.touch();
         let on_backing = state.file.place.is_on_backing();
-        state.file.changed(Some(range));
+        // A hole before it is one there, too: what was there was cut before.
+        state.file.changed(Some(at..end));
         // What was failed to be written is kept in the page cache until it is written again.
         let may_go = on_backing && !state.file.write_back_failed;
         let behind = state.file.epoch.as_mut().map(|epoch| &mut epoch.behind).filter(|_| may_go);

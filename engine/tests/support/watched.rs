@@ -40,6 +40,8 @@ pub enum Fault {
     },
     /// Calls and reads wait until this is over.
     Stall,
+    /// Copies wait so, when they are done.
+    StallAfterCopy,
 }
 
 /// See the module.
@@ -187,7 +189,7 @@ impl Watch {
         let number = self.calls;
         self.calls += 1;
         let (verdict, torn) = match self.fault {
-            Fault::None | Fault::Reads { .. } | Fault::Stall => (None, None),
+            Fault::None | Fault::Reads { .. } | Fault::Stall | Fault::StallAfterCopy => (None, None),
             Fault::Cut { at, torn } => ((number >= at).then_some(libc::EIO), (number == at).then_some(torn)),
             Fault::Span { from, until, errno } => ((from..until).contains(&number).then_some(errno), None),
         };
@@ -341,7 +343,12 @@ impl Backing for Watched {
             return Err(verdict.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO)));
         }
         self.bytes_of(to);
-        self.inner.copy_in(to, from, ranges, size, written)
+        let copied = self.inner.copy_in(to, from, ranges, size, written);
+        let mut watch = self.watch.lock();
+        while matches!(watch.fault, Fault::StallAfterCopy) {
+            self.over.wait(&mut watch);
+        }
+        copied
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
