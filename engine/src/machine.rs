@@ -13,6 +13,8 @@ const RESERVE_SHARE: u64 = 16;
 const GROUP_RESERVE_SHARE: u64 = 32;
 /// Percent of the last ten seconds in which somebody stalled for memory, from which on the machine is short.
 const STALLED_PERCENT: f64 = 10.0;
+/// Of the budget, for what the daemon comes to hold between two looks.
+const SLACK_SHARE: u64 = 64;
 /// The arena keeps one part in so many of its budget whatever happens: with less it would only shuffle.
 const KEPT_SHARE: u64 = 4;
 
@@ -53,7 +55,8 @@ impl Machine {
         let room = |available: u64, reserve: u64| (used + available).saturating_sub(reserve * patience);
         let machine = room(self.available, self.total / RESERVE_SHARE);
         let group = self.group.map_or(u64::MAX, |(limit, left)| room(left, limit / GROUP_RESERVE_SHARE));
-        budget.saturating_sub(self.own).min(machine).min(group).max(budget / KEPT_SHARE)
+        let ours = budget.saturating_sub(self.own + budget / SLACK_SHARE);
+        ours.min(machine).min(group).max(budget / KEPT_SHARE)
     }
 }
 
@@ -150,9 +153,10 @@ mod tests {
 
     #[test]
     fn the_ceiling_is_the_budget_while_there_is_room() {
-        assert_eq!(machine(20 * GIB).ceiling(GIB, 8 * GIB), 8 * GIB);
+        let slack = 8 * GIB / SLACK_SHARE;
+        assert_eq!(machine(20 * GIB).ceiling(GIB, 8 * GIB), 8 * GIB - slack);
         let own = Machine { own: GIB, ..machine(20 * GIB) };
-        assert_eq!(own.ceiling(GIB, 8 * GIB), 7 * GIB);
+        assert_eq!(own.ceiling(GIB, 8 * GIB), 7 * GIB - slack);
     }
 
     #[test]
