@@ -81,7 +81,7 @@ fn memory(memory: &MemoryStatus) -> String {
         put(&mut text, format_args!(", {:.0}% on huge pages", share * 100.0));
     }
     let own = memory.peak_process.min(memory.budget);
-    if memory.ceiling > 0 && memory.ceiling < memory.budget - own {
+    if memory.ceiling > 0 && memory.ceiling < (memory.budget - own) / 10 * 9 {
         put(&mut text, format_args!("; at most {} now, for the machine is short", bytes(memory.ceiling)));
     }
     text
@@ -287,8 +287,8 @@ mod tests {
             text,
             "\
 /mnt/fast over /data/ckpt\\n
-  memory     1.5 GiB of 6 GiB used (peak 2 GiB, the daemon's own 60 MiB): 1 GiB dirty, 512 MiB clean, 99%
-             on huge pages
+  memory     1.5 GiB of 6 GiB used (peak 2 GiB, the daemon's own 60 MiB): 1 GiB
+             dirty, 512 MiB clean, 99% on huge pages
   drain      1 GiB in 12 files and 3 changes of names wait, the oldest for 1.2
              s; 763 MiB/s; 5 GiB written, 1 failing and retried
   files      1203 known, 4 open, 1 still mapped or written after close
