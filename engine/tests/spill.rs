@@ -10,24 +10,12 @@ use aimss_engine::{Engine, Ino, Kind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
+use support::random::Random;
 use support::watched::{Fault, Watched};
 
 const MIB: u64 = 1 << 20;
 const BUDGET_BYTES: u64 = 16 * MIB;
 const WANT: Want = Want { write: true, truncate: false, passthrough: Err(Reason::Excluded), process: 7 };
-
-/// SplitMix64; see `SlowBacking`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)) % end
-    }
-}
 
 fn engine(ground: &Ground, backing: Arc<dyn Backing>) -> Arc<Engine> {
     let drain_delay = Duration::from_millis(20);
@@ -71,7 +59,7 @@ fn held(engine: &Engine, ino: Ino) -> Held {
 /// Writes blocks of odd sizes all over a file that grows beyond the budget, cutting it now and then, until it moved and
 /// some time after; returns what it should hold.
 fn write_all_over(engine: &Engine, ino: Ino, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut expected: Vec<u8> = Vec::new();
     let (start, mut after) = (Instant::now(), 0);
     while after < 200 {

@@ -479,16 +479,15 @@ impl Filesystem for Adapter {
             return self.write_stream(&handle, offset, data, append, reply);
         }
         let ino = self.ino(number);
-        let write =
-            move |adapter: &Adapter, data: &[u8]| match adapter.engine.write(ino, offset, data, append) {
-                Ok(()) => reply.written(data.len() as u32),
-                Err(e) => reply.error(errno(&e)),
-            };
+        let write = move |engine: &Engine, data: &[u8]| match engine.write(ino, offset, data, append) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(e) => reply.error(errno(&e)),
+        };
         if self.engine.write_waits(ino) {
             let data = data.to_vec();
-            self.aside_if(true, move |adapter| write(adapter, &data));
+            self.aside(move |engine| write(engine, &data));
         } else {
-            write(self, data);
+            write(&self.engine, data);
         }
     }
 

@@ -178,6 +178,16 @@ pub fn heading() -> String {
     )
 }
 
+/// How files were opened: of each mode, its reasons and how often.
+pub fn opens(modes: &Modes) -> Vec<String> {
+    let of = |(mode, reasons): (&String, &BTreeMap<String, u64>)| {
+        let reasons: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        format!("{mode}: {}", reasons.join(", "))
+    };
+    modes.iter().map(of).collect()
+}
+
 /// The lines of one row: its figures, notes and mode counts.
 pub fn lines(measured: &Measured) -> String {
     let mut out = String::new();
@@ -206,10 +216,8 @@ pub fn lines(measured: &Measured) -> String {
     if !measured.conditions.is_empty() {
         writeln!(out, "    {}", measured.conditions).expect("a String takes all");
     }
-    for (mode, reasons) in &measured.modes {
-        let reasons: Vec<String> =
-            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        writeln!(out, "    opens, {mode}: {}", reasons.join(", ")).expect("a String takes all");
+    for opens in opens(&measured.modes) {
+        writeln!(out, "    opens, {opens}").expect("a String takes all");
     }
     for limit in &measured.limits {
         writeln!(out, "    limit: {limit}").expect("a String takes all");

@@ -5,7 +5,7 @@ usage: dataloader_epochs.py DIR [--files N] [--bytes N] [--epochs N] [--workers 
 
 What: DIR/class-KKK/image-NNNNNN.jpg, 200 files a class, of random bytes (`--make` writes them and exits). Each
       epoch shuffles all files anew; a worker opens, reads and closes a file and hands its bytes over as a
-      tensor; the main process sums a byte of each, so that nothing is left out.
+      tensor; the main process reads the number that each begins with, so that nothing is left out.
 How:  prints a line of JSON: seconds of each epoch, bytes of an epoch, files a second. Fails (exit 1) if an
       epoch has not read every file once, whole.
 Limits: needs torch (install.sh torch); no decoding of images, so the figures are about reading.

@@ -78,10 +78,15 @@ impl Engine {
             // Its last name went while it was written: nothing of it is missing anywhere.
             return;
         }
-        self.drain.note(&e);
+        self.kept(ino, "not on the backing yet, kept in memory and retried", &e);
+    }
+
+    /// Remembers why a file is still in memory, for status and log.
+    pub(crate) fn kept(&self, ino: Ino, how: &str, why: &Error) {
+        self.drain.note(why);
         let path = self.path_of(ino).unwrap_or_default();
         let path = String::from_utf8_lossy(&path).escape_debug().to_string();
-        self.drain.report(format!("{path}: not on the backing yet, kept in memory and retried: {e}"));
+        self.drain.report(format!("{path}: {how}: {why}"));
     }
 
     /// Brings content and attributes of one object to the backing, where its name is. With `durable`, to stay.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 /// A file that stays open or mapped is drained again this long after it was written, at the earliest.
 const OPEN_FILES_EVERY: Duration = Duration::from_secs(5);
-/// Above this share of the budget clean files are evicted ahead of need.
+/// Above this share of the ceiling clean files are evicted ahead of need.
 const HIGH_WATER_PERCENT: u64 = 99;
 /// What the kernel holds for a file that is known: measured, 2,140 to 2,231 bytes of slab (`aimss bench --only heap-100k`).
 const KERNEL_BYTES_A_FILE: u64 = 2304;

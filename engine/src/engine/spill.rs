@@ -201,10 +201,7 @@ impl Engine {
             if let Err(e) = moved
                 && !matches!(e, Error::NotFound)
             {
-                self.drain.note(&e);
-                let path = self.path_of(ino).unwrap_or_default();
-                let path = String::from_utf8_lossy(&path).escape_debug().to_string();
-                self.drain.report(format!("{path}: can't move to the backing yet, kept in memory: {e}"));
+                self.kept(ino, "can't move to the backing yet, kept in memory", &e);
             }
         }
     }

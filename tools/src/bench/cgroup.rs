@@ -118,21 +118,13 @@ pub fn worker(asked: &CgroupWorker) -> Result<()> {
             let written = fill(&mut File::create(&asked.file)?, asked.bytes, &block)?;
             written.max(scan(&asked.file, asked.bytes, &mut block)?)
         }
-        Doing::Write => {
-            let mut file = File::create(&asked.file)?;
-            let longest = fill(&mut file, asked.bytes, &block)?;
-            file.sync_all()?;
-            longest
-        }
-        Doing::Append => {
-            let mut file = File::options().create(true).append(true).open(&asked.file)?;
-            let longest = fill(&mut file, asked.bytes, &block)?;
-            file.sync_all()?;
-            longest
-        }
-        Doing::Update => {
-            let mut file =
-                File::options().create(true).truncate(true).read(true).write(true).open(&asked.file)?;
+        Doing::Write | Doing::Append | Doing::Update => {
+            let mut options = File::options();
+            match asked.doing {
+                Doing::Append => options.append(true),
+                doing => options.write(true).truncate(true).read(doing == Doing::Update),
+            };
+            let mut file = options.create(true).open(&asked.file)?;
             let longest = fill(&mut file, asked.bytes, &block)?;
             file.sync_all()?;
             longest

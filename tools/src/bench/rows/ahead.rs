@@ -27,7 +27,7 @@ const CLASS_IMAGES: u64 = 200;
 /// As many as a PyTorch DataLoader of four workers has.
 const READERS: usize = 4;
 /// Nothing outside changes while a row runs.
-const REVALIDATE: Duration = Duration::from_secs(3600);
+pub(super) const REVALIDATE: Duration = Duration::from_secs(3600);
 
 /// `restore`.
 pub fn restore(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {

@@ -2,11 +2,12 @@
 //! is a part of what they write. All that the daemon uses is watched: the arena's blocks, and what its own
 //! cgroup is charged with beside them.
 
+use super::ahead::REVALIDATE;
 use super::drain::{self, Way};
 use super::rate;
 use crate::bench::cgroup::{Done, Group, Worker};
 use crate::bench::pairs;
-use crate::bench::report::{Bar, Modes, Outcome};
+use crate::bench::report::{self, Bar, Outcome};
 use crate::bench::{Context, memory, work, zipf};
 use crate::cli::Doing;
 use crate::interrupt;
@@ -31,8 +32,6 @@ const PROGRAM_BYTES: u64 = 256 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const DRAIN_DELAY: Duration = Duration::from_secs(1);
 const FOREGROUND_BYTES: u64 = 1 << 30;
-/// Nothing outside changes while a row runs.
-const REVALIDATE: Duration = Duration::from_secs(3600);
 
 /// `larger`.
 pub fn larger(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
@@ -60,8 +59,9 @@ pub fn larger(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
             let theirs = drain::fio(engine, &scratch, bytes, Way::Read)?;
             read.push((rate(bytes, done.took), theirs));
             drain::remove(&scratch);
-            modes = opens(&ground.mount.status()?.modes);
-            most = most.max(ground.end(&path)?);
+            modes = report::opens(&ground.mount.status()?.modes).join("; ");
+            fs::remove_file(&path)?;
+            most = most.max(ground.end()?);
         }
         let note = format!(
             "{TIMES} times a budget of {} MiB; longest write(2) {:.0} ms; used at most {:.0}% of the budget; {modes}",
@@ -105,7 +105,8 @@ pub fn foreground(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
         fs::remove_file(&stream)?;
         rates.push((rate(fits, beside.took), rate(fits, alone.took)));
     }
-    let most = ground.end(&path)?;
+    fs::remove_file(&path)?;
+    let most = ground.end()?;
     let against = Outcome::against("alone", "GB/s", pairs::of(&rates)?, Bar::AtLeast(0.5));
     Ok(vec![against.note(format!(
         "{} MiB written while another program streams {} MiB; used at most {:.0}% of a budget of {} MiB",
@@ -134,17 +135,15 @@ pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let plain = scratch::settings(&backing, &point, DRAIN_DELAY);
     let model = SlowModel { latency: Duration::from_millis(1), ..context.model };
     let config = MountConfig { memory_bytes: budget, slow: Some(model), revalidate: REVALIDATE, ..plain };
-    let mount = Mounted::start(&config).context("the scratch mount with a small budget failed")?;
-    let counts = Group::new("daemon", None)?;
-    counts.take(mount.daemon_pid())?;
-    let watch = Watch::start(counts, mount.arena());
-    let group = Group::new("program", Some(PROGRAM_BYTES))?;
+    let ground = Ground::start(&config)?;
     let readers: Vec<Worker> = (0..READERS)
-        .map(|reader| Worker::start_as(&group, Doing::Zipf, mount.point(), files, &[reader, opens]))
+        .map(|reader| {
+            Worker::start_as(&ground.program, Doing::Zipf, ground.mount.point(), files, &[reader, opens])
+        })
         .collect::<Result<_>>()?;
     // The first quarter fills the memory.
     let seen = || -> Result<(u64, u64)> {
-        let cache = mount.status()?.cache;
+        let cache = ground.mount.status()?.cache;
         Ok((cache.hits, cache.misses))
     };
     let filled = loop {
@@ -160,9 +159,8 @@ pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     }
     let (hits, misses) = seen()?;
     let (hits, misses) = (hits - filled.0, misses - filled.1);
-    let ceiling = mount.status()?.memory.ceiling;
-    let (most, _group) = watch.end();
-    mount.unmount()?;
+    let ceiling = ground.mount.status()?.memory.ceiling;
+    let most = ground.end()?;
     Ok(vec![Outcome::value("%", hits as f64 / (hits + misses) as f64 * 100.0, Bar::Stated).note(format!(
         "of {} opens; policies on the same trace: `cache_policies {ceiling} {}`; used at most {:.0}% of the budget",
         hits + misses,
@@ -182,8 +180,11 @@ impl Ground {
     fn new(context: &Context, budget: u64) -> Result<Self> {
         let (backing, point) = (context.disk("pressure")?, context.disk("pressure-mount")?);
         let plain = scratch::settings(&backing, &point, DRAIN_DELAY);
-        let mount = Mounted::start(&MountConfig { memory_bytes: budget, ..plain })
-            .context("the scratch mount with a small budget failed")?;
+        Self::start(&MountConfig { memory_bytes: budget, ..plain })
+    }
+
+    fn start(config: &MountConfig) -> Result<Self> {
+        let mount = Mounted::start(config).context("the scratch mount with a small budget failed")?;
         let group = Group::new("daemon", None)?;
         group.take(mount.daemon_pid())?;
         let watch = Watch::start(group, mount.arena());
@@ -195,8 +196,7 @@ impl Ground {
     }
 
     /// Unmounts; the most that was used.
-    fn end(self, path: &Path) -> Result<u64> {
-        fs::remove_file(path)?;
+    fn end(self) -> Result<u64> {
         let (most, _group) = self.watch.end();
         self.mount.unmount()?;
         Ok(most)
@@ -234,16 +234,6 @@ impl Watch {
         let _ = self.thread.join();
         (self.most.load(Ordering::Relaxed), self.group)
     }
-}
-
-/// How files were opened, on a line.
-fn opens(modes: &Modes) -> String {
-    let of = |(mode, reasons): (&String, &std::collections::BTreeMap<String, u64>)| {
-        let reasons: Vec<String> =
-            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        format!("{mode}: {}", reasons.join(", "))
-    };
-    modes.iter().map(of).collect::<Vec<_>>().join("; ")
 }
 
 /// What is read next comes from the disk.
