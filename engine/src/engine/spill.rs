@@ -254,6 +254,10 @@ impl Engine {
             epoch.moving = None;
         }
         let stays = state.file.place == Place::Arena;
+        if stays {
+            // Rounds wrote more than the checksums tell: what is there is not known chunk by chunk any more.
+            state.file.chunks = None;
+        }
         drop(state);
         if stays {
             // What was copied is our own doing, not somebody else's.
