@@ -82,6 +82,21 @@ fn write_all_over(engine: &Engine, ino: Ino, seed: u64) -> Vec<u8> {
     expected
 }
 
+/// Where two contents begin and end to differ, and what is there.
+fn difference(shown: &[u8], expected: &[u8]) -> String {
+    let differs: Vec<usize> =
+        (0..shown.len().min(expected.len())).filter(|&at| shown[at] != expected[at]).collect();
+    let (first, last) = (differs.first().copied().unwrap_or(0), differs.last().copied().unwrap_or(0));
+    format!(
+        "{first}..={last}, {} bytes, {:?} instead of {:?}; {} and {} long",
+        differs.len(),
+        shown.get(first),
+        expected.get(first),
+        shown.len(),
+        expected.len()
+    )
+}
+
 #[test]
 fn a_file_moves_under_its_writers() {
     for seed in 1..=6 {
@@ -93,7 +108,8 @@ fn a_file_moves_under_its_writers() {
         let engine = engine(&ground, Arc::new(SlowBacking::new(below, model)));
         let file = make(&engine, "file");
         let expected = write_all_over(&engine, file, seed);
-        assert!(content(&engine, file) == expected, "seed {seed}: the open file");
+        let shown = content(&engine, file);
+        assert!(shown == expected, "seed {seed}: the open file differs at {}", difference(&shown, &expected));
         assert_eq!(engine.status().spilled, 1, "seed {seed}");
         close(&engine, file);
         engine.drain_all(|_| {}).expect("the backing takes it");

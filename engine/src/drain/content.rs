@@ -19,7 +19,7 @@ use crate::backing::{Owner, RenameMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Inode, InodeState, OpenMode, Place, Xattrs};
+use crate::namespace::{Behind, Inode, InodeState, OpenMode, Place, Xattrs};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -384,20 +384,20 @@ impl Engine {
             }
         };
         let size = source.before.stamp.size;
+        let empty = file.metadata()?.len() == 0;
         let chunks = if let Some(known) = &source.chunks {
             Some(self.write_changed(&file, source.content.file(), known, size)?)
-        } else {
-            // Before the copy: what changes in between is found different the next time.
-            let sums = if source.quiet || source.moving {
-                None
-            } else {
-                Some(checksums(source.content.file(), size)?)
-            };
+        } else if source.quiet || source.moving {
             // Where the old file holds bytes, our holes must be written as zeros.
-            let empty = file.metadata()?.len() == 0;
             let ranges = if empty { data_ranges(source.content.file(), size) } else { one_range(size) };
             self.copy(&file, &source.content, &ranges, size)?;
-            sums
+            None
+        } else {
+            // Only what was written may be summed: a sum taken before may tell of what comes again later, and was
+            // not what was copied. An empty file is zeros once it has its size; of another one nothing is known.
+            let chunks = if empty { size.div_ceil(CHUNK_BYTES) } else { 0 };
+            let zeros = vec![xxh3_128(&[0; CHUNK_BYTES as usize]); chunks as usize];
+            Some(self.write_changed(&file, source.content.file(), &zeros, size)?)
         };
         let path = {
             let _shape = self.shape.read_recursive();
@@ -415,6 +415,8 @@ impl Engine {
     fn write_changed(&self, to: &File, from: &File, known: &[u128], size: u64) -> Result<Box<[u128]>> {
         let mut buffer = vec![0; CHUNK_BYTES as usize];
         let mut sums = Vec::with_capacity(size.div_ceil(CHUNK_BYTES) as usize);
+        // The page cache would be charged to us.
+        let mut behind = Behind::default();
         for (i, at) in (0..size).step_by(CHUNK_BYTES as usize).enumerate() {
             let chunk = &mut buffer[..CHUNK_BYTES.min(size - at) as usize];
             crate::arena::read_exact_at(from, chunk, at)?;
@@ -423,6 +425,11 @@ impl Engine {
             if known.get(i) != Some(&sum) || i + 1 >= known.len() {
                 to.write_all_at(chunk, at)?;
                 self.drain.written.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                if let Some(out) = behind.note(at..at + chunk.len() as u64) {
+                    self.backing.begin_write_out(to, out.begin)?;
+                    out.end.map_or(Ok(()), |range| self.backing.end_write_out(to, range))?;
+                    behind.done();
+                }
             }
             sums.push(sum);
         }
@@ -480,16 +487,4 @@ pub(super) fn data_ranges(file: &File, size: u64) -> Vec<Range<u64>> {
         at = end.max(at + 1);
     }
     ranges
-}
-
-fn checksums(file: &File, size: u64) -> Result<Box<[u128]>> {
-    let mut buffer = vec![0; CHUNK_BYTES as usize];
-    (0..size.div_ceil(CHUNK_BYTES))
-        .map(|i| {
-            let at = i * CHUNK_BYTES;
-            let chunk = &mut buffer[..CHUNK_BYTES.min(size - at) as usize];
-            crate::arena::read_exact_at(file, chunk, at)?;
-            Ok(xxh3_128(chunk))
-        })
-        .collect()
 }
