@@ -17,7 +17,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use support::random::Random;
 use support::{Seed, first_seed, runs};
 use tempfile::TempDir;
@@ -86,6 +86,29 @@ fn what_a_dead_daemon_left_in_memory_is_brought_to_the_log() {
     let mut bytes = [0; 100];
     let read = world.stream.get().read_at(Position(0), &mut bytes).expect("readable");
     assert_eq!(&bytes[..read], b"one\ntwo\nhal");
+}
+
+#[test]
+fn the_time_is_of_the_last_append_or_what_was_set_since() {
+    let mut world = World::new(1);
+    let mtime = |world: &World| world.stream.get().view().expect("its time").mtime;
+    world.append_by_kernel(&b"10 bytes.\n".repeat(1000));
+    let appended = mtime(&world);
+    std::thread::sleep(Duration::from_millis(30));
+    world.stream.get().index_news();
+    world.stream.get().seal_and_cool().expect("sealed");
+    assert!(world.stream.get().inspect(|now| now.log.sealed_segments()) > 0);
+    assert_eq!(mtime(&world), appended, "giving memory back is no change");
+    let set = SystemTime::UNIX_EPOCH + Duration::new(1_580_000_000, 123_456_789);
+    world.stream.get().set_mtime(set).expect("set");
+    assert_eq!(mtime(&world), set);
+    for end in [End::Well, End::Death, End::Memory] {
+        world.stream.get().sync().expect("durable");
+        world.restart(end);
+        assert_eq!(mtime(&world), set, "kept");
+    }
+    world.append_by_kernel(b"later\n");
+    assert!(mtime(&world) > appended);
 }
 
 #[test]

@@ -820,6 +820,11 @@ impl Adapter {
         let change = SetAttr { size: size.filter(|_| stream.is_none()), ..change };
         match posix::set_attr(&self.engine, ino, caller, change) {
             Ok(attr) => {
+                if let (Some(stream), Some(_)) = (&stream, change.mtime)
+                    && let Err(e) = stream.set_mtime(convert::time_out(attr.mtime))
+                {
+                    return reply.error(errno(&crate::streams::error(e)));
+                }
                 if change.uid.is_some() {
                     self.streams.changed(ino);
                 }

@@ -731,9 +731,8 @@ pub fn show(stream: &Stream, begin: Position, attr: &mut Attr) {
     let Ok(view) = stream.view() else { return };
     attr.size = (view.begin.0 + view.bytes).saturating_sub(begin.0);
     attr.blocks = view.bytes.div_ceil(512);
-    let mtime = Timestamp::from(view.mtime);
-    attr.mtime = attr.mtime.max(mtime);
-    attr.ctime = attr.ctime.max(mtime);
+    attr.mtime = Timestamp::from(view.mtime);
+    attr.ctime = attr.ctime.max(attr.mtime);
 }
 
 /// The attributes of a group's name, from its stream's.

@@ -371,7 +371,11 @@ part_copies() {
     same in.stream "$ref/x.stream" "cp into a stream's name"
     cat x.stream >cat.stream || fail "cat > a stream's name failed"
     same cat.stream "$ref/x.stream" "cat > a stream's name"
-    [ "$(stat -c %Y x.stream)" = "$(stat -c %Y copy.stream)" ] || fail "cp -a did not keep the time"
+    [ "$(stat -c %y x.stream)" = "$(stat -c %y copy.stream)" ] || fail "cp -a did not keep the time"
+    touch -d '2020-02-02 02:02:02.123456789' copy.stream
+    [[ "$(stat -c %y copy.stream)" == '2020-02-02 02:02:02.123456789 '* ]] || fail "a time that was set is not kept"
+    echo >>copy.stream
+    [ "$(stat -c %Y copy.stream)" -ge "$(stat -c %Y x.stream)" ] || fail "an append did not set the time"
     tar -cf - x.stream | tar -C "$ref" --transform 's/^/tar./' -xf - || fail "tar failed"
     same "$ref/tar.x.stream" "$ref/x.stream" "tar out of it"
     needs rsync

@@ -19,10 +19,10 @@ use super::stream::Stream;
 use crate::stream::{Micros, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FallocateFlags, fallocate};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Between two looks at a stream that is awake.
 const TICK: Duration = Duration::from_millis(100);
@@ -379,14 +379,21 @@ impl Stream {
         };
         let end = self.pins.free(end);
         let mut punched = self.punched.lock();
+        if *punched >= end {
+            return;
+        }
         let Ok(file) = OpenOptions::new().write(true).open(path) else { return };
+        let before = file.metadata().ok();
         while *punched < end {
             let bytes = PUNCH_BYTES.min(end - *punched);
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             if fallocate(&file, flags, *punched, bytes).is_err() {
-                return;
+                break;
             }
             *punched += bytes;
+        }
+        if let Some(before) = before {
+            keep_mtime(&file, &before);
         }
     }
 
@@ -403,6 +410,16 @@ impl Stream {
 
 fn signal_period(waiting: usize) -> Duration {
     SIGNALS_EVERY.max((SIGNAL_LOOK * waiting as u32).div_f64(SIGNAL_SHARE))
+}
+
+/// Gives a file the time of its last append back, unless it was appended to since.
+fn keep_mtime(file: &File, before: &Metadata) {
+    let was_appended_to = || file.metadata().map_or(true, |now| now.len() != before.len());
+    let Ok(mtime) = before.modified() else { return };
+    if !was_appended_to() && file.set_modified(mtime).is_ok() && was_appended_to() {
+        // Between the two: the append's time is gone, and it was just now.
+        let _ = file.set_modified(SystemTime::now());
+    }
 }
 
 /// Whether a signal is pending for a thread that would end its wait.

@@ -48,7 +48,7 @@ pub struct View {
     pub begin: Position,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// When something was appended last.
+    /// When something was appended last, or what [`Stream::set_mtime`] was told since.
     pub mtime: SystemTime,
 }
 
@@ -312,6 +312,13 @@ impl Stream {
         let bytes = log.end_of_bytes()?.0 - begin.0;
         let mtime = self.active_file.metadata()?.modified()?;
         Ok(View { begin, bytes, mtime })
+    }
+
+    /// Sets the time of the last change, as utimensat(2) does; the next append sets it anew.
+    pub fn set_mtime(&self, mtime: SystemTime) -> Result<()> {
+        self.active_file.set_modified(mtime)?;
+        self.has_news();
+        Ok(())
     }
 
     /// Reads the file's bytes from a position of the stream on; 0 at the end.

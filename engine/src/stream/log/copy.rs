@@ -23,6 +23,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Bytes copied at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -41,6 +42,8 @@ pub struct News {
     cut: Option<u64>,
     /// Framed as `write`: all active records.
     marks: Option<Vec<Mark>>,
+    /// When the active file was written last, or what it was told.
+    modified: SystemTime,
 }
 
 impl News {
@@ -70,7 +73,8 @@ impl Log {
         active.changeable()?;
         let index = &active.index;
         let file_at = active.file_at(index.position);
-        let length = active.file.metadata()?.len();
+        let metadata = active.file.metadata()?;
+        let length = metadata.len();
         let marks = (active.framing() == Framing::Write)
             .then(|| (0..index.len()).map(|i| Mark::of(index, i)).collect());
         Ok(News {
@@ -81,6 +85,7 @@ impl Log {
             end: index.position + length.saturating_sub(file_at),
             cut: active.cut.take(),
             marks,
+            modified: metadata.modified()?,
         })
     }
 
@@ -152,6 +157,8 @@ impl Copied {
             // What was set aside.
             self.file.set_len(self.file_at(self.end))?;
         }
+        // The copy's time is the stream's, and comes back with it ([`fetch`]).
+        self.file.set_modified(news.modified)?;
         self.file.sync_data()?;
         self.mark(news)
     }
