@@ -1,6 +1,6 @@
 //! A log that is opened for reading only: it is what the log is, and nothing in its directory changes.
 
-use aimss_engine::stream::log::Copied;
+use aimss_engine::stream::log::{Copied, Listing};
 use aimss_engine::stream::{Error, Framing, Log, LogConfig, Micros, Offset, Retention};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -165,7 +165,10 @@ fn what_would_change_it_is_refused() {
     assert!(matches!(log.trim_before(Offset(20)), Err(Error::ReadOnly)));
     assert!(matches!(log.trim(&Retention::default(), Micros(99), None), Err(Error::ReadOnly)));
     assert!(matches!(log.news(), Err(Error::ReadOnly)));
-    assert!(matches!(Copied::open(&log), Err(Error::ReadOnly)));
+    assert!(matches!(
+        Copied::open(&log, &Listing::of(scratch.path()).expect("listed")),
+        Err(Error::ReadOnly)
+    ));
     assert_eq!(snapshot(scratch.path()), before);
 }
 
@@ -175,9 +178,9 @@ fn what_would_change_it_is_refused() {
 fn it_is_a_log_while_another_process_writes_it() {
     for framing in [Framing::Line, Framing::Write] {
         let (scratch, apart) = (scratch(), scratch());
-        let mut log =
-            Log::open_apart(scratch.path(), apart.path(), config(framing)).expect("empty directories");
-        let mut copied = Copied::open(&log).expect("room");
+        let listing = Listing::of(scratch.path()).expect("listed");
+        let mut log = Log::open_apart(&listing, apart.path(), config(framing)).expect("empty directories");
+        let mut copied = Copied::open(&log, &listing).expect("room");
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {

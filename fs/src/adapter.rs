@@ -276,8 +276,9 @@ impl Filesystem for Adapter {
         };
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         let (ino, caller) = (self.ino(number), caller(req));
-        // Whose a stream is, is noted beside its log.
-        let waits = self.streams.waits_for(ino) || (uid.is_some() && self.streams.is_known(ino));
+        // Whose a stream is, and a time that is set, are noted beside its log.
+        let noted = uid.is_some() || mtime.is_some();
+        let waits = self.streams.waits_for(ino) || (noted && self.streams.is_known(ino));
         self.aside_if(waits, move |adapter| adapter.change_attributes(number, caller, change, reply));
     }
 
@@ -821,7 +822,7 @@ impl Adapter {
         match posix::set_attr(&self.engine, ino, caller, change) {
             Ok(attr) => {
                 if let (Some(stream), Some(_)) = (&stream, change.mtime)
-                    && let Err(e) = stream.set_mtime(convert::time_out(attr.mtime))
+                    && let Err(e) = stream.set_mtime(attr.mtime)
                 {
                     return reply.error(errno(&crate::streams::error(e)));
                 }

@@ -731,7 +731,7 @@ pub fn show(stream: &Stream, begin: Position, attr: &mut Attr) {
     let Ok(view) = stream.view() else { return };
     attr.size = (view.begin.0 + view.bytes).saturating_sub(begin.0);
     attr.blocks = view.bytes.div_ceil(512);
-    attr.mtime = Timestamp::from(view.mtime);
+    attr.mtime = view.mtime;
     attr.ctime = attr.ctime.max(attr.mtime);
 }
 

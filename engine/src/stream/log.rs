@@ -50,6 +50,7 @@ mod verify;
 pub(super) use active::length_of;
 pub use copy::{Copied, News};
 pub(in crate::stream) use lend::{Found, Span};
+pub use names::Listing;
 pub use read::{Batch, Record};
 pub use retention::{Retention, Trimmed};
 pub use seal::Piece;

@@ -6,7 +6,8 @@
 //!    person what this is, and to us which log belongs to it. Its id is 128 random bits: who can't read the
 //!    marker can't make another that leads to the same log.
 
-use super::{Compression, Error, LogConfig, Partition, Result, Retention};
+use super::{Compression, Error, LogConfig, Partition, Position, Result, Retention};
+use crate::Timestamp;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -97,6 +98,8 @@ pub struct Settings {
     pub owner: Option<u32>,
     /// Which part of a partitioned stream it is.
     pub partition: Option<Partition>,
+    /// The time of change that it was told, and its last byte's place then: it counts until something is appended.
+    pub mtime: Option<(Position, Timestamp)>,
     /// Its last name was removed: the log goes, unless a crash brings the name back.
     pub doomed: bool,
 }
@@ -148,9 +151,12 @@ impl Settings {
             self.pairs().iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let owner = self.owner.map_or(String::new(), |owner| format!("owner = {owner}\n"));
         let partition = self.partition.map_or(String::new(), |part| format!("partition = {part}\n"));
+        let mtime = self.mtime.map_or(String::new(), |(end, time)| {
+            format!("mtime = {} {}.{:09}\n", end.0, time.seconds, time.nanoseconds)
+        });
         let doomed = if self.doomed { "doomed = true\n" } else { "" };
         let path = self.path.replace('\n', " ");
-        let text = format!("{HEAD}\n{}{owner}{partition}{doomed}path = {path}\n", lines.concat());
+        let text = format!("{HEAD}\n{}{owner}{partition}{mtime}{doomed}path = {path}\n", lines.concat());
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = fs::File::create(&beside)?;
         file.write_all(text.as_bytes())?;
@@ -184,12 +190,21 @@ impl Settings {
                 "path" => settings.path = value.to_string(),
                 "owner" => settings.owner = value.parse().ok(),
                 "partition" => settings.partition = value.parse().ok(),
+                "mtime" => settings.mtime = mtime(value),
                 "doomed" => settings.doomed = value == "true",
                 _ => settings.set(key, value)?,
             }
         }
         Ok(settings)
     }
+}
+
+/// `END SECONDS.NANOSECONDS`
+fn mtime(text: &str) -> Option<(Position, Timestamp)> {
+    let (end, time) = text.split_once(' ')?;
+    let (seconds, nanoseconds) = time.split_once('.')?;
+    let time = Timestamp { seconds: seconds.parse().ok()?, nanoseconds: nanoseconds.parse().ok()? };
+    Some((Position(end.parse().ok()?), time))
 }
 
 /// How users write a compression.
@@ -227,6 +242,7 @@ mod tests {
         settings.path = "a/b.stream".into();
         settings.owner = Some(1000);
         settings.partition = Some(Partition { set: StreamId(7), number: 1, count: 3 });
+        settings.mtime = Some((Position(12), Timestamp { seconds: -3, nanoseconds: 45 }));
         settings.doomed = true;
         settings.write(dir.path()).expect("written");
         assert_eq!(Settings::read(dir.path()).expect("read"), settings);

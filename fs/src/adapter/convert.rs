@@ -44,7 +44,7 @@ pub(super) fn time_in(time: SystemTime) -> Timestamp {
     }
 }
 
-pub(super) fn time_out(time: Timestamp) -> SystemTime {
+fn time_out(time: Timestamp) -> SystemTime {
     let nanoseconds = Duration::from_nanos(u64::from(time.nanoseconds));
     match u64::try_from(time.seconds) {
         Ok(after) => UNIX_EPOCH + Duration::from_secs(after) + nanoseconds,

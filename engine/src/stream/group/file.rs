@@ -116,25 +116,17 @@ impl Group {
         Ok(group)
     }
 
-    /// The groups that have a file in a log's directory.
-    pub fn list(directory: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let file = entry?.file_name().to_string_lossy().into_owned();
-            if let Some(name) = file.strip_suffix(&format!(".{ENDING}"))
-                && super::is_name(name)
-            {
-                names.push(name.to_string());
-            }
-        }
-        names.sort();
-        Ok(names)
+    /// The group whose file this is, if it is one.
+    pub fn name_of(file: &str) -> Option<&str> {
+        let name = file.strip_suffix(ENDING)?.strip_suffix('.')?;
+        super::is_name(name).then_some(name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::log::Listing;
 
     fn place() -> (tempfile::TempDir, Counts) {
         let counts = Counts { delivered: 9, redelivered: 1, lost: 2 };
@@ -149,7 +141,7 @@ mod tests {
             let read = Group::read(dir.path(), "g.1").expect("read");
             assert_eq!((read.committed(), read.unsaved(), read.counts()), (committed, None, counts));
         }
-        assert_eq!(Group::list(dir.path()).expect("listed"), ["g.1"]);
+        assert_eq!(Listing::of(dir.path()).expect("listed").groups(), ["g.1"]);
         let length = fs::metadata(Group::path(dir.path(), "g.1")).expect("there").len();
         assert_eq!(length, (SLOT_BYTES * SLOTS) as u64);
     }

@@ -8,7 +8,7 @@ use super::ahead::Wanted;
 use super::partitions::Groups;
 use super::summary::Rates;
 use super::watch::Watch;
-use crate::stream::log::Copied;
+use crate::stream::log::{Copied, Listing};
 use crate::stream::{Log, Result, Settings, StreamId};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
@@ -152,8 +152,9 @@ impl Streams {
                 continue;
             }
             let settings = Settings::read(&directory)?;
-            let mut log = Log::open_apart(&directory, &active_home.join(&name), settings.log)?;
-            let mut copied = Copied::open(&log)?;
+            let listing = Listing::of(&directory)?;
+            let mut log = Log::open_apart(&listing, &active_home.join(&name), settings.log)?;
+            let mut copied = Copied::open(&log, &listing)?;
             copied.bring_up_to_date(&log.news()?)?;
         }
         Ok(())

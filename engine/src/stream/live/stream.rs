@@ -6,8 +6,9 @@ use super::members::{Piece, Waiting};
 use super::pins::Pins;
 use super::rate::Rate;
 use super::summary::Stored;
+use crate::Timestamp;
 use crate::stream::group::{Counts, Group, MemberId};
-use crate::stream::log::Copied;
+use crate::stream::log::{Copied, Listing};
 use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Retention, Settings, StreamId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Bytes indexed with the log borrowed once, so that readers get their turn.
 const INDEX_STEP_BYTES: u64 = 8 << 20;
@@ -49,7 +50,7 @@ pub struct View {
     /// Size of the file in bytes.
     pub bytes: u64,
     /// When something was appended last, or what [`Stream::set_mtime`] was told since.
-    pub mtime: SystemTime,
+    pub mtime: Timestamp,
 }
 
 /// A stream at one moment, for [`Stream::inspect`].
@@ -194,18 +195,19 @@ impl Stream {
         hub: Weak<Streams>,
     ) -> Result<Arc<Stream>> {
         let settings = Settings::read(directory)?;
-        let mut log = Log::open_apart(directory, active, settings.log)?;
-        let copied = Copied::open(&log)?;
+        let listing = Listing::of(directory)?;
+        let mut log = Log::open_apart(&listing, active, settings.log)?;
+        let copied = Copied::open(&log, &listing)?;
         // What a dead daemon's members did not acknowledge is given again from where it was written down.
         let mut groups = BTreeMap::new();
-        for name in Group::list(directory)? {
-            match Group::read(directory, &name) {
+        for name in listing.groups() {
+            match Group::read(directory, name) {
                 Ok(group) => {
-                    groups.insert(name, group);
+                    groups.insert(name.clone(), group);
                 }
                 Err(e) => {
                     log::warn!("{e}: it is put aside, and the group begins anew");
-                    let file = Group::path(directory, &name);
+                    let file = Group::path(directory, name);
                     fs::rename(&file, file.with_extension("group.damaged"))?;
                 }
             }
@@ -309,16 +311,20 @@ impl Stream {
     pub fn view(&self) -> Result<View> {
         let log = self.log.read();
         let begin = log.first().1;
-        let bytes = log.end_of_bytes()?.0 - begin.0;
-        let mtime = self.active_file.metadata()?.modified()?;
-        Ok(View { begin, bytes, mtime })
+        let end = log.end_of_bytes()?;
+        drop(log);
+        let told = self.settings.lock().mtime.filter(|told| told.0 == end);
+        let mtime = match told {
+            Some((_, told)) => told,
+            None => self.active_file.metadata()?.modified()?.into(),
+        };
+        Ok(View { begin, bytes: end.0 - begin.0, mtime })
     }
 
-    /// Sets the time of the last change, as utimensat(2) does; the next append sets it anew.
-    pub fn set_mtime(&self, mtime: SystemTime) -> Result<()> {
-        self.active_file.set_modified(mtime)?;
-        self.has_news();
-        Ok(())
+    /// Sets the time of change, durably, as utimensat(2) does; the next append sets it anew.
+    pub fn set_mtime(&self, mtime: Timestamp) -> Result<()> {
+        let end = self.log.read().end_of_bytes()?;
+        self.change_settings(|settings| settings.mtime = Some((end, mtime)))
     }
 
     /// Reads the file's bytes from a position of the stream on; 0 at the end.

@@ -13,7 +13,7 @@
 use super::Log;
 use super::active::length_of;
 use super::marks::{self, Mark};
-use super::names::{self, Name};
+use super::names::{self, Listing, Name};
 use super::recover::{Begin, path_of};
 use crate::stream::segment::{read_there, sync_directory};
 use crate::stream::{Framing, Result};
@@ -42,7 +42,7 @@ pub struct News {
     cut: Option<u64>,
     /// Framed as `write`: all active records.
     marks: Option<Vec<Mark>>,
-    /// When the active file was written last, or what it was told.
+    /// When the active file was written last.
     modified: SystemTime,
 }
 
@@ -96,19 +96,19 @@ impl Log {
 }
 
 impl Copied {
-    /// The copy in `directory` of the log that was just opened there; made if it is missing.
-    pub fn open(log: &Log) -> Result<Copied> {
+    /// The copy that a log's directory, as it was `listed` when the log was opened, has of the active file elsewhere;
+    /// made if it is missing.
+    pub fn open(log: &Log, listed: &Listing) -> Result<Copied> {
         log.active.changeable()?;
         let directory = log.directory.clone();
         let index = &log.active.index;
-        let files = names::list(&directory)?;
-        let begin = newest(&files).unwrap_or((index.offset, index.position, 0));
+        let begin = newest(&listed.files).unwrap_or((index.offset, index.position, 0));
         let path = path_of(&directory, begin);
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let mut end = begin.1 + length_of(&path)?.saturating_sub(begin.2);
         // From where bytes were set aside on, the copy may have them still: that is copied again.
-        for (name, _) in files {
-            if let Name::Torn { position } = name
+        for (name, _) in &listed.files {
+            if let Name::Torn { position } = *name
                 && position >= begin.1
             {
                 end = end.min(position);
@@ -157,7 +157,7 @@ impl Copied {
             // What was set aside.
             self.file.set_len(self.file_at(self.end))?;
         }
-        // The copy's time is the stream's, and comes back with it ([`fetch`]).
+        // Both have the same time, which comes back with the copy ([`fetch`]).
         self.file.set_modified(news.modified)?;
         self.file.sync_data()?;
         self.mark(news)
@@ -220,12 +220,13 @@ fn newest(files: &[(Name, String)]) -> Option<Begin> {
     actives.max()
 }
 
-/// Where `to` has no active file, it gets what the copy in `from`, which has these `files`, has.
-pub(super) fn fetch(from: &Path, files: &[(Name, String)], to: &Path) -> Result<()> {
+/// Where `to` has no active file, it gets what the copy in `from` has.
+pub(super) fn fetch(from: &Listing, to: &Path) -> Result<()> {
     if newest(&names::list(to)?).is_some() {
         return Ok(());
     }
-    let Some(begin) = newest(files) else { return Ok(()) };
+    let Some(begin) = newest(&from.files) else { return Ok(()) };
+    let from = &from.directory;
     let source = File::open(path_of(from, begin))?;
     let beside = to.join("fetched.new");
     let mut target = File::create(&beside)?;

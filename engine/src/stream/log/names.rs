@@ -11,9 +11,10 @@
 //!
 //! Numbers are decimal, with 20 digits, so that names sort as numbers do.
 
+use crate::stream::group::Group;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file of lengths.
 pub(super) const MARKS: &str = "writes.marks";
@@ -63,17 +64,41 @@ fn number(text: &str) -> Option<u64> {
     (number <= NUMBER_MAX).then_some(number)
 }
 
-/// The files of a log with their names, in order; what else is in the directory is not ours.
-pub(super) fn list(directory: &Path) -> io::Result<Vec<(Name, String)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if let Some(parsed) = Name::parse(&name) {
-            found.push((parsed, name));
+/// What a log's directory has: listed once, for all who open something of it.
+#[derive(Debug)]
+pub struct Listing {
+    pub(super) directory: PathBuf,
+    /// The files with their names, in order.
+    pub(super) files: Vec<(Name, String)>,
+    groups: Vec<String>,
+}
+
+impl Listing {
+    /// Lists it. What is neither the log's nor a group's is not ours, and left out.
+    pub fn of(directory: &Path) -> io::Result<Listing> {
+        let (mut files, mut groups) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(directory)? {
+            let file = entry?.file_name().to_string_lossy().into_owned();
+            if let Some(name) = Name::parse(&file) {
+                files.push((name, file));
+            } else if let Some(group) = Group::name_of(&file) {
+                groups.push(group.to_string());
+            }
         }
+        files.sort();
+        groups.sort();
+        Ok(Listing { directory: directory.into(), files, groups })
     }
-    found.sort();
-    Ok(found)
+
+    /// Names of the groups that have a file, in order.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+}
+
+/// The files of a log with their names, in order.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<(Name, String)>> {
+    Listing::of(directory).map(|listing| listing.files)
 }
 
 #[cfg(test)]

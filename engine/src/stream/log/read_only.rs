@@ -13,7 +13,7 @@
 use super::active::Active;
 use super::cache::Cache;
 use super::hot::Hot;
-use super::names::{self, MARKS, Name};
+use super::names::{self, Listing, MARKS, Name};
 use super::recover::{find, path_of};
 use super::{Log, LogConfig};
 use crate::stream::{Error, Framing, Result};
@@ -59,7 +59,7 @@ impl Log {
 
 /// The log, and whether its active bytes have their marks: if not, somebody may be about to write them.
 fn look(directory: &Path, config: LogConfig) -> Result<(Log, bool)> {
-    let found = find(directory, names::list(directory)?, directory, &config)?;
+    let found = find(&Listing::of(directory)?, directory, &config)?;
     let file = match found.active {
         Some(named) => Some((named, File::open(path_of(directory, named))?)),
         None => None,

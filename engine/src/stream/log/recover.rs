@@ -15,7 +15,7 @@ use super::active::{Active, length_of};
 use super::cache::Cache;
 use super::copy;
 use super::hot::Hot;
-use super::names::{self, Name};
+use super::names::{self, Listing, Name};
 use super::{Log, LogConfig, Sealed};
 use crate::stream::segment::{Header, SEGMENT_BYTES_MAX, Segment, sync_directory};
 use crate::stream::{Error, Result};
@@ -50,22 +50,21 @@ enum Change {
 impl Log {
     /// Opens the log in `directory`, which is made if it is missing.
     pub fn open(directory: &Path, config: LogConfig) -> Result<Log> {
-        Log::open_apart(directory, directory, config)
+        fs::create_dir_all(directory)?;
+        Log::open_apart(&Listing::of(directory)?, directory, config)
     }
 
-    /// The same with the active file, and its marks, in another directory, on faster storage. What `directory` has of
-    /// an active file is a copy, which [`Copied`](super::Copied) keeps up to date; where the other directory has none,
-    /// it begins with that copy.
-    pub fn open_apart(directory: &Path, active_directory: &Path, config: LogConfig) -> Result<Log> {
+    /// The same with the active file, and its marks, in another directory, on faster storage. What the log's own
+    /// directory has of an active file is a copy, which [`Copied`](super::Copied) keeps up to date; where the other
+    /// directory has none, it begins with that copy.
+    pub fn open_apart(listing: &Listing, active_directory: &Path, config: LogConfig) -> Result<Log> {
         config.check()?;
-        fs::create_dir_all(directory)?;
         fs::create_dir_all(active_directory)?;
-        // Looked through once: what follows changes it only by what is found.
-        let files = names::list(directory)?;
+        let directory = &listing.directory;
         if directory != active_directory {
-            copy::fetch(directory, &files, active_directory)?;
+            copy::fetch(listing, active_directory)?;
         }
-        let found = find(directory, files, active_directory, &config)?;
+        let found = find(listing, active_directory, &config)?;
         put_right(&found.changes, active_directory)?;
         let (sealed, begin) = (found.sealed, found.begin);
         let last_time = found.last.map_or(0, |header| header.last_time);
@@ -81,18 +80,14 @@ impl Log {
     }
 }
 
-/// Looks, and changes nothing. `files` are those of `directory`.
-pub(super) fn find(
-    directory: &Path,
-    files: Vec<(Name, String)>,
-    active_directory: &Path,
-    config: &LogConfig,
-) -> Result<Found> {
+/// Looks, and changes nothing.
+pub(super) fn find(listing: &Listing, active_directory: &Path, config: &LogConfig) -> Result<Found> {
+    let directory = &listing.directory;
     let (mut sealed, mut actives, mut changes) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, file) in files {
-        match name {
+    for (name, file) in &listing.files {
+        match *name {
             Name::Unfinished => changes.push(Change::Remove(directory.join(file))),
-            Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file }),
+            Name::Sealed { offset, position } => sealed.push(Sealed { offset, position, name: file.clone() }),
             Name::Active { .. } | Name::Torn { .. } => {}
         }
     }

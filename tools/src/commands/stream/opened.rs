@@ -3,6 +3,7 @@
 use super::place::{self, Place};
 use crate::{control, escape};
 use aimss_engine::stream::group::Group;
+use aimss_engine::stream::log::Listing;
 use aimss_engine::stream::{self, Error, Log, Micros, Offset, Settings};
 use aimss_fs::control::stream::{GroupInfo, SeekTo, StreamInfo, StreamRequest};
 use anyhow::{Result, anyhow, bail};
@@ -71,8 +72,8 @@ fn open_log(path: &Path, directory: &Path) -> Result<(Settings, Log)> {
 /// A log's numbers and its groups, without a daemon.
 pub fn info(path: &Path, settings: &Settings, log: &Log) -> stream::Result<StreamInfo> {
     let mut info = StreamInfo::of(path, settings, log)?;
-    for name in Group::list(log.directory())? {
-        let group = Group::read(log.directory(), &name)?;
+    for name in Listing::of(log.directory())?.groups() {
+        let group = Group::read(log.directory(), name)?;
         info.groups.push(GroupInfo::of(&group, info.first_offset, info.end_offset));
     }
     Ok(info)
