@@ -18,7 +18,7 @@
 
 use crate::ids::{Ino, Name};
 use account::{Ledger, Room};
-use directory::Directory;
+use directory::{Directory, Family};
 use rustc_hash::FxHashMap;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -202,6 +202,8 @@ pub struct Predictor {
     config: Config,
     ledger: Ledger,
     directories: FxHashMap<Ino, Directory>,
+    /// What directories of one parent, which is the key, have in common; of those without a known parent, each alone.
+    families: FxHashMap<Ino, Family>,
     /// Files remembered in all directories.
     files: usize,
     /// Where files were opened. Each of them is remembered in its directory too.
@@ -220,6 +222,7 @@ impl Predictor {
             config,
             ledger: Ledger::new(config.ahead_files_max, config.ahead_bytes_max),
             directories: FxHashMap::default(),
+            families: FxHashMap::default(),
             files: 0,
             places: FxHashMap::default(),
             last: FxHashMap::default(),
@@ -242,7 +245,11 @@ impl Predictor {
         let directory = self.directories.entry(seen.directory).or_default();
         directory.opened_at = self.opens;
         let files_before = directory.len();
-        let held = directory.opened(seen, right, &mut offers);
+        if directory.parent.is_none() {
+            directory.parent = tree.place(seen.directory).map(|(parent, _)| parent);
+        }
+        let family = self.families.entry(directory.parent.unwrap_or(seen.directory)).or_default();
+        let held = directory.opened(seen, right, family, &mut offers);
         self.files += directory.len() - files_before;
         if directory.remembers(seen.ino) {
             self.places.insert(seen.ino, (seen.directory, seen.name.clone()));
@@ -290,9 +297,11 @@ impl Predictor {
     /// directory: it is evicted first.
     pub fn done_for_now(&self, seen_ino: Ino) -> bool {
         self.config.enabled.has(By::Epoch)
-            && (self.places.get(&seen_ino))
-                .and_then(|(directory, _)| self.directories.get(directory))
-                .is_some_and(|directory| directory.is_read(seen_ino))
+            && self.places.get(&seen_ino).is_some_and(|(place, _)| {
+                let directory = self.directories.get(place);
+                let family = directory.and_then(|it| self.families.get(&it.parent.unwrap_or(*place)));
+                directory.zip(family).is_some_and(|(directory, family)| directory.is_read(seen_ino, family))
+            })
     }
 
     /// What is known of files behind each other, for [`Predictor::import`].
@@ -324,6 +333,10 @@ impl Predictor {
             .map(|(ino, directory)| (directory.opened_at, *ino))
             .collect();
         by_age.sort_unstable();
+        if self.families.len() > DIRECTORIES_MAX {
+            // What they know comes again.
+            self.families.clear();
+        }
         for (_, ino) in by_age {
             if self.directories.len() <= DIRECTORIES_MAX / 8 * 7 && self.files <= FILES_MAX / 8 * 7 {
                 break;

@@ -4,18 +4,37 @@ use anyhow::Result;
 use memmap2::MmapMut;
 use std::fs::File;
 
-/// `length` bytes that look random and are the same for the same `seed`.
-pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    // xorshift64*; a seed of 0 would stay 0.
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+/// Bytes that look random and are the same for the same seed (xorshift64*).
+#[derive(Debug, Clone)]
+pub struct Pattern(u64);
+
+impl Pattern {
+    /// At its first byte.
+    pub fn new(seed: u64) -> Self {
+        // A state of 0 would stay 0.
+        Pattern(seed.wrapping_mul(2).wrapping_add(1))
     }
-    bytes.truncate(length);
+
+    /// The next 8 bytes, as a number.
+    pub fn next_number(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The next bytes. Of a last word that is not whole the rest is left out.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for word in bytes.chunks_mut(8) {
+            word.copy_from_slice(&self.next_number().to_le_bytes()[..word.len()]);
+        }
+    }
+}
+
+/// The first `length` bytes of a seed's pattern.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    Pattern::new(seed).fill(&mut bytes);
     bytes
 }
 

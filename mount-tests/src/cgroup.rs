@@ -25,6 +25,25 @@ impl Group {
         Ok(group)
     }
 
+    /// Takes a running process in: what it touches from now on counts here.
+    pub fn take(&self, pid: u32) -> Result<()> {
+        fs::write(self.entrance(), pid.to_string()).context("a process can't enter a memory cgroup")
+    }
+
+    /// Sends a process out, to the root of the hierarchy.
+    pub fn send_out(&self, pid: u32) -> Result<()> {
+        let root = self.0.parent().context("a group has a parent")?;
+        fs::write(root.join("cgroup.procs"), pid.to_string()).context("a process can't leave a memory cgroup")
+    }
+
+    /// How many processes the kernel killed for lack of memory in it; `None` where it does not say.
+    pub fn killed(&self) -> Option<u64> {
+        let told = ["memory.oom_control", "memory.events"]
+            .iter()
+            .find_map(|file| fs::read_to_string(self.0.join(file)).ok())?;
+        told.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
     /// The file to which a process writes its number in order to enter.
     pub fn entrance(&self) -> PathBuf {
         self.0.join("cgroup.procs")

@@ -53,7 +53,13 @@ both_modes! {
 
     with { memory: "64M" }
     fn many_processes_use_more_than_memory(mount: &Mount) {
-        program::run(mount, "pressure_processes.py", &["--processes", "20", "--seconds", "8"])?;
+        let output = Command::new(env!("CARGO_BIN_EXE_pressure"))
+            .arg(mount.point())
+            .args(["--processes", "20", "--seconds", "8"])
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        print!("{said}");
     }
 
     with { memory: "64M" }

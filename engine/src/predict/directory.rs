@@ -10,10 +10,12 @@
 use super::{By, Offers, Seen, Sibling, natural_order};
 use crate::ids::Ino;
 use epoch::Epoch;
+pub use family::Family;
 use order::Order;
 use restore::Restores;
 
 mod epoch;
+mod family;
 mod order;
 mod restore;
 
@@ -22,6 +24,8 @@ mod restore;
 pub struct Directory {
     /// When it was last used, counted in opens.
     pub opened_at: u64,
+    /// Where it is, if that is known: its family's.
+    pub parent: Option<Ino>,
     order: Order,
     epoch: Epoch,
     restores: Restores,
@@ -31,7 +35,13 @@ pub struct Directory {
 
 impl Directory {
     /// Learns from an open here; `right` had predicted it. True if a predictor of directories holds.
-    pub fn opened(&mut self, seen: &Seen, right: Option<By>, offers: &mut Offers<'_>) -> bool {
+    pub fn opened(
+        &mut self,
+        seen: &Seen,
+        right: Option<By>,
+        family: &mut Family,
+        offers: &mut Offers<'_>,
+    ) -> bool {
         let known = offers.tree.files(seen.directory);
         let files = known.as_deref().unwrap_or_default();
         self.opened_files += 1;
@@ -43,10 +53,10 @@ impl Directory {
             bytes: self.opened_bytes / self.opened_files,
             right,
         };
-        let pass_begins = self.epoch.note(&open, offers);
+        let pass_begins = self.epoch.note(&open, family, offers);
         let restoring = self.restores.opened(&open, self.order.before(seen.process), offers);
         let ordered = self.order.opened(&open, pass_begins, offers);
-        let epoch = self.epoch.opened(&open, ordered, offers);
+        let epoch = self.epoch.opened(&open, ordered, family, offers);
         restoring || ordered || epoch
     }
 
@@ -66,8 +76,8 @@ impl Directory {
     }
 
     /// Whether an epoch holds and has read this file.
-    pub fn is_read(&self, ino: Ino) -> bool {
-        self.epoch.is_read(ino)
+    pub fn is_read(&self, ino: Ino, family: &Family) -> bool {
+        self.epoch.is_read(ino, family)
     }
 }
 

@@ -36,6 +36,8 @@ impl Random {
 struct Fake {
     files: FxHashMap<Ino, Arc<[Sibling]>>,
     memory: FxHashSet<Ino>,
+    /// Of directories.
+    parents: FxHashMap<Ino, Ino>,
 }
 
 impl Tree for Fake {
@@ -45,6 +47,10 @@ impl Tree for Fake {
 
     fn is_in_memory(&self, ino: Ino) -> bool {
         self.memory.contains(&ino)
+    }
+
+    fn place(&self, ino: Ino) -> Option<(Ino, Name)> {
+        Some((*self.parents.get(&ino)?, Name::from(b"directory".to_vec())))
     }
 }
 
@@ -79,6 +85,17 @@ impl World {
     /// A directory with so many files, whose places are their numbers.
     pub fn directory(&mut self, directory: Ino, files: usize) {
         self.directory_of(directory, (0..files).map(|i| format!("file{i}.jpg")).collect());
+    }
+
+    /// So many directories beside each other, with so many files each.
+    pub fn family(&mut self, directories: usize, files: usize) -> Vec<Ino> {
+        let family: Vec<Ino> =
+            (1..=directories as u64).map(|number| Ino(DIRECTORY.0 + (number << 32))).collect();
+        for directory in &family {
+            self.directory(*directory, files);
+            self.tree.parents.insert(*directory, DIRECTORY);
+        }
+        family
     }
 
     /// A directory with these files, which are put in order.

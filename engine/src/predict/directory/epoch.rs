@@ -8,24 +8,23 @@
 //! 4. A repeat after nine tenths of the files proves it: the next pass is believed in at once, with the whole window.
 //!    Those of the last pass that come late, from a slower worker, are taken for what they are.
 //! 5. A repeat before that refutes it. Twice as many distinct opens are needed the next time.
+//! 6. Directories beside each other are believed in together ([`super::family`]), with one window.
 
 use super::super::{By, FILES_MAX, Offers};
 use super::Open;
+use super::family::{Family, Share, needed};
 use crate::ids::Ino;
 use rustc_hash::FxHashMap;
 
 /// Distinct opens that are needed in any case, and files that a directory must have: fewer are no data set.
-const EPOCH_MIN: usize = 8;
+pub const EPOCH_MIN: usize = 8;
 
 /// Distinct opens that are needed, in square roots of the number of files. At 2 one in eight of all random runs gets so
 /// far, and the doubling after that one stops it; at 1.5 it was a third, and 1.6% of all bytes were fetched for nothing.
-const ROOTS_MIN: f64 = 2.0;
-
-/// Doublings after which nothing changes any more.
-const REFUTED_MAX: u32 = 16;
+pub const ROOTS_MIN: f64 = 2.0;
 
 /// Fetches under way at first.
-const WINDOW_MIN: usize = 8;
+pub const WINDOW_MIN: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,12 +36,11 @@ pub struct Epoch {
     seen: usize,
     /// Those that were in no order.
     unordered: usize,
-    /// It is believed in.
+    /// It is believed in, by this directory's opens alone.
     holds: bool,
     /// The pass before was an epoch.
     continues: bool,
-    refuted: u32,
-    window: usize,
+    share: Share,
     /// The next file to look at.
     cursor: usize,
 }
@@ -57,8 +55,7 @@ impl Default for Epoch {
             unordered: 0,
             holds: false,
             continues: false,
-            refuted: 0,
-            window: WINDOW_MIN,
+            share: Share::default(),
             cursor: 0,
         }
     }
@@ -66,17 +63,23 @@ impl Default for Epoch {
 
 impl Epoch {
     /// Notes an open. True if it begins a pass.
-    pub fn note(&mut self, open: &Open<'_>, offers: &mut Offers<'_>) -> bool {
+    pub fn note(&mut self, open: &Open<'_>, family: &mut Family, offers: &mut Offers<'_>) -> bool {
         let (ino, files) = (open.seen.ino, open.files.len());
         let before = self.passes.get(&ino).copied();
         let begins = before == Some(self.pass);
         if begins {
             let whole = files >= EPOCH_MIN && self.seen * 10 >= files * 9;
-            if self.holds && !whole {
-                self.refuted = (self.refuted + 1).min(REFUTED_MAX);
-                offers.ledger.refuted(By::Epoch);
+            let believed = self.holds || family.holds();
+            let proven = whole && (believed || self.unordered >= needed(files, family.refuted()));
+            if !whole {
+                if believed {
+                    offers.ledger.refuted(By::Epoch);
+                }
+                family.repeated(believed);
+            } else if proven {
+                family.proved();
             }
-            self.begin(whole && (self.holds || self.unordered >= self.needed(files)));
+            self.begin(proven);
         } else if self.continues
             && self.seen * 10 < files
             && before.is_none_or(|before| before < self.pass.saturating_sub(1))
@@ -92,20 +95,28 @@ impl Epoch {
     }
 
     /// Predicts, if an epoch is believed in. True if so.
-    pub fn opened(&mut self, open: &Open<'_>, ordered: bool, offers: &mut Offers<'_>) -> bool {
+    pub fn opened(
+        &mut self,
+        open: &Open<'_>,
+        ordered: bool,
+        family: &mut Family,
+        offers: &mut Offers<'_>,
+    ) -> bool {
         self.unordered += usize::from(!ordered);
         if open.right == Some(By::Epoch) {
-            self.window = self.window.saturating_mul(2);
-        }
-        if ordered || !offers.enabled.has(By::Epoch) {
-            return false;
+            family.was_right();
         }
         let files = open.files;
-        self.holds |= files.len() >= EPOCH_MIN && self.unordered.min(self.seen) >= self.needed(files.len());
-        if !self.holds {
+        if ordered || !offers.enabled.has(By::Epoch) || files.len() < EPOCH_MIN {
             return false;
         }
-        let mut room = offers.room(By::Epoch, self.window);
+        let distinct = self.unordered.min(self.seen);
+        family.count(&mut self.share, distinct, files.len());
+        self.holds |= distinct >= needed(files.len(), family.refuted());
+        if !self.holds && !family.holds() {
+            return false;
+        }
+        let mut room = offers.room(By::Epoch, family.window());
         while room.has(open.bytes)
             && let Some(file) = files.get(self.cursor)
         {
@@ -135,15 +146,8 @@ impl Epoch {
     }
 
     /// Whether an epoch is believed in and has read this file.
-    pub fn is_read(&self, ino: Ino) -> bool {
-        self.holds && self.passes.get(&ino) == Some(&self.pass)
-    }
-
-    /// Distinct opens in no order that are needed.
-    fn needed(&self, files: usize) -> usize {
-        let by_chance = (ROOTS_MIN * (files as f64).sqrt()).ceil() as usize;
-        // No more than a whole pass, which is proof enough.
-        (by_chance.max(EPOCH_MIN) << self.refuted).min((files * 9).div_ceil(10)).max(EPOCH_MIN)
+    pub fn is_read(&self, ino: Ino, family: &Family) -> bool {
+        (self.holds || family.holds()) && self.passes.get(&ino) == Some(&self.pass)
     }
 
     fn begin(&mut self, proven: bool) {
@@ -151,10 +155,7 @@ impl Epoch {
         self.pass = self.pass.wrapping_add(1).max(1);
         (self.seen, self.unordered, self.cursor) = (0, 0, 0);
         (self.holds, self.continues) = (proven, proven);
-        self.window = if proven { usize::MAX } else { WINDOW_MIN };
-        if proven {
-            self.refuted = 0;
-        }
+        Family::pass_began(&mut self.share);
     }
 
     /// False if there are too many files.
