@@ -32,6 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+mod scan;
+
+pub use scan::{Course, Scan};
+
 /// Large pieces read at once. Parallel file systems give one client about as many streams; more wait there instead of
 /// here.
 const STREAMS: usize = 8;
@@ -68,8 +72,8 @@ pub enum Cause {
     Warm,
     /// It was predicted.
     Predicted(By),
-    /// It is read from front to back, and its reader is there.
-    Scan(u64),
+    /// It is read in an order, and its reader is there.
+    Scan(Course),
 }
 
 impl Cause {
@@ -165,8 +169,9 @@ struct Flight {
     /// Held while a piece is written: the kernel lets one thread write a file at a time, and has the others spin.
     writing: Mutex<()>,
     piece_bytes: u64,
-    /// The piece that is read first: where a reader is already.
+    /// The piece that is read first, where a reader is already, and whether those before it come next.
     first: u64,
+    backward: bool,
     next: AtomicU64,
     left: AtomicU64,
     failed: AtomicBool,
@@ -204,7 +209,7 @@ impl Flight {
         if taken >= pieces {
             return None;
         }
-        let piece = (self.first + taken) % pieces;
+        let piece = (if self.backward { self.first + pieces - taken } else { self.first + taken }) % pieces;
         self.stages.lock()[piece as usize] = Stage::Reading;
         let start = piece * self.piece_bytes;
         Some(start..self.size.min(start + self.piece_bytes))
@@ -316,6 +321,37 @@ impl Fetcher {
         }
         drop(queue);
         self.work.notify_all();
+    }
+
+    /// Drops the fetches of files that were predicted and are not wanted any more; those that were not begun, or of
+    /// which much is to come. Gives those that were.
+    pub(crate) fn call_off(&self, unwanted: &[Ino]) -> Vec<Ino> {
+        if unwanted.is_empty() {
+            return Vec::new();
+        }
+        let unwanted: FxHashSet<Ino> = unwanted.iter().copied().collect();
+        let is_unwanted = |request: &Request| {
+            matches!(request.cause, Cause::Predicted(_)) && unwanted.contains(&request.ino)
+        };
+        let mut queue = self.queue.lock();
+        for flight in queue.flights.iter().filter(|flight| flight.is_large() && is_unwanted(&flight.request))
+        {
+            // Its other pieces are not read, and it is dropped with the last one.
+            flight.failed.store(true, Ordering::Relaxed);
+        }
+        let dropped: Vec<Request>;
+        let waiting: Vec<Request>;
+        (dropped, waiting) = std::mem::take(&mut queue.waiting).into_iter().partition(is_unwanted);
+        queue.waiting = waiting.into();
+        for request in &dropped {
+            queue.known.remove(&request.ino);
+        }
+        drop(queue);
+        self.ended.notify_all();
+        for request in &dropped {
+            self.count(request.cause, None);
+        }
+        dropped.into_iter().map(|request| request.ino).collect()
     }
 
     /// Waits until none of `inos` is queued or in flight, or the engine stops; `progress` is told now and then how many
@@ -479,9 +515,9 @@ impl Engine {
         };
         let piece_bytes = self.fetcher.pace.lock().piece_bytes(size, self.arena.budget_bytes());
         let pieces = size.div_ceil(piece_bytes);
-        let first = match request.cause {
-            Cause::Scan(offset) => offset / piece_bytes,
-            _ => 0,
+        let (first, backward) = match request.cause {
+            Cause::Scan(course) => ((course.next / piece_bytes).min(pieces - 1), course.backward),
+            _ => (0, false),
         };
         Ok(Some(Flight {
             inode,
@@ -494,6 +530,7 @@ impl Engine {
             writing: Mutex::new(()),
             piece_bytes,
             first,
+            backward,
             next: AtomicU64::new(0),
             left: AtomicU64::new(pieces),
             failed: AtomicBool::new(false),
@@ -613,8 +650,8 @@ impl Engine {
         Some(length)
     }
 
-    /// Notes where a file that the daemon serves from the backing is read, and has it fetched once that goes from front
-    /// to back.
+    /// Notes where a file that the daemon serves from the backing is read, and has it fetched once there is an order in
+    /// that.
     pub(crate) fn note_scan(&self, inode: &Inode, offset: u64, bytes: u64) {
         let scanned = {
             let mut state = inode.state.lock();
@@ -623,9 +660,8 @@ impl Engine {
             let Some(epoch) = state.file.epoch.as_mut().filter(|_| room) else { return };
             epoch.scan.read(offset, bytes)
         };
-        if scanned && self.foresees_scans() && !self.fetcher.knows(inode.ino) {
-            let request = Request { ino: inode.ino, link: None, cause: Cause::Scan(offset + bytes) };
-            self.fetcher.add([request]);
+        if let Some(course) = scanned.filter(|_| self.foresees_scans() && !self.fetcher.knows(inode.ino)) {
+            self.fetcher.add([Request { ino: inode.ino, link: None, cause: Cause::Scan(course) }]);
         }
     }
 

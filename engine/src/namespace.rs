@@ -11,8 +11,6 @@ mod table;
 mod written;
 
 pub use dir::{Dir, Entry, Expected};
-pub use inode::{
-    Baseline, Epoch, FileState, Inode, InodeState, Link, OpenMode, Place, Scan, Xattrs, join_path,
-};
+pub use inode::{Baseline, Epoch, FileState, Inode, InodeState, Link, OpenMode, Place, Xattrs, join_path};
 pub use table::Names;
 pub use written::{Behind, Moving, WriteOut, Written};

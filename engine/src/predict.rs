@@ -288,6 +288,12 @@ impl Predictor {
         self.ledger.evicted(ino);
     }
 
+    /// Files that were predicted and will not be opened after all, since this was asked last: [`Predictor::failed`]
+    /// for those whose fetches could be dropped.
+    pub fn called_off(&mut self) -> Vec<Ino> {
+        self.ledger.called_off()
+    }
+
     /// What each predictor did.
     pub fn account(&self) -> [(By, Account); 4] {
         By::ALL.map(|by| (by, self.ledger.account(by)))
@@ -526,6 +532,41 @@ mod tests {
         }
         assert!(given > 0, "turned up");
         assert!(world.account(By::Order).window > 0);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_called_off_when_a_prediction_fails() {
+        let mut world = World::new(Config::default());
+        world.directory(DIRECTORY, 1000);
+        world.fetches_arrive = false;
+        let mut asked: Vec<Ino> = Vec::new();
+        for place in [10, 11, 12, 13] {
+            asked.extend(world.open(DIRECTORY, place, 1).predicted.iter().map(|predicted| predicted.ino));
+        }
+        assert!(world.predictor.called_off().is_empty());
+        let opened = world.ino(DIRECTORY, 13);
+        world.open(DIRECTORY, 700, 1);
+        let mut called_off = world.predictor.called_off();
+        called_off.sort_unstable();
+        asked.retain(|ino| *ino != opened);
+        assert_eq!(called_off, asked, "the order is left");
+        assert!(world.predictor.called_off().is_empty(), "told once");
+
+        // An epoch over 400 files is believed in after 40 opens, and refuted by the first repeat.
+        let enabled = Enabled { order: false, ..Enabled::ALL };
+        let mut world = World::new(Config { enabled, ..Config::default() });
+        world.directory(DIRECTORY, 400);
+        world.fetches_arrive = false;
+        let mut files = Random(3).shuffled(400);
+        files.truncate(45);
+        for place in &files {
+            world.open(DIRECTORY, *place, 1);
+        }
+        let asked = world.account(By::Epoch);
+        assert!(asked.predicted_files > 0 && world.predictor.called_off().is_empty());
+        world.open(DIRECTORY, files[0], 1);
+        let called_off = world.predictor.called_off().len() as u64;
+        assert_eq!(called_off + world.account(By::Epoch).late_files, asked.predicted_files);
     }
 
     #[test]

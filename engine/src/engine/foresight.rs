@@ -141,6 +141,10 @@ impl Engine {
                 }
                 Note::Stop => return,
             }
+            let unwanted = predictor.lock().called_off();
+            for ino in self.fetcher.call_off(&unwanted) {
+                predictor.lock().failed(ino);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::arena::{Ahead, ArenaStat, Content, Stamp};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::BackingId;
+use crate::fetch::Scan;
 use crate::ids::{Ino, Name};
 use crate::namespace::{Behind, Moving};
 use parking_lot::Mutex;
@@ -142,38 +143,6 @@ pub struct Epoch {
     pub moving: Option<Box<Moving>>,
     /// What the daemon wrote to the backing's page cache.
     pub behind: Behind,
-}
-
-/// Where readers of a file would go on, if they read from front to back; several may, each with a place of its own.
-#[derive(Debug, Clone, Default)]
-pub struct Scan {
-    /// The latest last.
-    next: SmallVec<[u64; Scan::READERS_MAX]>,
-    /// Reads in a row that began where one was expected.
-    right: u32,
-}
-
-impl Scan {
-    const READERS_MAX: usize = 4;
-    /// So many right ones make a scan.
-    const RIGHT_MIN: u32 = 2;
-
-    /// Notes a read; true if the file is being scanned.
-    pub fn read(&mut self, offset: u64, bytes: u64) -> bool {
-        match self.next.iter().position(|&next| next == offset) {
-            Some(at) => {
-                self.next.remove(at);
-                self.right += 1;
-            }
-            None if offset == 0 => {}
-            None => self.right = 0,
-        }
-        if self.next.len() >= Scan::READERS_MAX {
-            self.next.remove(0);
-        }
-        self.next.push(offset + bytes);
-        self.right >= Scan::RIGHT_MIN
-    }
 }
 
 /// What the backing held when it was last in step.
@@ -333,20 +302,4 @@ pub fn join_path(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interleaved_readers_are_seen_to_scan_and_random_ones_are_not() {
-        let mut scan = Scan::default();
-        // The second reader begins in the middle, which breaks the row once.
-        let reads = [0, 1 << 30, 4096, (1 << 30) + 4096, 8192];
-        let seen: Vec<bool> = reads.iter().map(|offset| scan.read(*offset, 4096)).collect();
-        assert_eq!(seen, [false, false, false, true, true]);
-        let mut scan = Scan::default();
-        assert!((1..1000_u64).all(|i| !scan.read(i * 7919 % 1009 * 4096, 4096)));
-    }
 }

@@ -9,6 +9,9 @@
 //!    opened before one is found wrong, the predictor may give again. One is wrong if its predictor says so
 //!    ([`Ledger::refuted`]), if [`SILENT_MAX`] newer ones push it out, or after [`STALE_OPENS`].
 //!
+//! 4. What a predictor that was refuted or turned down to nothing had asked for is called off
+//!    ([`Ledger::called_off`]): it counts as neither used nor wasted, if it had not come yet.
+//!
 //! A fetched file that is neither opened nor evicted for [`STALE_OPENS`] no longer takes room from others: its
 //! reader is gone. It is still accounted.
 
@@ -107,6 +110,7 @@ pub struct Ledger {
     outstanding: FxHashMap<Ino, Outstanding>,
     books: [Book; 4],
     opens: u64,
+    called_off: Vec<Ino>,
 }
 
 impl Ledger {
@@ -117,6 +121,7 @@ impl Ledger {
             outstanding: FxHashMap::default(),
             books: By::ALL.map(|_| Book::new(ahead_files_max)),
             opens: 0,
+            called_off: Vec::new(),
         }
     }
 
@@ -186,8 +191,33 @@ impl Ledger {
             book.release(&mut entry);
             if entry.state == State::Fetched {
                 book.wasted(entry.bytes);
+                if book.limit == 0 {
+                    self.call_off_all(entry.by);
+                }
             }
         }
+    }
+
+    /// A file will not be opened after all, says who predicted it.
+    pub fn call_off(&mut self, by: By, ino: Ino) {
+        let asked = |entry: &Outstanding| entry.by == by && entry.state == State::Asked;
+        if self.outstanding.get(&ino).is_some_and(asked) {
+            self.called_off.push(ino);
+        }
+    }
+
+    /// The same of all that a predictor asked for.
+    pub fn call_off_all(&mut self, by: By) {
+        if self.books[by.index()].in_flight > 0 {
+            let asked = |(_, entry): &(&Ino, &Outstanding)| entry.by == by && entry.state == State::Asked;
+            self.called_off.extend(self.outstanding.iter().filter(asked).map(|(ino, _)| *ino));
+        }
+    }
+
+    /// Files whose fetches are not wanted any more, since this was asked last. Each is told as failed if that could
+    /// still be done.
+    pub fn called_off(&mut self) -> Vec<Ino> {
+        std::mem::take(&mut self.called_off)
     }
 
     /// A predictor found that what it predicts is wrong. Counts only while it is silent: what it gave is judged by

@@ -74,6 +74,7 @@ impl Epoch {
             if !whole {
                 if believed {
                     offers.ledger.refuted(By::Epoch);
+                    offers.ledger.call_off_all(By::Epoch);
                 }
                 family.repeated(believed);
             } else if proven {

@@ -64,9 +64,12 @@ impl Order {
         let reader = self.readers.entry(open.seen.process).or_default();
         reader.opened_at = self.opens;
         // Both take the step, whether they are asked or not.
-        let broken = [reader.step(open, replay), self.whole.step(open, replay)];
-        if broken.contains(&true) {
+        let left = [reader.step(open, replay, &self.last), self.whole.step(open, replay, &self.last)];
+        if left.iter().any(|files| !files.is_empty()) {
             offers.ledger.refuted(By::Order);
+        }
+        for file in left.iter().flatten() {
+            offers.ledger.call_off(By::Order, *file);
         }
         let follower = if reader.course.is_some() { reader } else { &mut self.whole };
         if !offers.enabled.has(By::Order) {
@@ -143,8 +146,9 @@ impl Follower {
         self.last.as_ref().map(|last| last.ino)
     }
 
-    /// Takes a step. True if it left a course on which files were predicted.
-    fn step(&mut self, open: &Open<'_>, replay: Option<usize>) -> bool {
+    /// Takes a step. Gives the files that were predicted on a course which it left.
+    fn step(&mut self, open: &Open<'_>, replay: Option<usize>, last: &[Sibling]) -> Vec<Ino> {
+        let before = (self.course, self.last_replay);
         let last_place = self.last.as_ref().and_then(|last| place(open.files, &last.name));
         let stride = (open.place.zip(last_place))
             .map(|(now, last)| now as i64 - last as i64)
@@ -166,11 +170,18 @@ impl Follower {
         };
         if course == self.course {
             self.ahead = self.ahead.saturating_sub(1);
-            return false;
+            return Vec::new();
         }
-        let broken = self.course.is_some() && self.ahead > 0;
+        let left = (1..=self.ahead)
+            .filter_map(|steps| match before {
+                (Some(Course::Stride(stride)), _) => on_stride(open.files, last_place?, stride, steps),
+                (Some(Course::Replay), at) => last.get(at? + steps),
+                (None, _) => None,
+            })
+            .map(|file| file.ino)
+            .collect();
         (self.course, self.ahead, self.window) = (course, 0, WINDOW_MIN);
-        broken
+        left
     }
 
     /// Predicts what is ahead on the course, if there is one. True if so.
@@ -184,10 +195,9 @@ impl Follower {
         while self.ahead < window {
             let steps = self.ahead + 1;
             let file = match course {
-                Course::Stride(stride) => open
-                    .place
-                    .and_then(|place| usize::try_from(place as i64 + stride * steps as i64).ok())
-                    .and_then(|place| open.files.get(place)),
+                Course::Stride(stride) => {
+                    open.place.and_then(|place| on_stride(open.files, place, stride, steps))
+                }
                 Course::Replay => self.last_replay.and_then(|place| last.get(place + steps)),
             };
             let Some(file) = file else { break };
@@ -196,6 +206,11 @@ impl Follower {
         }
         true
     }
+}
+
+/// The file that is so many steps by a stride behind a place.
+fn on_stride(files: &[Sibling], place: usize, stride: i64, steps: usize) -> Option<&Sibling> {
+    files.get(usize::try_from(place as i64 + stride * steps as i64).ok()?)
 }
 
 fn sibling(seen: &Seen) -> Sibling {
