@@ -24,7 +24,7 @@ mod xattrs;
 
 pub use attrs::SetAttr;
 pub(crate) use attrs::stat_of_file;
-pub use foresight::Foresight;
+pub use foresight::{Foresight, Transition};
 pub use io::Whence;
 pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};

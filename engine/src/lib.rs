@@ -40,6 +40,6 @@ pub mod predict;
 pub mod stream;
 
 pub use attr::{Attr, Kind, Timestamp};
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, Transition};
 pub use error::{Error, Result};
 pub use ids::{Ino, Name, Seq};

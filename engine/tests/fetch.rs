@@ -5,7 +5,7 @@ mod support;
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking, SlowModel};
 use aimss_engine::engine::{Held, Reason, Want};
 use aimss_engine::namespace::OpenMode;
-use aimss_engine::{Engine, Ino, predict};
+use aimss_engine::{Engine, Ino, Transition, predict};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -436,5 +436,32 @@ fn a_backing_that_stalls_holds_up_only_who_needs_it() {
     );
     watched.set_fault(Fault::None);
     assert_eq!(reader.join().expect("a reader"), Some(content(0, 2 * MIB)));
+    engine.stop();
+}
+
+#[test]
+fn what_was_opened_behind_a_file_is_known_after_a_restart() {
+    let ground = Ground::new();
+    fill(&ground.backing(), "models", 2, 5000);
+    fill(&ground.backing(), "tables", 2, 5000);
+    let engine = predicting(&ground, 64 << 20);
+    let files = ["models/part-0.bin", "tables/part-1.bin"];
+    for _ in 0..2 {
+        for path in files {
+            read(&engine, path, READ);
+        }
+        engine.evict_files(&files.map(|path| ino(&engine, path))).expect("evicted");
+    }
+    let behind = Transition { from: files[0].into(), to: files[1].into(), count: 2 };
+    until("it is learned", || engine.transitions().contains(&behind));
+    let known = engine.transitions();
+    engine.stop();
+    drop(engine);
+
+    let engine = predicting(&ground, 64 << 20);
+    engine.take_over_transitions(known.clone());
+    assert!(known.iter().all(|transition| engine.transitions().contains(transition)), "kept as it is");
+    read(&engine, files[0], READ);
+    until("the other comes", || held(&engine, files[1]) == Held::Both);
     engine.stop();
 }

@@ -163,6 +163,9 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     if let Err(e) = engine.clear_leftovers() {
         log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
     }
+    if engine.predicts() {
+        engine.take_over_transitions(state::transitions::load(&config.backing));
+    }
     engine.start();
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
     let limits = Limits {
@@ -216,6 +219,11 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     }
     daemon.drain_the_rest();
     engine.stop();
+    if engine.predicts()
+        && let Err(e) = state::transitions::save(&config.backing, engine.transitions())
+    {
+        log::warn!("which files are opened behind others has to be learned anew: {e}");
+    }
     if let Err(e) = engine.clear_leftovers() {
         log::warn!("what was given up stays in the backing's .aimss: {e}");
     }

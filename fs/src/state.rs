@@ -12,11 +12,13 @@
 //!       files/        file data, a file an inode
 //!       journal       see the engine's `journal`
 //! BACKING/.aimss/lease  who owns the backing: node, process, mount point
+//! BACKING/.aimss/transitions  which files are opened behind which, where that is predicted
 //! ```
 //! Everything is mode 0700 or 0600.
 
 mod arena;
 mod lease;
+pub mod transitions;
 
 pub use arena::{ArenaMount, STREAMS, memory_bytes, mount_arena};
 pub use lease::{Lease, LeaseError, Owner};

@@ -18,6 +18,8 @@ use std::sync::atomic::Ordering;
 const NOTES_MAX: usize = 1 << 14;
 /// Sorted listings kept.
 const LISTINGS_MAX: usize = 256;
+/// Transitions that are kept over restarts.
+const TRANSITIONS_MAX: usize = 1 << 16;
 
 /// What happened.
 #[derive(Debug)]
@@ -41,13 +43,26 @@ pub struct Foresight {
     /// A directory's files in natural order, as of its version.
     #[allow(clippy::type_complexity, reason = "used here alone")]
     listings: Mutex<FxHashMap<Ino, (u64, Arc<[Sibling]>)>>,
+    /// What was learned before a restart, by path, until the file is opened: its number is not known before.
+    earlier: Mutex<FxHashMap<String, Vec<(String, u8)>>>,
+}
+
+/// How often a file was opened behind another one; paths from the top of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Transition {
+    /// The first of the two.
+    pub from: String,
+    /// The second; the same as the first for all others together.
+    pub to: String,
+    /// How often.
+    pub count: u8,
 }
 
 impl Foresight {
     pub(super) fn new(config: Option<predict::Config>) -> Foresight {
         let (notes, read) = crossbeam_channel::bounded(NOTES_MAX);
         let predictor = config.map(|config| Mutex::new(Predictor::new(config)));
-        Foresight { notes, read, predictor, listings: Mutex::default() }
+        Foresight { notes, read, predictor, listings: Mutex::default(), earlier: Mutex::default() }
     }
 
     fn note(&self, note: Note) {
@@ -82,6 +97,55 @@ impl Engine {
     /// What each predictor came to.
     pub fn predictions(&self) -> Vec<(By, Account)> {
         self.foresight.account()
+    }
+
+    /// Which file was opened behind which, for [`Engine::take_over_transitions`]. Files whose names are no UTF-8 are
+    /// left out.
+    pub fn transitions(&self) -> Vec<Transition> {
+        let Some(predictor) = &self.foresight.predictor else { return Vec::new() };
+        let path = |ino| self.path_of(ino).and_then(|path| String::from_utf8(path).ok());
+        let known = predictor.lock().export();
+        let learned = known
+            .into_iter()
+            .filter_map(|(from, to, count)| Some(Transition { from: path(from)?, to: path(to)?, count }));
+        let earlier = self.foresight.earlier.lock();
+        let untouched = earlier.iter().flat_map(|(from, behind)| {
+            behind.iter().map(|(to, count)| Transition { from: from.clone(), to: to.clone(), count: *count })
+        });
+        learned.chain(untouched).take(TRANSITIONS_MAX).collect()
+    }
+
+    /// Goes on with what was learned before a restart.
+    pub fn take_over_transitions(&self, known: Vec<Transition>) {
+        if self.predicts() {
+            let mut earlier = self.foresight.earlier.lock();
+            for Transition { from, to, count } in known.into_iter().take(TRANSITIONS_MAX) {
+                earlier.entry(from).or_default().push((to, count));
+            }
+        }
+    }
+
+    /// What was known of a file before a restart, now that it has a number.
+    fn remember(&self, predictor: &Mutex<Predictor>, seen: &Seen) {
+        if self.foresight.earlier.lock().is_empty() {
+            return;
+        }
+        let path = self.path_of(seen.ino).and_then(|path| String::from_utf8(path).ok());
+        let Some((from, behind)) =
+            path.and_then(|path| self.foresight.earlier.lock().remove_entry(path.as_str()))
+        else {
+            return;
+        };
+        let number = |path: &str| {
+            path.split('/').try_fold(Ino::ROOT, |at, name| self.resolve(at, name.as_bytes())).ok()
+        };
+        let known: Vec<(Ino, Ino, u8)> = (behind.iter())
+            .filter_map(|(to, count)| {
+                let to = if *to == from { seen.ino } else { number(to)? };
+                Some((seen.ino, to, *count))
+            })
+            .collect();
+        predictor.lock().import(&known);
     }
 
     /// A file is opened for reading.
@@ -153,6 +217,7 @@ impl Engine {
             log::debug!("nothing is predicted from inode {}: {e}", seen.directory.0);
             return;
         }
+        self.remember(predictor, seen);
         let predicted = predictor.lock().opened(seen, &Known(self));
         if !predicted.is_empty() {
             self.fetcher.add(predicted.into_iter().map(|predicted| Request {
