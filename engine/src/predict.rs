@@ -128,7 +128,7 @@ pub struct Config {
     /// Files that are predicted ahead: in order, files in front of the reader; of an epoch or a restore, fetches
     /// under way.
     pub ahead_files_max: usize,
-    /// Bytes that are predicted and not yet opened, for each predictor.
+    /// Bytes that are predicted and not yet opened, for each predictor; for an epoch, twice that.
     pub ahead_bytes_max: u64,
 }
 

@@ -18,6 +18,8 @@ use std::sync::atomic::Ordering;
 const NOTES_MAX: usize = 1 << 14;
 /// Sorted listings kept.
 const LISTINGS_MAX: usize = 256;
+/// So many notes that wait are too many to spend time on others.
+const BEHIND: usize = 4;
 /// Transitions that are kept over restarts.
 const TRANSITIONS_MAX: usize = 1 << 16;
 
@@ -127,7 +129,8 @@ impl Engine {
 
     /// What was known of a file before a restart, now that it has a number.
     fn remember(&self, predictor: &Mutex<Predictor>, seen: &Seen) {
-        if self.foresight.earlier.lock().is_empty() {
+        // Finding the other file may ask the backing: not while opens wait to be looked at.
+        if self.foresight.read.len() > BEHIND || self.foresight.earlier.lock().is_empty() {
             return;
         }
         let path = self.path_of(seen.ino).and_then(|path| String::from_utf8(path).ok());

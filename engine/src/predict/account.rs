@@ -26,6 +26,9 @@ const DECIDED_MAX: usize = 256;
 /// One in so many bytes may be wasted.
 const WASTED_ONE_IN: u64 = 4;
 
+/// What an epoch may have ahead, in what others may.
+const EPOCH_SHARES: u64 = 2;
+
 /// Predictions that are kept silently.
 const SILENT_MAX: usize = 256;
 
@@ -125,7 +128,7 @@ impl Ledger {
         }
     }
 
-    /// Bytes that each predictor may have ahead.
+    /// Bytes that a predictor may have ahead.
     pub fn ahead_bytes_max(&self) -> u64 {
         self.ahead_bytes_max
     }
@@ -242,6 +245,11 @@ impl Ledger {
 
     /// How much a predictor may give now, with `window` fetches under way at most.
     pub fn room(&mut self, by: By, window: usize) -> Room {
+        let ahead_bytes_max = match by {
+            // Each of its files will be opened, if not soon.
+            By::Epoch => self.ahead_bytes_max * EPOCH_SHARES,
+            _ => self.ahead_bytes_max,
+        };
         let book = &mut self.books[by.index()];
         book.release_stale(self.opens, &mut self.outstanding);
         if book.limit == 0 {
@@ -252,7 +260,7 @@ impl Ledger {
         }
         Room {
             files: book.limit.min(window).saturating_sub(book.in_flight),
-            bytes: self.ahead_bytes_max.saturating_sub(book.ahead_bytes),
+            bytes: ahead_bytes_max.saturating_sub(book.ahead_bytes),
         }
     }
 
@@ -478,11 +486,11 @@ mod tests {
         let mut ledger = Ledger::new(8, 1000);
         ledger.predict(By::Epoch, Ino(1), 1000);
         ledger.fetched(Ino(1), 1000);
-        assert_eq!(ledger.room(By::Epoch, 8).bytes, 0);
+        assert_eq!(ledger.room(By::Epoch, 8).bytes, 1000, "an epoch has two shares");
         for _ in 0..=STALE_OPENS {
             ledger.opened(Ino(2));
         }
-        assert_eq!(ledger.room(By::Epoch, 8).bytes, 1000);
+        assert_eq!(ledger.room(By::Epoch, 8).bytes, 2000);
         ledger.evicted(Ino(1));
         assert_eq!(ledger.account(By::Epoch).wasted_bytes, 1000, "and is accounted");
     }

@@ -86,10 +86,11 @@ impl Transitions {
         self.places.get(&from).and_then(|slot| self.slots[*slot as usize].best())
     }
 
-    /// All that is known: from, to, how often. With `to` equal to `from`: how often others came.
+    /// What predicts: from, to, how often. With `to` equal to `from`: how often others came. What may be chance is left
+    /// out: of files that are read at random, it is all.
     pub fn export(&self) -> Vec<(Ino, Ino, u8)> {
         let mut known = Vec::new();
-        for slot in &self.slots {
+        for slot in self.slots.iter().filter(|slot| slot.best().is_some()) {
             let counted = slot.next[0].1.saturating_add(slot.next[1].1);
             let others = (slot.from, slot.cases.saturating_sub(counted));
             for (to, count) in slot.next.into_iter().chain([others]) {

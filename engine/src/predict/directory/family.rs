@@ -4,12 +4,18 @@
 //! 1. Distinct opens of all of them are counted, and the files of those that were opened in. If a repeat would
 //!    have come by chance among so many files, all are read in one epoch: each directory alone would need as
 //!    much proof again.
-//! 2. A repeat in a directory that was not read whole ends that, and the count begins anew. If an epoch was
-//!    believed in, twice as much is needed the next time, of each directory too.
+//! 2. Of `n` files chosen at random, `k` are distinct with a probability of about `exp(-k^2 / 2n)`: the birthday
+//!    problem. That of each run of opens must be below [`CHANCE`], divided by the square of the number of runs, so
+//!    that all of them together, however many, are rarely taken for an epoch.
+//! 3. A repeat in a directory that was not read whole ends a run. If an epoch was believed in, twice as many opens
+//!    are needed besides the next time, of each directory too.
 //!
 //! What each directory contributes is kept by itself ([`Share`]); those with few files don't.
 
-use super::epoch::{ROOTS_MIN, WINDOW_MIN};
+use super::epoch::{EPOCH_MIN, WINDOW_MIN};
+
+/// So improbable must chance be, as a logarithm: one in seven, for the first run.
+const CHANCE: f64 = -2.0;
 
 /// Doublings after which nothing changes any more.
 const REFUTED_MAX: u32 = 16;
@@ -19,6 +25,8 @@ const REFUTED_MAX: u32 = 16;
 pub struct Family {
     /// Counts the times that it began anew.
     run: u32,
+    /// Those since the last proof.
+    failed: u32,
     /// Distinct opens in no order, in this run.
     opens: usize,
     /// Files of the directories that were opened in.
@@ -30,7 +38,7 @@ pub struct Family {
 
 impl Default for Family {
     fn default() -> Family {
-        Family { run: 1, opens: 0, files: 0, holds: false, refuted: 0, window: WINDOW_MIN }
+        Family { run: 1, failed: 0, opens: 0, files: 0, holds: false, refuted: 0, window: WINDOW_MIN }
     }
 }
 
@@ -51,7 +59,7 @@ impl Family {
         }
         self.opens += opens.saturating_sub(share.counted);
         share.counted = opens;
-        self.holds |= self.opens >= needed(self.files, self.refuted);
+        self.holds |= self.opens >= self.needed(self.files);
     }
 
     /// A directory's own pass begins: its opens are counted from none on.
@@ -64,9 +72,12 @@ impl Family {
         self.holds
     }
 
-    /// How often that was wrong.
-    pub fn refuted(&self) -> u32 {
-        self.refuted
+    /// Distinct opens in no order, of so many files, that are more than chance.
+    pub fn needed(&self, files: usize) -> usize {
+        let runs = f64::from(self.failed) + 1.0;
+        let by_chance = (2.0 * files as f64 * (2.0 * runs.ln() - CHANCE)).sqrt().ceil() as usize;
+        // No more than a whole pass, which is proof enough.
+        (by_chance.max(EPOCH_MIN) << self.refuted).min((files * 9).div_ceil(10)).max(EPOCH_MIN)
     }
 
     /// Fetches that may be under way.
@@ -81,7 +92,7 @@ impl Family {
 
     /// A directory was read whole, and begins anew.
     pub fn proved(&mut self) {
-        self.refuted = 0;
+        (self.refuted, self.failed) = (0, 0);
         self.window = usize::MAX;
     }
 
@@ -92,18 +103,10 @@ impl Family {
             self.refuted = (self.refuted + 1).min(REFUTED_MAX);
         }
         self.run = self.run.wrapping_add(1).max(1);
+        self.failed = self.failed.saturating_add(1);
         (self.opens, self.files, self.holds) = (0, 0, false);
         self.window = WINDOW_MIN;
     }
-}
-
-/// Distinct opens in no order, of so many files, that are more than chance; doubled for each time this was wrong.
-pub fn needed(files: usize, refuted: u32) -> usize {
-    let by_chance = (ROOTS_MIN * (files as f64).sqrt()).ceil() as usize;
-    // No more than a whole pass, which is proof enough.
-    (by_chance.max(super::epoch::EPOCH_MIN) << refuted)
-        .min((files * 9).div_ceil(10))
-        .max(super::epoch::EPOCH_MIN)
 }
 
 #[cfg(test)]
