@@ -13,11 +13,15 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Notes that may wait.
 const NOTES_MAX: usize = 1 << 14;
 /// Sorted listings kept.
 const LISTINGS_MAX: usize = 256;
+/// Notes that come within this time are taken together, and so often it is waited for them before it is slept for good.
+const TOGETHER: Duration = Duration::from_millis(1);
+const PATIENCE: u32 = 20;
 /// So many notes that wait are too many to spend time on others.
 const BEHIND: usize = 4;
 /// Transitions that are kept over restarts.
@@ -71,6 +75,18 @@ impl Foresight {
         if self.predictor.is_some() {
             let _ = self.notes.try_send(note);
         }
+    }
+
+    /// Waits for a note. While they come, they are taken a few at a time: a thread that sleeps until the next one has to be
+    /// woken by each open, which costs more than what it does.
+    fn next_note(&self) -> Option<Note> {
+        for _ in 0..PATIENCE {
+            match self.read.try_recv() {
+                Ok(note) => return Some(note),
+                Err(_) => std::thread::sleep(TOGETHER),
+            }
+        }
+        self.read.recv().ok()
     }
 
     /// Ends the thread.
@@ -192,7 +208,7 @@ impl Engine {
     /// The thread that asks the predictors.
     pub(crate) fn run_foresight(&self) {
         let Some(predictor) = &self.foresight.predictor else { return };
-        while let Ok(note) = self.foresight.read.recv() {
+        while let Some(note) = self.foresight.next_note() {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
