@@ -90,6 +90,7 @@ pub struct Engine {
     pub(crate) fetcher: Fetcher,
     pub(crate) foresight: Foresight,
     pub(crate) spills: spill::Spills,
+    pub(crate) unnamed: unnamed::InMaking,
     /// Our memory cgroup.
     pub(crate) group: Option<Group>,
     pub(crate) peaks: Peaks,
@@ -140,6 +141,7 @@ impl Engine {
             fetcher: Fetcher::default(),
             foresight: Foresight::new(config.predict),
             spills: spill::Spills::default(),
+            unnamed: unnamed::InMaking::default(),
             group: Group::of_this_process(),
             peaks: Peaks::default(),
             cache: Mutex::new(S3Fifo::new(arena.budget_bytes())),

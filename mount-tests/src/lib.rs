@@ -19,6 +19,7 @@
 pub mod binary;
 pub mod bytes;
 pub mod cgroup;
+pub mod disk;
 pub mod mount;
 pub mod program;
 pub mod skip;

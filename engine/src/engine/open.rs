@@ -18,6 +18,7 @@
 use super::Engine;
 use super::lookup::now_after;
 use super::room::PROMOTE_BYTES_MAX;
+use super::unnamed::MadeUnnamed;
 use super::unnamed::{NAMING_LOOKS_MAX, NAMING_PAUSE};
 use crate::arena::{Ahead, Content};
 use crate::attr::Kind;
@@ -126,7 +127,7 @@ impl Ended {
 }
 
 /// See [`Engine::known_before`].
-pub(super) struct KnownBefore {
+pub(super) struct KnownBefore<'e> {
     place: Place,
     /// What the file will probably hold when closed.
     pub(super) expected: Expected,
@@ -137,6 +138,8 @@ pub(super) struct KnownBefore {
     promised: u64,
     /// See [`Engine::is_on_root_device`]; false where nobody asks.
     pub(super) name_on_root_device: bool,
+    /// Made for it, to be taken if it still is what it was.
+    unnamed: Option<MadeUnnamed<'e>>,
 }
 
 impl Engine {
@@ -157,7 +160,8 @@ impl Engine {
         self.bring_for(&inode, want);
         let mut looks = 0;
         let (mut state, opened) = loop {
-            let known = self.known_before(&inode, want);
+            let mut known = self.known_before(&inode, want);
+            known.unnamed = self.make_unnamed(&inode, want, &known);
             let _shape = self.shape.read_recursive();
             let path = match known.place {
                 Place::Backing => self.drained_path(ino).ok(),
@@ -167,7 +171,7 @@ impl Engine {
             let mut state = inode.state.lock();
             // Not while we looked, but since: another open or the drain changed where the file is.
             if state.file.epoch.is_some() || state.file.place == known.place {
-                let opened = self.open_locked(&inode, &mut state, want, &known, path.as_deref());
+                let opened = self.open_locked(&inode, &mut state, want, &mut known, path.as_deref());
                 let took = state.file.epoch.as_ref().is_some_and(|epoch| epoch.handles == 0);
                 if !took {
                     self.promise_ended(known.promised);
@@ -237,7 +241,7 @@ impl Engine {
     }
 
     /// What an open needs of other inodes and of the arena, taken before this inode is locked.
-    fn known_before(&self, inode: &Inode, want: Want) -> KnownBefore {
+    fn known_before(&self, inode: &Inode, want: Want) -> KnownBefore<'_> {
         let (place, name, now, before, open) = {
             let state = inode.state.lock();
             let before = state.attr.size.max(state.baseline().map_or(0, |b| b.size));
@@ -261,7 +265,7 @@ impl Engine {
         // With room it doesn't matter: the file goes to the arena.
         let may_go_there = asked && !room && place == Place::Empty;
         let name_on_root_device = may_go_there && parent.is_some_and(|parent| self.is_on_root_device(parent));
-        KnownBefore { place, expected, kept, room, promised, name_on_root_device }
+        KnownBefore { place, expected, kept, room, promised, name_on_root_device, unnamed: None }
     }
 
     fn open_locked(
@@ -269,7 +273,7 @@ impl Engine {
         inode: &Inode,
         state: &mut InodeState,
         want: Want,
-        known: &KnownBefore,
+        known: &mut KnownBefore<'_>,
         path: Option<&[u8]>,
     ) -> Result<Opened> {
         if let Some(epoch) = &state.file.epoch {
@@ -315,7 +319,7 @@ impl Engine {
         if fresh
             && state.file.place == Place::Empty
             && let Some(reason) = self.fits_backing_better(state, want, known)
-            && let Some(file) = self.make_unnamed(inode, state)
+            && let Some(file) = known.unnamed.take().and_then(|made| made.take(state))
         {
             let opened = Opened { mode: OpenMode::Backing(Arc::new(file)), reason };
             state.file.epoch = epoch(opened.mode.clone(), 0, None);
@@ -366,7 +370,7 @@ impl Engine {
         &self,
         ino: Ino,
         mapped: bool,
-        known: &KnownBefore,
+        known: &KnownBefore<'_>,
         content: &Arc<Content>,
         want: Want,
     ) -> Result<(Opened, Option<Arc<Ahead>>)> {

@@ -5,10 +5,13 @@
 
 use super::open::KnownBefore;
 use super::{Engine, PRIVATE_DIRECTORY, Reason, Want};
+use crate::arena::ArenaStat;
 use crate::backing::Owner;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
 use crate::namespace::{Expected, Inode, InodeState, Place, join_path};
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashSet;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -19,6 +22,65 @@ pub(super) const UNNAMED_PREFIX: &str = "unnamed-";
 /// Looks for a file that is on its way from our private directory to its name, and the pause between them.
 pub(super) const NAMING_LOOKS_MAX: u32 = 1000;
 pub(super) const NAMING_PAUSE: Duration = Duration::from_micros(200);
+
+/// Inodes whose content is being made in our private directory: by one open at a time.
+#[derive(Debug, Default)]
+pub(crate) struct InMaking {
+    inos: Mutex<FxHashSet<Ino>>,
+    ended: Condvar,
+}
+
+impl InMaking {
+    /// Waits until nobody else is at it.
+    fn begin(&self, ino: Ino) -> Alone<'_> {
+        let mut inos = self.inos.lock();
+        while !inos.insert(ino) {
+            self.ended.wait(&mut inos);
+        }
+        Alone { all: self, ino }
+    }
+}
+
+struct Alone<'m> {
+    all: &'m InMaking,
+    ino: Ino,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.all.inos.lock().remove(&self.ino);
+        self.all.ended.notify_all();
+    }
+}
+
+/// What [`Engine::make_unnamed`] made; removed again unless it is taken.
+pub(super) struct MadeUnnamed<'e> {
+    engine: &'e Engine,
+    content: Option<(File, ArenaStat)>,
+    owner: Owner,
+    alone: Alone<'e>,
+}
+
+impl MadeUnnamed<'_> {
+    /// The file is where the inode's content is from now on; `None` if it has another owner by now.
+    pub fn take(mut self, state: &mut InodeState) -> Option<File> {
+        if (self.owner.uid, self.owner.gid) != (state.attr.uid, state.attr.gid) {
+            return None;
+        }
+        let (file, stat) = self.content.take()?;
+        state.file.place = Place::Unnamed;
+        state.file.know(&stat);
+        Some(file)
+    }
+}
+
+impl Drop for MadeUnnamed<'_> {
+    fn drop(&mut self) {
+        if self.content.is_some() {
+            self.engine.remove_unnamed(self.alone.ino);
+        }
+    }
+}
 
 impl Engine {
     /// Where the backing has the content of a new file until its name is made there.
@@ -36,7 +98,7 @@ impl Engine {
         &self,
         state: &InodeState,
         want: Want,
-        known: &KnownBefore,
+        known: &KnownBefore<'_>,
     ) -> Option<Reason> {
         // A file that replaces one on the backing is written beside it, from the arena.
         let new = want.write && want.passthrough.is_ok() && state.drained.is_empty();
@@ -50,11 +112,27 @@ impl Engine {
         }
     }
 
-    /// Makes the file that holds a new file's content until its name is on the backing, and opens it for reading.
-    /// `None` where that can't be: no private directory, a backing that is full or can only be read.
-    pub(super) fn make_unnamed(&self, inode: &Inode, state: &mut InodeState) -> Option<File> {
+    /// Makes the file that holds a new file's content until its name is on the backing, and opens it for reading, if it
+    /// is to be there as far as is known. With the inode not locked: storage that hangs would hold up whoever asks for
+    /// its attributes. `None` also where that can't be: no private directory, a backing that is full or can only be
+    /// read.
+    pub(super) fn make_unnamed(
+        &self,
+        inode: &Inode,
+        want: Want,
+        known: &KnownBefore<'_>,
+    ) -> Option<MadeUnnamed<'_>> {
+        let wanted = || {
+            let state = inode.state.lock();
+            let idle = state.file.epoch.is_none() && state.file.place == Place::Empty;
+            let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
+            (idle && self.fits_backing_better(&state, want, known).is_some()).then_some(owner)
+        };
+        wanted()?;
+        let alone = self.unnamed.begin(inode.ino);
+        // Not if another open made it meanwhile.
+        let owner = wanted()?;
         let path = Engine::unnamed_path(inode.ino);
-        let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
         let create = || self.backing.create(&path, 0o600, owner);
         let made = create().or_else(|e| match e.kind() {
             std::io::ErrorKind::AlreadyExists => self.backing.unlink(&path).and_then(|()| create()),
@@ -73,9 +151,7 @@ impl Engine {
             // Nobody else knows this file: where its lease is refused, leases say nothing.
             self.backing_leases.store(!crate::arena::has_writers(&file), Ordering::Relaxed);
         }
-        state.file.place = Place::Unnamed;
-        state.file.know(&stat);
-        Some(file)
+        Some(MadeUnnamed { engine: self, content: Some((file, stat)), owner, alone })
     }
 
     pub(crate) fn remove_unnamed(&self, ino: Ino) {
