@@ -40,7 +40,6 @@ fn stall() -> Duration {
 }
 
 #[test]
-#[ignore = "not so yet: a file that is drained while the disk stalls keeps its inode locked, and status waits for it"]
 fn a_disk_that_stalls_holds_up_only_who_needs_it() {
     on_a_disk(256 << 20, "64M", |mount, disk| {
         fs::create_dir(mount.at("d"))?;

@@ -15,7 +15,9 @@ impl Engine {
     pub(super) fn make_file(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
         let made_empty = inode.state.lock().file.place != Place::Unnamed;
         if made_empty {
-            drop(self.backing.create(path, inode.state.lock().attr.mode, owner)?);
+            // With the inode not locked: storage may hang.
+            let mode = inode.state.lock().attr.mode;
+            drop(self.backing.create(path, mode, owner)?);
             let mut state = inode.state.lock();
             if state.file.place != Place::Unnamed {
                 state.drained.push(link.clone());
@@ -50,7 +52,8 @@ impl Engine {
 
     /// The file with the content is not there (any more).
     fn make_without_content(&self, inode: &Inode, link: &Link, path: &[u8], owner: Owner) -> Result<()> {
-        match self.backing.create(path, inode.state.lock().attr.mode, owner) {
+        let mode = inode.state.lock().attr.mode;
+        match self.backing.create(path, mode, owner) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e.into()),
             _ => {}
         }
