@@ -19,7 +19,7 @@ pub struct Disk {
 pub struct Frozen<'d>(&'d Disk);
 
 impl Disk {
-    /// Makes one of so many bytes and mounts it on the directory `point`. An error where this machine has no loop
+    /// Makes one of so many bytes and mounts it on the directory `point`, whose parent goes with it. An error where this machine has no loop
     /// devices, or we are not root.
     pub fn mount(point: &Path, bytes: u64) -> Result<Self> {
         let disk = Self { point: point.to_path_buf(), image: point.with_extension("image") };
@@ -50,10 +50,9 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = unmount(&self.point, UnmountFlags::DETACH);
         let _ = fs::remove_file(&self.image);
-        // Whoever made the directory could not remove it while we were mounted there.
-        let _ = fs::remove_dir(&self.point);
+        // Whoever made the directories could not remove them while we were mounted there.
         if let Some(place) = self.point.parent() {
-            let _ = fs::remove_dir(place);
+            let _ = fs::remove_dir_all(place);
         }
     }
 }
