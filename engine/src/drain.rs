@@ -14,7 +14,10 @@ mod content;
 mod in_place;
 mod names;
 mod sched;
+mod turns;
 mod unnamed;
+
+pub(crate) use turns::{Turn, Turns};
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -39,8 +42,7 @@ pub struct Drain {
     /// Inodes whose content or attributes the backing doesn't have.
     dirty: Mutex<FxHashMap<Ino, Due>>,
     /// Inodes that a thread is working on, one at a time each.
-    turns: Mutex<FxHashSet<Ino>>,
-    turn_ended: Condvar,
+    turns: Turns,
     /// Directories with changes that are applied but not yet synced.
     unsynced: Mutex<FxHashSet<Ino>>,
     /// Callers that wait for everything: the drain delay doesn't count then.
@@ -71,28 +73,10 @@ pub(crate) struct Due {
     pub queued: bool,
 }
 
-/// The right to work on one inode's content; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Turn<'d> {
-    drain: &'d Drain,
-    ino: Ino,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.drain.turns.lock().remove(&self.ino);
-        self.drain.turn_ended.notify_all();
-    }
-}
-
 impl Drain {
     /// Waits until nobody else works on `ino`'s content. Take no lock before.
     pub(crate) fn turn(&self, ino: Ino) -> Turn<'_> {
-        let mut turns = self.turns.lock();
-        while !turns.insert(ino) {
-            self.turn_ended.wait(&mut turns);
-        }
-        Turn { drain: self, ino }
+        self.turns.take(ino)
     }
 
     /// Puts `ino` on the list of what must reach the backing.

@@ -39,7 +39,7 @@ pub use sync::Backlog;
 use crate::arena::Arena;
 use crate::backing::Backing;
 use crate::cache::S3Fifo;
-use crate::drain::Drain;
+use crate::drain::{Drain, Turns};
 use crate::error::{Error, Result};
 use crate::fetch::Fetcher;
 use crate::ids::Ino;
@@ -90,7 +90,8 @@ pub struct Engine {
     pub(crate) fetcher: Fetcher,
     pub(crate) foresight: Foresight,
     pub(crate) spills: spill::Spills,
-    pub(crate) unnamed: unnamed::InMaking,
+    /// Of opens that make a file in our private directory.
+    pub(crate) unnamed: Turns,
     /// Our memory cgroup.
     pub(crate) group: Option<Group>,
     pub(crate) peaks: Peaks,
@@ -141,7 +142,7 @@ impl Engine {
             fetcher: Fetcher::default(),
             foresight: Foresight::new(config.predict),
             spills: spill::Spills::default(),
-            unnamed: unnamed::InMaking::default(),
+            unnamed: Turns::default(),
             group: Group::of_this_process(),
             peaks: Peaks::default(),
             cache: Mutex::new(S3Fifo::new(arena.budget_bytes())),

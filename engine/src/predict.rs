@@ -248,7 +248,7 @@ impl Predictor {
         if directory.parent.is_none() {
             directory.parent = tree.place(seen.directory).map(|(parent, _)| parent);
         }
-        let family = self.families.entry(directory.parent.unwrap_or(seen.directory)).or_default();
+        let family = self.families.entry(directory.family(seen.directory)).or_default();
         let held = directory.opened(seen, right, family, &mut offers);
         self.files += directory.len() - files_before;
         if directory.remembers(seen.ino) {
@@ -305,7 +305,7 @@ impl Predictor {
         self.config.enabled.has(By::Epoch)
             && self.places.get(&seen_ino).is_some_and(|(place, _)| {
                 let directory = self.directories.get(place);
-                let family = directory.and_then(|it| self.families.get(&it.parent.unwrap_or(*place)));
+                let family = directory.and_then(|directory| self.families.get(&directory.family(*place)));
                 directory.zip(family).is_some_and(|(directory, family)| directory.is_read(seen_ino, family))
             })
     }

@@ -1,7 +1,7 @@
-//! Bytes to write and to find again, and the one unsafe call the tests need.
+//! Bytes to write and to find again, and the unsafe calls that tests need for it.
 
 use anyhow::Result;
-use memmap2::MmapMut;
+use memmap2::{Mmap, MmapMut};
 use std::fs::File;
 
 /// Bytes that look random and are the same for the same seed (xorshift64*).
@@ -44,4 +44,11 @@ pub fn map_shared(file: &File) -> Result<MmapMut> {
     // SAFETY: the file belongs to this test alone, which neither shrinks it nor holds references into the mapping
     // while other descriptors write to it.
     Ok(unsafe { MmapMut::map_mut(file)? })
+}
+
+/// A mapping of the whole file, for reading.
+#[allow(unsafe_code)]
+pub fn map(file: &File) -> Result<Mmap> {
+    // SAFETY: the file belongs to this test alone, which does not cut it, nor overwrite what it has seen of it.
+    Ok(unsafe { Mmap::map(file)? })
 }

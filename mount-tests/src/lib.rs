@@ -18,7 +18,7 @@
 
 pub mod binary;
 pub mod bytes;
-pub mod cgroup;
+pub mod child;
 pub mod disk;
 pub mod mount;
 pub mod program;

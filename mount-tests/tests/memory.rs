@@ -1,7 +1,7 @@
 //! Little memory: of the program, and of the mount. Nothing fails for lack of it.
 
+use aimss_measure::cgroup::Group;
 use aimss_mount_tests::bytes::pattern;
-use aimss_mount_tests::cgroup::Group;
 use aimss_mount_tests::{Mount, both_modes, program, skip};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 both_modes! {
     fn a_program_limited_to_128_mib_writes_512(mount: &Mount) {
-        let group = match Group::new(&format!("{:?}", std::thread::current().id()), 128 << 20) {
+        let group = match Group::new(&format!("aimss-test-{:?}", std::thread::current().id()), Some(128 << 20)) {
             Ok(group) => group,
             Err(error) => {
                 skip(&format!("{error:#}"));

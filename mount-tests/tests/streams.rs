@@ -4,7 +4,7 @@
 
 use aimss_mount_tests::binary::aimss;
 use aimss_mount_tests::mount::well;
-use aimss_mount_tests::{Mount, both_modes, wait_until};
+use aimss_mount_tests::{Mount, both_modes, bytes, wait_until};
 use anyhow::{Context as _, Result};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::{self, File};
@@ -116,8 +116,7 @@ both_modes! {
                 assert!(fs::metadata(&name)?.len() == whole.len() as u64);
             }
             assert!(sent(&reader, whole.len())? == whole, "by sendfile");
-            // SAFETY: nobody cuts a stream.
-            let mapped = unsafe { memmap2::Mmap::map(&reader)? };
+            let mapped = bytes::map(&reader)?;
             assert!(mapped[..] == whole, "by a mapping");
             let (other, expected) = (File::open(&name)?, &whole);
             assert!(sent(&other, whole.len())? == *expected, "by another descriptor");

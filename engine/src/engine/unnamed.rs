@@ -7,11 +7,10 @@ use super::open::KnownBefore;
 use super::{Engine, PRIVATE_DIRECTORY, Reason, Want};
 use crate::arena::ArenaStat;
 use crate::backing::Owner;
+use crate::drain::Turn;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
 use crate::namespace::{Expected, Inode, InodeState, Place, join_path};
-use parking_lot::{Condvar, Mutex};
-use rustc_hash::FxHashSet;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -23,42 +22,13 @@ pub(super) const UNNAMED_PREFIX: &str = "unnamed-";
 pub(super) const NAMING_LOOKS_MAX: u32 = 1000;
 pub(super) const NAMING_PAUSE: Duration = Duration::from_micros(200);
 
-/// Inodes whose content is being made in our private directory: by one open at a time.
-#[derive(Debug, Default)]
-pub(crate) struct InMaking {
-    inos: Mutex<FxHashSet<Ino>>,
-    ended: Condvar,
-}
-
-impl InMaking {
-    /// Waits until nobody else is at it.
-    fn begin(&self, ino: Ino) -> Alone<'_> {
-        let mut inos = self.inos.lock();
-        while !inos.insert(ino) {
-            self.ended.wait(&mut inos);
-        }
-        Alone { all: self, ino }
-    }
-}
-
-struct Alone<'m> {
-    all: &'m InMaking,
-    ino: Ino,
-}
-
-impl Drop for Alone<'_> {
-    fn drop(&mut self) {
-        self.all.inos.lock().remove(&self.ino);
-        self.all.ended.notify_all();
-    }
-}
-
 /// What [`Engine::make_unnamed`] made; removed again unless it is taken.
 pub(super) struct MadeUnnamed<'e> {
     engine: &'e Engine,
     content: Option<(File, ArenaStat)>,
     owner: Owner,
-    alone: Alone<'e>,
+    /// Nobody else makes it meanwhile.
+    turn: Turn<'e>,
 }
 
 impl MadeUnnamed<'_> {
@@ -77,7 +47,7 @@ impl MadeUnnamed<'_> {
 impl Drop for MadeUnnamed<'_> {
     fn drop(&mut self) {
         if self.content.is_some() {
-            self.engine.remove_unnamed(self.alone.ino);
+            self.engine.remove_unnamed(self.turn.ino());
         }
     }
 }
@@ -122,6 +92,10 @@ impl Engine {
         want: Want,
         known: &KnownBefore<'_>,
     ) -> Option<MadeUnnamed<'_>> {
+        if !known.name_on_root_device {
+            // Most opens: nothing is made there.
+            return None;
+        }
         let wanted = || {
             let state = inode.state.lock();
             let idle = state.file.epoch.is_none() && state.file.place == Place::Empty;
@@ -129,7 +103,7 @@ impl Engine {
             (idle && self.fits_backing_better(&state, want, known).is_some()).then_some(owner)
         };
         wanted()?;
-        let alone = self.unnamed.begin(inode.ino);
+        let turn = self.unnamed.take(inode.ino);
         // Not if another open made it meanwhile.
         let owner = wanted()?;
         let path = Engine::unnamed_path(inode.ino);
@@ -151,7 +125,7 @@ impl Engine {
             // Nobody else knows this file: where its lease is refused, leases say nothing.
             self.backing_leases.store(!crate::arena::has_writers(&file), Ordering::Relaxed);
         }
-        Some(MadeUnnamed { engine: self, content: Some((file, stat)), owner, alone })
+        Some(MadeUnnamed { engine: self, content: Some((file, stat)), owner, turn })
     }
 
     pub(crate) fn remove_unnamed(&self, ino: Ino) {

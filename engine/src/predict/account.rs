@@ -8,7 +8,6 @@
 //! 3. At 0 nothing is given. What would have been is kept here, silently. If [`SILENT_RIGHT_MIN`] of these are
 //!    opened before one is found wrong, the predictor may give again. One is wrong if its predictor says so
 //!    ([`Ledger::refuted`]), if [`SILENT_MAX`] newer ones push it out, or after [`STALE_OPENS`].
-//!
 //! 4. What a predictor that was refuted or turned down to nothing had asked for is called off
 //!    ([`Ledger::called_off`]): it counts as neither used nor wasted, if it had not come yet.
 //!

@@ -34,6 +34,11 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// The key of its family; `own` is its number.
+    pub fn family(&self, own: Ino) -> Ino {
+        self.parent.unwrap_or(own)
+    }
+
     /// Learns from an open here; `right` had predicted it. True if a predictor of directories holds.
     pub fn opened(
         &mut self,

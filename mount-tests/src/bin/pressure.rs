@@ -8,11 +8,11 @@
 //! failure, as is a process that failed or was killed. A process needs less than 1 MiB of its own, so that the
 //! memory that is short is the mount's.
 
-use aimss_mount_tests::bytes::Pattern;
-use aimss_mount_tests::cgroup::Group;
+use aimss_measure::cgroup::Group;
+use aimss_mount_tests::bytes::{self, Pattern};
+use aimss_mount_tests::child;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use rustix::process::{Signal, set_parent_process_death_signal};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -70,7 +70,7 @@ fn press(cli: &Cli, seed: u64) -> Result<()> {
     let home = cli.dir.join(format!("pressure-{}", std::process::id()));
     fs::create_dir(&home).with_context(|| format!("{} can't be made", home.display()))?;
     println!("seed {seed}, {} processes, {} s", cli.processes, cli.seconds);
-    let group = cli.limit.map(|limit| Group::new("pressure", limit << 20)).transpose()?;
+    let group = cli.limit.map(|limit| Group::new("aimss-test-pressure", Some(limit << 20))).transpose()?;
     if let (Some(group), Some(daemon)) = (&group, cli.daemon) {
         group.take(daemon)?;
     }
@@ -126,16 +126,12 @@ fn run(cli: &Cli, seed: u64, home: &Path, group: Option<&Group>) -> Result<(u64,
     Ok((files, slowest))
 }
 
-#[allow(unsafe_code)]
 fn start_process(directory: &Path, seed: u64, seconds: u64) -> Result<Child> {
-    use std::os::unix::process::CommandExt;
     let mut command = Command::new("/proc/self/exe");
     command.arg(directory).arg("--process");
     command.args(["--seed", &seed.to_string(), "--seconds", &seconds.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    // SAFETY: between fork and exec nothing is done but one system call, which takes no lock and no memory.
-    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
-    Ok(command.spawn()?)
+    Ok(child::spawn(&mut command)?)
 }
 
 /// Asks for the mount's attributes by a thread that may be left behind; how long that took.
@@ -248,7 +244,7 @@ fn compare(made: &Made, mapped: bool) -> Result<()> {
         }
     };
     if mapped {
-        let map = map(&file)?;
+        let map = bytes::map(&file)?;
         return map.chunks(CHUNK_BYTES).enumerate().try_for_each(|(i, got)| same(got, i * CHUNK_BYTES));
     }
     let (mut chunk, mut from) = (vec![0; CHUNK_BYTES], 0);
@@ -259,12 +255,6 @@ fn compare(made: &Made, mapped: bool) -> Result<()> {
         from += now;
     }
     Ok(())
-}
-
-#[allow(unsafe_code)]
-fn map(file: &File) -> Result<memmap2::Mmap> {
-    // SAFETY: the file is this process's alone, which does not change it while it is mapped.
-    Ok(unsafe { memmap2::Mmap::map(file)? })
 }
 
 fn at(made: &Made) -> String {

@@ -1,4 +1,4 @@
-//! Programs in memory cgroups: the row about one of 128 MiB, the groups, and the worker that runs in them.
+//! Programs in memory cgroups: the row about one of 128 MiB, and the worker that runs in them.
 //!
 //! Memory counts against the group of the process that first touches it. A program limited to 128 MiB must
 //! still be able to write 2 GiB to the mount: the daemon's arena is not the program's memory. The worker is
@@ -10,10 +10,11 @@ use super::{Context, work};
 use crate::cli::{CgroupWorker, Doing};
 use crate::scratch::Mounted;
 use crate::{escape, interrupt};
+use aimss_measure::cgroup::Group;
 use anyhow::{Context as _, Result, ensure};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// `cgroup-128m`.
 pub fn run(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
-    let group = match Group::new("small", Some(LIMIT_BYTES)) {
+    let group = match Group::new("aimss-bench-small", Some(LIMIT_BYTES)) {
         Ok(group) => group,
         Err(error) => return Ok(vec![Outcome::skipped(Bar::Completes, format!("{error:#}"))]),
     };
@@ -70,7 +71,7 @@ impl Worker {
     pub fn start_as(group: &Group, doing: Doing, path: &Path, bytes: u64, reader: &[u64]) -> Result<Self> {
         let child = Command::new("/proc/self/exe")
             .arg("cgroup-worker")
-            .arg(group.0.join("cgroup.procs"))
+            .arg(group.entrance())
             .arg(doing.word())
             .arg(path)
             .arg(bytes.to_string())
@@ -166,53 +167,5 @@ fn scan(path: &Path, bytes: u64, block: &mut [u8]) -> Result<Duration> {
             return Ok(longest);
         }
         total += got;
-    }
-}
-
-/// A memory cgroup of our own, removed when dropped.
-pub struct Group(PathBuf);
-
-impl Group {
-    /// In version 1's memory hierarchy if it is there, else in version 2's. Without `limit` it only counts.
-    pub fn new(what: &str, limit: Option<u64>) -> Result<Self> {
-        let name = format!("aimss-bench-{what}-{}", std::process::id());
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let v2 = Path::new("/sys/fs/cgroup");
-        let (root, file) = if v1.join("memory.limit_in_bytes").exists() {
-            (v1, "memory.limit_in_bytes")
-        } else {
-            // Fails where it is on already or may not be; the limit's file below is the test.
-            let _ = fs::write(v2.join("cgroup.subtree_control"), "+memory");
-            (v2, "memory.max")
-        };
-        let group = Self(root.join(name));
-        fs::create_dir(&group.0).context("a memory cgroup can't be made (root is needed)")?;
-        if let Some(limit) = limit {
-            fs::write(group.0.join(file), limit.to_string())
-                .context("a memory cgroup can't be limited here")?;
-        }
-        Ok(group)
-    }
-
-    /// Takes a running process in: what it touches from now on counts here.
-    pub fn take(&self, pid: u32) -> Result<()> {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string())
-            .context("a process can't enter a memory cgroup")
-    }
-
-    /// Bytes that are charged to it and are no shared memory.
-    pub fn bytes_without_shared(&self) -> Option<u64> {
-        let used = ["memory.usage_in_bytes", "memory.current"]
-            .iter()
-            .find_map(|file| fs::read_to_string(self.0.join(file)).ok()?.trim().parse::<u64>().ok())?;
-        let stat = fs::read_to_string(self.0.join("memory.stat")).ok()?;
-        let shared = stat.lines().find_map(|line| line.strip_prefix("shmem ")?.trim().parse::<u64>().ok())?;
-        Some(used.saturating_sub(shared))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
     }
 }

@@ -19,9 +19,6 @@ use rustc_hash::FxHashMap;
 /// Distinct opens that are needed in any case, and files that a directory must have: fewer are no data set.
 pub const EPOCH_MIN: usize = 8;
 
-/// Fetches under way at first.
-pub const WINDOW_MIN: usize = 8;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Epoch {
@@ -154,7 +151,7 @@ impl Epoch {
         self.pass = self.pass.wrapping_add(1).max(1);
         (self.seen, self.unordered, self.cursor) = (0, 0, 0);
         (self.holds, self.continues) = (proven, proven);
-        Family::pass_began(&mut self.share);
+        self.share.pass_began();
     }
 
     /// False if there are too many files.

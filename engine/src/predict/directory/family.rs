@@ -12,10 +12,13 @@
 //!
 //! What each directory contributes is kept by itself ([`Share`]); those with few files don't.
 
-use super::epoch::{EPOCH_MIN, WINDOW_MIN};
+use super::epoch::EPOCH_MIN;
 
 /// So improbable must chance be, as a logarithm: one in seven, for the first run.
 const CHANCE: f64 = -2.0;
+
+/// Fetches under way at first.
+const WINDOW_MIN: usize = 8;
 
 /// Doublings after which nothing changes any more.
 const REFUTED_MAX: u32 = 16;
@@ -50,6 +53,13 @@ pub struct Share {
     counted: usize,
 }
 
+impl Share {
+    /// The directory's own pass begins: its opens are counted from none on.
+    pub fn pass_began(&mut self) {
+        self.counted = 0;
+    }
+}
+
 impl Family {
     /// Counts the opens of a directory: `opens` distinct ones in no order in its own pass, the last of them now.
     pub fn count(&mut self, share: &mut Share, opens: usize, files: usize) {
@@ -60,11 +70,6 @@ impl Family {
         self.opens += opens.saturating_sub(share.counted);
         share.counted = opens;
         self.holds |= self.opens >= self.needed(self.files);
-    }
-
-    /// A directory's own pass begins: its opens are counted from none on.
-    pub fn pass_began(share: &mut Share) {
-        share.counted = 0;
     }
 
     /// An epoch is believed in.

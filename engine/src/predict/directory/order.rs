@@ -107,6 +107,21 @@ enum Course {
     Replay,
 }
 
+impl Course {
+    /// The file that is so many steps ahead of a reader, whose place is given in natural order and in the last pass.
+    fn ahead<'f>(
+        self,
+        (files, place): (&'f [Sibling], Option<usize>),
+        (last, replay): (&'f [Sibling], Option<usize>),
+        steps: usize,
+    ) -> Option<&'f Sibling> {
+        match self {
+            Course::Stride(stride) => files.get(usize::try_from(place? as i64 + stride * steps as i64).ok()?),
+            Course::Replay => last.get(replay? + steps),
+        }
+    }
+}
+
 /// Follows one reader.
 #[derive(Debug)]
 struct Follower {
@@ -173,11 +188,7 @@ impl Follower {
             return Vec::new();
         }
         let left = (1..=self.ahead)
-            .filter_map(|steps| match before {
-                (Some(Course::Stride(stride)), _) => on_stride(open.files, last_place?, stride, steps),
-                (Some(Course::Replay), at) => last.get(at? + steps),
-                (None, _) => None,
-            })
+            .filter_map(|steps| before.0?.ahead((open.files, last_place), (last, before.1), steps))
             .map(|file| file.ino)
             .collect();
         (self.course, self.ahead, self.window) = (course, 0, WINDOW_MIN);
@@ -194,23 +205,14 @@ impl Follower {
         let window = self.window.min(offers.ledger.limit(By::Order)).min(by_bytes as usize);
         while self.ahead < window {
             let steps = self.ahead + 1;
-            let file = match course {
-                Course::Stride(stride) => {
-                    open.place.and_then(|place| on_stride(open.files, place, stride, steps))
-                }
-                Course::Replay => self.last_replay.and_then(|place| last.get(place + steps)),
+            let Some(file) = course.ahead((open.files, open.place), (last, self.last_replay), steps) else {
+                break;
             };
-            let Some(file) = file else { break };
             self.ahead = steps;
             offers.offer(By::Order, open.seen.directory, file, open.bytes);
         }
         true
     }
-}
-
-/// The file that is so many steps by a stride behind a place.
-fn on_stride(files: &[Sibling], place: usize, stride: i64, steps: usize) -> Option<&Sibling> {
-    files.get(usize::try_from(place as i64 + stride * steps as i64).ok()?)
 }
 
 fn sibling(seen: &Seen) -> Sibling {

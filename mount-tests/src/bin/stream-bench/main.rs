@@ -17,7 +17,6 @@
 //! not here: anything of `engine` or `fs`. A bar that isn't met is shown, and the exit code stays 0.
 
 mod bench;
-mod child;
 mod cli;
 mod interval;
 mod ours;

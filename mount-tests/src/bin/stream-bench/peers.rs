@@ -3,7 +3,7 @@
 pub mod nats;
 pub mod redis;
 
-use crate::child;
+use aimss_mount_tests::child;
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,11 +1,11 @@
 //! What must be another process: readers that wait, and holders of many files. A child says `ready` on stdout
 //! when the next thing that it does is to wait.
 
-use crate::child;
 use crate::cli::Worker;
 use crate::ours::{open_append, read_waiting};
 use crate::processor::now_ns;
 use crate::records::are_whole;
+use aimss_mount_tests::child;
 use anyhow::{Context as _, Result, ensure};
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{Client, Commands};

@@ -5,7 +5,7 @@
 use super::ahead::REVALIDATE;
 use super::drain::{self, Way};
 use super::rate;
-use crate::bench::cgroup::{Done, Group, Worker};
+use crate::bench::cgroup::{Done, Worker};
 use crate::bench::pairs;
 use crate::bench::report::{self, Bar, Outcome};
 use crate::bench::{Context, memory, work, zipf};
@@ -14,6 +14,7 @@ use crate::interrupt;
 use crate::scratch::{self, Mounted};
 use aimss_engine::backing::SlowModel;
 use aimss_fs::config::MountConfig;
+use aimss_measure::cgroup::Group;
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -185,10 +186,10 @@ impl Ground {
 
     fn start(config: &MountConfig) -> Result<Self> {
         let mount = Mounted::start(config).context("the scratch mount with a small budget failed")?;
-        let group = Group::new("daemon", None)?;
+        let group = Group::new("aimss-bench-daemon", None)?;
         group.take(mount.daemon_pid())?;
         let watch = Watch::start(group, mount.arena());
-        Ok(Self { mount, program: Group::new("program", Some(PROGRAM_BYTES))?, watch })
+        Ok(Self { mount, program: Group::new("aimss-bench-program", Some(PROGRAM_BYTES))?, watch })
     }
 
     fn run(&self, doing: Doing, path: &Path, bytes: u64) -> Result<Done> {

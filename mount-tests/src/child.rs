@@ -1,5 +1,5 @@
 //! Children that end with this process, however it ends: a server that outlived a killed benchmark would
-//! disturb the next one.
+//! disturb the next one, and a process that outlived its test keeps the mount busy.
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::io::Result;
