@@ -19,8 +19,8 @@ pub struct Disk {
 pub struct Frozen<'d>(&'d Disk);
 
 impl Disk {
-    /// Makes one of so many bytes and mounts it on the directory `point`, whose parent goes with it. An error where this machine has no loop
-    /// devices, or we are not root.
+    /// Makes one of so many bytes and mounts it on the directory `point`, whose parent goes with it. An error where
+    /// e2fsprogs or loop devices are missing, or we are not root.
     pub fn mount(point: &Path, bytes: u64) -> Result<Self> {
         let disk = Self { point: point.to_path_buf(), image: point.with_extension("image") };
         fs::File::create(&disk.image)?.set_len(bytes)?;
