@@ -465,6 +465,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_where_its_owner_may_not_is_his_from_the_start() {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("AIMSS_NO_SKIPS").is_none(), "skipped layers count as failures here");
+            println!("skipped: only root can act as somebody else");
+            return;
+        }
+        // Readable by nobody but root: the way there is refused too.
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let backing = LocalBacking::open(dir.path()).expect("open");
+        std::fs::create_dir(dir.path().join("theirs")).expect("mkdir");
+        let owner = Owner { uid: 12_345, gid: 54_321 };
+        backing.create(b"theirs/file", 0o644, owner).expect("create");
+        backing.make(b"theirs/dir", &Make::Directory, 0o755, owner).expect("make");
+        for path in [&b"theirs/file"[..], b"theirs/dir"] {
+            let attr = backing.stat(path).expect("stat").attr;
+            assert_eq!((attr.uid, attr.gid), (owner.uid, owner.gid));
+        }
+        // The thread is root again, with all its rights.
+        backing.create(b"theirs/ours", 0o644, Owner::ROOT).expect("create");
+        assert_eq!(backing.stat(b"theirs/ours").expect("stat").attr.uid, 0);
+        std::fs::set_permissions(dir.path().join("theirs"), std::os::unix::fs::PermissionsExt::from_mode(0))
+            .expect("chmod");
+        assert!(backing.stat(b"theirs/ours").is_ok());
+    }
+
+    #[test]
     fn ranges_grow_to_pages_and_merge() {
         assert_eq!(whole_pages(&[0..10, 4096..5000, 12288..12289]), vec![0..8192, 12288..16384]);
     }

@@ -43,7 +43,8 @@ fn walk(lying: &mut Lying, dir: Id, path: &Path) {
             continue;
         }
         let m = std::fs::symlink_metadata(entry.path()).expect("an object");
-        let id = id_of(m.uid()).unwrap_or_else(|| panic!("{}: nobody's object", entry.path().display()));
+        let id = id_of(m.uid())
+            .unwrap_or_else(|| panic!("{}: nobody's object, uid {}", entry.path().display(), m.uid()));
         entries.insert(name.clone(), id);
         if m.is_dir() {
             walk(lying, id, &entry.path());
