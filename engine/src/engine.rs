@@ -19,6 +19,7 @@ mod room;
 mod spill;
 mod status;
 mod sync;
+mod together;
 mod unnamed;
 mod xattrs;
 
@@ -112,6 +113,8 @@ pub struct Engine {
     pub(crate) backing_stacks: AtomicBool,
     /// Leases on the backing's files tell who can write them.
     pub(crate) backing_leases: AtomicBool,
+    /// The directory of the last file whose extended attributes had to be asked for.
+    xattrs_asked_in: AtomicU64,
 }
 
 /// The most memory seen in use.
@@ -163,6 +166,7 @@ impl Engine {
             recovering: AtomicBool::new(false),
             backing_stacks: AtomicBool::new(passed_through),
             backing_leases: AtomicBool::new(false),
+            xattrs_asked_in: AtomicU64::new(0),
         };
         engine.load_root()?;
         Ok(Arc::new(engine))

@@ -36,9 +36,9 @@ mod scan;
 
 pub use scan::{Course, Scan};
 
-/// Large pieces read at once. Parallel file systems give one client about as many streams; more wait there instead of
-/// here.
-const STREAMS: usize = 8;
+/// Large pieces under way at once: parallel file systems give one client about eight streams, and while a piece is
+/// written to the arena its stream would be idle.
+const PIECES: u64 = 12;
 /// Threads. A small file is three calls that only wait: more of them are under way at once.
 pub(crate) const THREADS: usize = 32;
 /// Files up to this size are read by one call.
@@ -46,13 +46,13 @@ const SMALL_BYTES: u64 = 1 << 20;
 /// Pieces of a file before anything was measured, and the least and most later. Each is a buffer.
 const PIECE_BYTES: u64 = 8 << 20;
 const PIECE_BYTES_MIN: u64 = 1 << 20;
-const PIECE_BYTES_MAX: u64 = 16 << 20;
+const PIECE_BYTES_MAX: u64 = 32 << 20;
 /// A file that is scanned is fetched whole if it is at most one part in so many of the budget.
 const SCANNED_SHARE: u64 = 2;
 /// Buffers take one part in so many of the budget at most.
 const BUFFERS_SHARE: u64 = 16;
-/// A piece takes so many times the latency of a call: about 6% are lost to it then.
-const LATENCIES: f64 = 16.0;
+/// A piece takes so many times the latency of a call: about 3% are lost to it then.
+const LATENCIES: f64 = 32.0;
 /// Reads up to this size tell the latency, those from [`SMALL_BYTES`] on the rate.
 const LATENCY_BYTES_MAX: u64 = 128 << 10;
 /// Weight of a new measurement.
@@ -86,6 +86,11 @@ impl Cause {
             Cause::Scan(_) => "scan",
         }
     }
+
+    /// Whether somebody is waiting for it already, and not only expected to.
+    fn has_reader(self) -> bool {
+        matches!(self, Cause::Demand | Cause::Scan(_))
+    }
 }
 
 /// A file to be fetched.
@@ -95,6 +100,8 @@ pub struct Request {
     pub ino: Ino,
     /// A name to look it up by, where the inode may not be known yet.
     pub link: Option<(Ino, Name)>,
+    /// Its size, about; 0 where nobody knows.
+    pub bytes: u64,
     /// Why.
     pub cause: Cause,
 }
@@ -127,29 +134,93 @@ pub struct Fetcher {
 /// A leaf lock.
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<Waiting>,
+    /// Those that are waited for first, then as they were queued.
     flights: VecDeque<Arc<Flight>>,
+    /// Requests so far.
+    turn: u64,
+    /// Pieces of large files that are taking off, as far as their sizes were known.
+    taking_off: u64,
     /// Inodes of both.
     known: FxHashSet<Ino>,
     in_flight_bytes: u64,
-    /// Large pieces that are being read.
-    streams: usize,
+    /// Large pieces that are under way.
+    large: u64,
+}
+
+/// A request in the queue.
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    /// Its number: take-offs take differently long, and what was queued first is wanted first.
+    turn: u64,
+}
+
+impl Waiting {
+    /// About so many, if it is large.
+    fn pieces(&self) -> u64 {
+        if self.request.bytes > SMALL_BYTES { self.request.bytes.div_ceil(PIECE_BYTES) } else { 0 }
+    }
+
+    fn has_reader(&self) -> bool {
+        self.request.cause.has_reader()
+    }
 }
 
 impl Queue {
+    /// The next to take off that somebody waits for.
+    fn next_waited_for(&mut self) -> Option<Waiting> {
+        if self.waiting.front()?.has_reader() { self.waiting.pop_front() } else { None }
+    }
+
+    /// The next to take off; small files pass by large ones while enough pieces of those wait to be read. What takes
+    /// off later does so when more is known of the backing, or not at all.
+    fn next_waiting(&mut self) -> Option<Waiting> {
+        let large = self.flights.iter().filter(|flight| flight.is_large());
+        let enough = self.taking_off + large.map(|flight| flight.pieces_left()).sum::<u64>() >= PIECES;
+        let place = self.waiting.iter().position(|waiting| !enough || waiting.pieces() == 0)?;
+        let waiting = self.waiting.remove(place)?;
+        self.taking_off += waiting.pieces();
+        Some(waiting)
+    }
+
+    fn take_turn(&mut self) -> u64 {
+        self.turn += 1;
+        self.turn
+    }
+
+    fn fly(&mut self, flight: Arc<Flight>) {
+        let rank = |flight: &Flight| (!flight.waited_for.load(Ordering::Relaxed), flight.turn);
+        let place = self.flights.partition_point(|other| rank(other) < rank(&flight));
+        self.flights.insert(place, flight);
+    }
+
+    /// Somebody waits for it from now on.
+    fn promote(&mut self, flight: &Arc<Flight>) {
+        if flight.waited_for.load(Ordering::Relaxed) {
+            return;
+        }
+        let flying = self.flights.len();
+        self.flights.retain(|other| !Arc::ptr_eq(other, flight));
+        if self.flights.len() < flying {
+            flight.waited_for.store(true, Ordering::Relaxed);
+            self.fly(flight.clone());
+        }
+    }
+
     fn flight_of(&self, ino: Ino) -> Option<Arc<Flight>> {
         self.flights.iter().find(|flight| flight.inode.ino == ino).cloned()
     }
 
     /// A piece to be read: of the oldest flight that has one, if a stream is free for it.
     fn next_piece(&mut self) -> Option<(Arc<Flight>, Range<u64>)> {
-        let streams = self.streams;
+        let large = self.large;
         let (flight, piece) = self
             .flights
             .iter()
-            .filter(|flight| !flight.is_large() || streams < STREAMS)
+            .filter(|flight| !flight.is_large() || large < PIECES)
             .find_map(|flight| Some((flight.clone(), flight.take_piece()?)))?;
-        self.streams += usize::from(flight.is_large());
+        self.large += u64::from(flight.is_large());
         Some((flight, piece))
     }
 }
@@ -159,6 +230,9 @@ impl Queue {
 struct Flight {
     inode: Arc<Inode>,
     request: Request,
+    /// Its pieces are read before those of files that are only expected to be wanted. Changes under the queue's lock.
+    waited_for: AtomicBool,
+    turn: u64,
     size: u64,
     /// What the file was when it began: changes counted, and what the backing held.
     touched: u64,
@@ -202,9 +276,18 @@ impl Flight {
             && held(state.baseline()) == held(self.baseline)
     }
 
+    fn pieces(&self) -> u64 {
+        self.size.div_ceil(self.piece_bytes)
+    }
+
+    /// Pieces that nobody reads yet.
+    fn pieces_left(&self) -> u64 {
+        self.pieces().saturating_sub(self.next.load(Ordering::Relaxed))
+    }
+
     /// A piece that nobody reads yet.
     fn take_piece(&self) -> Option<Range<u64>> {
-        let pieces = self.size.div_ceil(self.piece_bytes);
+        let pieces = self.pieces();
         let taken = self.next.fetch_add(1, Ordering::Relaxed);
         if taken >= pieces {
             return None;
@@ -281,9 +364,9 @@ impl Pace {
             (Some(latency), Some(rate)) => (latency * rate * LATENCIES) as u64,
             _ => PIECE_BYTES,
         };
-        let share = size.div_ceil(STREAMS as u64);
+        let share = size.div_ceil(PIECES);
         good.min(share.max(PIECE_BYTES_MIN))
-            .min(budget_bytes / BUFFERS_SHARE / STREAMS as u64)
+            .min(budget_bytes / BUFFERS_SHARE / PIECES)
             .clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX)
             .next_multiple_of(PIECE_BYTES_MIN)
     }
@@ -311,12 +394,20 @@ impl Fetcher {
         self.queue.lock().known.contains(&ino)
     }
 
-    /// Queues files behind what is queued. What is known already stays where it is.
+    /// Queues files behind what is queued, those with readers before those without. What is known already stays where
+    /// it is.
     pub(crate) fn add(&self, requests: impl IntoIterator<Item = Request>) {
         let mut queue = self.queue.lock();
         for request in requests {
-            if queue.known.insert(request.ino) {
-                queue.waiting.push_back(request);
+            if !queue.known.insert(request.ino) {
+                continue;
+            }
+            let waiting = Waiting { request, turn: queue.take_turn() };
+            if waiting.has_reader() {
+                let place = queue.waiting.partition_point(Waiting::has_reader);
+                queue.waiting.insert(place, waiting);
+            } else {
+                queue.waiting.push_back(waiting);
             }
         }
         drop(queue);
@@ -339,10 +430,10 @@ impl Fetcher {
             // Its other pieces are not read, and it is dropped with the last one.
             flight.failed.store(true, Ordering::Relaxed);
         }
-        let dropped: Vec<Request>;
-        let waiting: Vec<Request>;
-        (dropped, waiting) = std::mem::take(&mut queue.waiting).into_iter().partition(is_unwanted);
+        let (dropped, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut queue.waiting).into_iter().partition(|waiting| is_unwanted(&waiting.request));
         queue.waiting = waiting.into();
+        let dropped: Vec<Request> = dropped.into_iter().map(|waiting| waiting.request).collect();
         for request in &dropped {
             queue.known.remove(&request.ino);
         }
@@ -413,17 +504,25 @@ impl Engine {
     pub(crate) fn run_fetcher(&self) {
         let mut queue = self.fetcher.queue.lock();
         while !self.stopping.load(Ordering::Relaxed) {
-            if let Some((flight, piece)) = queue.next_piece() {
+            if let Some(waiting) = queue.next_waited_for() {
+                drop(queue);
+                self.begin(waiting, true);
+            } else if let Some((flight, piece)) = queue.next_piece() {
                 drop(queue);
                 self.fetch_piece(&flight, piece);
                 if flight.is_large() {
-                    self.fetcher.queue.lock().streams -= 1;
+                    self.fetcher.queue.lock().large -= 1;
                     self.fetcher.work.notify_one();
                 }
                 drop(flight);
-            } else if let Some(request) = queue.waiting.pop_front() {
+            } else if let Some(waiting) = queue.next_waiting() {
+                let pieces = waiting.pieces();
                 drop(queue);
-                self.begin(request, false);
+                self.begin(waiting, false);
+                if pieces > 0 {
+                    self.fetcher.queue.lock().taking_off -= pieces;
+                    self.fetcher.work.notify_one();
+                }
             } else {
                 SMALL.take();
                 self.fetcher.buffers.lock().clear();
@@ -439,15 +538,16 @@ impl Engine {
     pub(crate) fn fetch_now(&self, inode: &Inode, cause: Cause) {
         let mine = {
             let mut queue = self.fetcher.queue.lock();
-            match queue.waiting.iter().position(|request| request.ino == inode.ino) {
+            match queue.waiting.iter().position(|waiting| waiting.request.ino == inode.ino) {
                 Some(at) => queue.waiting.remove(at),
-                None => {
-                    queue.known.insert(inode.ino).then_some(Request { ino: inode.ino, link: None, cause })
-                }
+                None => queue.known.insert(inode.ino).then(|| {
+                    let request = Request { ino: inode.ino, link: None, bytes: 0, cause };
+                    Waiting { request, turn: queue.take_turn() }
+                }),
             }
         };
-        if let Some(request) = mine {
-            self.begin(request, true);
+        if let Some(waiting) = mine {
+            self.begin(waiting, true);
         }
         let under_way = self.fetcher.queue.lock().flight_of(inode.ino);
         if let Some(flight) = under_way {
@@ -458,24 +558,19 @@ impl Engine {
         self.fetcher.wait_for(std::iter::once(inode.ino), &self.stopping, |_| {});
     }
 
-    /// Lets a request take off, ahead of all others if somebody waits for it.
-    fn begin(&self, request: Request, first: bool) -> Option<Arc<Flight>> {
-        let (ino, cause) = (request.ino, request.cause);
-        match self.take_off(request) {
+    /// Lets a request take off, ahead of those that nobody waits for if somebody waits for it.
+    fn begin(&self, waiting: Waiting, waited_for: bool) {
+        let (ino, cause) = (waiting.request.ino, waiting.request.cause);
+        match self.take_off(waiting, waited_for) {
             Ok(Some(flight)) => {
                 let flight = Arc::new(flight);
                 let mut queue = self.fetcher.queue.lock();
                 queue.in_flight_bytes += flight.size;
-                if first {
-                    queue.flights.push_front(flight.clone());
-                } else {
-                    queue.flights.push_back(flight.clone());
-                }
+                queue.fly(flight.clone());
                 drop(queue);
-                if flight.size > flight.piece_bytes || !first {
+                if flight.size > flight.piece_bytes || !waited_for {
                     self.fetcher.work.notify_all();
                 }
-                Some(flight)
             }
             other => {
                 if let Err(e) = other {
@@ -484,12 +579,12 @@ impl Engine {
                 self.fetcher.count(cause, None);
                 self.not_fetched(ino);
                 self.fetcher.end(ino, None);
-                None
             }
         }
     }
 
-    fn take_off(&self, request: Request) -> Result<Option<Flight>> {
+    fn take_off(&self, waiting: Waiting, waited_for: bool) -> Result<Option<Flight>> {
+        let Waiting { request, turn } = waiting;
         let inode = match &request.link {
             Some((directory, name)) => self.find(*directory, name)?,
             None => self.inode(request.ino)?,
@@ -522,6 +617,8 @@ impl Engine {
         Ok(Some(Flight {
             inode,
             request,
+            waited_for: AtomicBool::new(waited_for),
+            turn,
             size,
             touched,
             baseline,
@@ -641,7 +738,11 @@ impl Engine {
             }
         }
         let end = flight.size.min(offset + buffer.len() as u64);
-        if offset >= end || !flight.wait_for(&(offset..end)) {
+        if offset >= end {
+            return None;
+        }
+        if !flight.wait_for(&(offset..end)) {
+            self.fetcher.queue.lock().promote(&flight);
             return None;
         }
         let target = flight.target.lock().clone()?;
@@ -653,15 +754,20 @@ impl Engine {
     /// Notes where a file that the daemon serves from the backing is read, and has it fetched once there is an order in
     /// that.
     pub(crate) fn note_scan(&self, inode: &Inode, offset: u64, bytes: u64) {
-        let scanned = {
+        let (size, scanned) = {
             let mut state = inode.state.lock();
             let size = state.attr.size;
             let room = size > SMALL_BYTES && size <= self.arena.budget_bytes() / SCANNED_SHARE;
             let Some(epoch) = state.file.epoch.as_mut().filter(|_| room) else { return };
-            epoch.scan.read(offset, bytes)
+            (size, epoch.scan.read(offset, bytes))
         };
         if let Some(course) = scanned.filter(|_| self.foresees_scans() && !self.fetcher.knows(inode.ino)) {
-            self.fetcher.add([Request { ino: inode.ino, link: None, cause: Cause::Scan(course) }]);
+            self.fetcher.add([Request {
+                ino: inode.ino,
+                link: None,
+                bytes: size,
+                cause: Cause::Scan(course),
+            }]);
         }
     }
 
@@ -754,10 +860,89 @@ mod tests {
         }
         let piece = pace.piece_bytes(1 << 30, 8 << 30) as f64;
         let moving = piece / f64::from(300 << 20);
-        assert!(0.005 / (0.005 + moving) < 0.1, "{piece}");
+        assert!(0.005 / (0.005 + moving) < 0.05, "{piece}");
         // A small file is shared out, but not into crumbs; a small budget makes small buffers.
-        assert_eq!(pace.piece_bytes(32 << 20, 8 << 30), 4 << 20);
+        assert_eq!(pace.piece_bytes(32 << 20, 8 << 30), 3 << 20);
         assert_eq!(pace.piece_bytes(3 << 20, 8 << 30), PIECE_BYTES_MIN);
         assert_eq!(pace.piece_bytes(1 << 30, 256 << 20), 2 << 20);
+    }
+
+    fn request(ino: u64, bytes: u64, cause: Cause) -> Request {
+        Request { ino: Ino(ino), link: None, bytes, cause }
+    }
+
+    #[test]
+    fn who_is_read_goes_first_and_few_large_files_take_off_at_once() {
+        let fetcher = Fetcher::default();
+        let predicted = Cause::Predicted(By::Restore);
+        let course = Course { next: 0, backward: false };
+        fetcher.add([
+            request(1, 30 * PIECE_BYTES, predicted),
+            request(2, 30 * PIECE_BYTES, predicted),
+            request(3, 1000, predicted),
+        ]);
+        fetcher.add([request(4, 30 * PIECE_BYTES, Cause::Scan(course))]);
+        fetcher.add([request(5, 1000, Cause::Scan(course))]);
+        let mut queue = fetcher.queue.lock();
+        let number = |waiting: Option<Waiting>| waiting.map(|waiting| waiting.request.ino.0);
+        assert_eq!([(); 3].map(|()| number(queue.next_waited_for())), [Some(4), Some(5), None]);
+        assert_eq!([(); 3].map(|()| number(queue.next_waiting())), [Some(1), Some(3), None]);
+        queue.taking_off = 0;
+        assert_eq!(number(queue.next_waiting()), Some(2));
+    }
+
+    #[test]
+    fn pieces_are_of_who_is_waited_for_and_then_in_the_order_of_requests() {
+        let flight = |turn, waited_for| {
+            let now = crate::attr::Timestamp::now();
+            let attr = crate::attr::Attr {
+                kind: crate::Kind::File,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                nlink: 1,
+                rdev: 0,
+                size: 4 * PIECE_BYTES,
+                blocks: 0,
+                atime: now,
+                mtime: now,
+                ctime: now,
+            };
+            let link = (Ino::ROOT, Name::from(&b"file"[..]));
+            Arc::new(Flight {
+                inode: Arc::new(Inode::new(Ino(turn), attr, link)),
+                request: request(turn, attr.size, Cause::Demand),
+                waited_for: AtomicBool::new(waited_for),
+                turn,
+                size: attr.size,
+                touched: 0,
+                baseline: None,
+                source: tempfile::tempfile().expect("a file"),
+                target: Mutex::default(),
+                writing: Mutex::default(),
+                piece_bytes: PIECE_BYTES,
+                first: 0,
+                backward: false,
+                next: AtomicU64::new(0),
+                left: AtomicU64::new(4),
+                failed: AtomicBool::new(false),
+                stages: Mutex::new(vec![Stage::Waiting; 4].into()),
+                staged: Condvar::new(),
+            })
+        };
+        let mut queue = Queue::default();
+        for (turn, waited_for) in [(2, false), (1, false), (3, false), (4, true)] {
+            queue.fly(flight(turn, waited_for));
+        }
+        let turns = |queue: &Queue| queue.flights.iter().map(|flight| flight.turn).collect::<Vec<_>>();
+        assert_eq!(turns(&queue), [4, 1, 2, 3]);
+        let third = queue.flights[3].clone();
+        queue.promote(&third);
+        assert_eq!(turns(&queue), [3, 4, 1, 2]);
+        queue.flights.pop_front();
+        queue.promote(&third);
+        assert_eq!(turns(&queue), [4, 1, 2], "it landed");
+        let of: Vec<u64> = std::iter::from_fn(|| queue.next_piece()).map(|(flight, _)| flight.turn).collect();
+        assert_eq!(of, [[4; 4], [1; 4], [2; 4]].concat(), "twelve at once");
     }
 }

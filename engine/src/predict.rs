@@ -192,6 +192,8 @@ pub struct Predicted {
     pub name: Name,
     /// The file.
     pub ino: Ino,
+    /// Bytes, about.
+    pub bytes: u64,
     /// Who says so.
     pub by: By,
 }
@@ -377,7 +379,7 @@ impl Offers<'_> {
             return false;
         }
         if self.ledger.predict(by, file.ino, bytes) {
-            self.given.push(Predicted { directory, name: file.name.clone(), ino: file.ino, by });
+            self.given.push(Predicted { directory, name: file.name.clone(), ino: file.ino, bytes, by });
         }
         true
     }

@@ -42,6 +42,8 @@ const OURS: Duration = Duration::from_secs(60);
 const REQUEST_BYTES: u32 = 1 << 20;
 /// Where a file is, and whether that is all of it; not listed, so that copying a file's attributes leaves it out.
 const STATE_XATTR: &[u8] = b"user.aimss.state";
+/// Entries of a listing with attributes that are looked at ahead on a backing whose calls travel.
+const LOOKED_TOGETHER: usize = 128;
 /// Requests the kernel may have under way that nobody waits for (read-ahead, releases).
 const BACKGROUND_MAX: u16 = 64;
 
@@ -278,15 +280,20 @@ impl Filesystem for Adapter {
         let (ino, caller) = (self.ino(number), caller(req));
         // Whose a stream is, and a time that is set, are noted beside its log.
         let noted = uid.is_some() || mtime.is_some();
-        let waits = self.streams.waits_for(ino) || (noted && self.streams.is_known(ino));
+        // An ACL goes with the mode, and capabilities with the owner.
+        let acl = mode.is_some() || uid.is_some() || gid.is_some() || size.is_some();
+        let waits = self.streams.waits_for(ino)
+            || (noted && self.streams.is_known(ino))
+            || (acl && self.engine.xattrs_wait(ino));
         self.aside_if(waits, move |adapter| adapter.change_attributes(number, caller, change, reply));
     }
 
     fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
-        match self.engine.read_link(self.ino(number)) {
+        let ino = self.ino(number);
+        self.aside_if(self.engine.read_link_waits(ino), move |adapter| match adapter.engine.read_link(ino) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(&e)),
-        }
+        });
     }
 
     fn mknod(
@@ -300,20 +307,25 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), kind, mode, umask).and_then(
-            |mut new| {
-                new.rdev = rdev;
-                self.engine.make(self.ino(parent), name.as_bytes(), &new)
-            },
-        );
-        self.reply_entry(made, reply);
+        let (parent, caller) = (self.ino(parent), caller(req));
+        self.change_name(parent, name, move |adapter, name| {
+            let made =
+                posix::prepare(&adapter.engine, parent, caller, kind, mode, umask).and_then(|mut new| {
+                    new.rdev = rdev;
+                    adapter.engine.make(parent, name, &new)
+                });
+            adapter.reply_entry(made, reply);
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.latency.request();
-        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::Directory, mode, umask)
-            .and_then(|new| self.engine.make(self.ino(parent), name.as_bytes(), &new));
-        self.reply_entry(made, reply);
+        let (parent, caller) = (self.ino(parent), caller(req));
+        self.change_name(parent, name, move |adapter, name| {
+            let made = posix::prepare(&adapter.engine, parent, caller, Kind::Directory, mode, umask)
+                .and_then(|new| adapter.engine.make(parent, name, &new));
+            adapter.reply_entry(made, reply);
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -325,23 +337,32 @@ impl Filesystem for Adapter {
                 reply_empty(adapter.unlink_group(parent, &name), reply);
             });
         }
-        let gone = self.streams.named(parent, name.as_bytes());
-        let removed = self.engine.unlink(parent, name.as_bytes());
-        self.after_names_changed(removed, None, gone, reply);
+        self.change_name(parent, name, move |adapter, name| {
+            let gone = adapter.streams.named(parent, name);
+            let removed = adapter.engine.unlink(parent, name);
+            adapter.after_names_changed(removed, None, gone, reply);
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
-        reply_empty(self.engine.rmdir(self.ino(parent), name.as_bytes()), reply);
+        let parent = self.ino(parent);
+        self.change_name(parent, name, move |adapter, name| {
+            reply_empty(adapter.engine.rmdir(parent, name), reply);
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::Symlink, 0o777, 0)
-            .and_then(|mut new| {
-                new.target = Some(target.as_os_str().as_bytes());
-                self.engine.make(self.ino(parent), name.as_bytes(), &new)
-            });
-        self.reply_entry(made, reply);
+        let (parent, caller, target) = (self.ino(parent), caller(req), target.as_os_str().to_owned());
+        self.change_name(parent, name, move |adapter, name| {
+            let made = posix::prepare(&adapter.engine, parent, caller, Kind::Symlink, 0o777, 0).and_then(
+                |mut new| {
+                    new.target = Some(target.as_bytes());
+                    adapter.engine.make(parent, name, &new)
+                },
+            );
+            adapter.reply_entry(made, reply);
+        });
     }
 
     fn rename(
@@ -355,22 +376,31 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.latency.request();
-        let from = (self.ino(parent), name.as_bytes());
-        let to = (self.ino(newparent), newname.as_bytes());
-        let replaced = self.streams.named(to.0, to.1);
-        let result = if flags == RenameFlags::RENAME_EXCHANGE {
-            self.engine.exchange(from, to)
-        } else if flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
-            self.engine.rename(from, to, flags.contains(RenameFlags::RENAME_NOREPLACE))
-        } else {
-            Err(aimss_engine::Error::Invalid)
-        };
-        let moved = self.streams.named(to.0, to.1);
-        self.after_names_changed(result, moved, replaced, reply);
+        let (from_parent, to_parent) = (self.ino(parent), self.ino(newparent));
+        let waits = self.engine.change_waits(from_parent, name.as_bytes())
+            || self.engine.change_waits(to_parent, newname.as_bytes());
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.aside_if(waits, move |adapter| {
+            let from = (from_parent, name.as_bytes());
+            let to = (to_parent, newname.as_bytes());
+            let replaced = adapter.streams.named(to.0, to.1);
+            let result = if flags == RenameFlags::RENAME_EXCHANGE {
+                adapter.engine.exchange(from, to)
+            } else if flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
+                adapter.engine.rename(from, to, flags.contains(RenameFlags::RENAME_NOREPLACE))
+            } else {
+                Err(aimss_engine::Error::Invalid)
+            };
+            let moved = adapter.streams.named(to.0, to.1);
+            adapter.after_names_changed(result, moved, replaced, reply);
+        });
     }
 
     fn link(&self, _req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        self.reply_entry(self.engine.link(self.ino(number), self.ino(newparent), newname.as_bytes()), reply);
+        let (ino, parent) = (self.ino(number), self.ino(newparent));
+        self.change_name(parent, newname, move |adapter, name| {
+            adapter.reply_entry(adapter.engine.link(ino, parent, name), reply);
+        });
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -394,37 +424,10 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         self.latency.request();
-        let made = posix::prepare(&self.engine, self.ino(parent), caller(req), Kind::File, mode, umask)
-            .and_then(|new| self.engine.make(self.ino(parent), name.as_bytes(), &new));
-        match made {
-            Ok(found) if self.streams.is_stream_name(self.ino(parent), name.as_bytes()) => {
-                let (parent, name, thread) = (self.ino(parent), name.as_bytes().to_vec(), req.pid());
-                self.aside_if(true, move |adapter| {
-                    adapter.create_stream(thread, (parent, &name), &found, flags, reply);
-                });
-            }
-            Ok(found) => {
-                // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
-                let want =
-                    Want { truncate: false, ..self.want(found.ino, req.pid(), flags & !libc::O_TRUNC) };
-                let context = self.open_context();
-                let open = move |engine: &Engine| context.create(engine, &found, OURS, want, reply);
-                if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
-            }
-            // The kernel thinks that there is no such name, and may be wrong: it looks again, and opens what is there.
-            Err(aimss_engine::Error::Exists) if flags & libc::O_EXCL == 0 => {
-                let found = self.engine.resolve(self.ino(parent), name.as_bytes()).ok();
-                let waits = found.is_some_and(|ino| self.streams.open_waits(ino.0, flags));
-                let thread = req.pid();
-                self.aside_if(waits, move |adapter| {
-                    if let Some(ino) = found {
-                        adapter.expect_appender(thread, ino, flags);
-                    }
-                    reply.error(Errno::ESTALE);
-                });
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+        let (parent, caller) = (self.ino(parent), caller(req));
+        self.change_name(parent, name, move |adapter, name| {
+            adapter.create_file(caller, (parent, name), (mode, umask), flags, reply);
+        });
     }
 
     fn read(
@@ -608,13 +611,13 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
-        match self.engine.room() {
+        self.aside_if(self.engine.is_remote(), move |adapter| match adapter.engine.room() {
             Ok(r) => {
                 let block = u32::try_from(r.block_bytes).unwrap_or(4096);
                 reply.statfs(r.blocks, r.free, r.available, r.files, r.files_free, block, 255, block);
             }
             Err(e) => reply.error(errno(&e)),
-        }
+        });
     }
 
     fn setxattr(
@@ -633,49 +636,29 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EPERM);
         }
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
-        reply_empty(
-            posix::set_xattr(&self.engine, self.ino(number), name.as_bytes(), value, create, replace),
-            reply,
-        );
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.with_xattrs(number, move |adapter| {
+            let ino = adapter.ino(number);
+            let set = posix::set_xattr(&adapter.engine, ino, name.as_bytes(), &value, create, replace);
+            reply_empty(set, reply);
+        });
     }
 
     fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.latency.request();
-        if name.as_bytes() == STATE_XATTR && self.streams.of_inode(self.ino(number)).is_none() {
-            return match self.engine.file_state(self.ino(number)) {
-                Ok(state) => reply_sized(state.to_string().as_bytes(), size, reply),
-                Err(_) => reply.error(Errno::ENODATA),
-            };
-        }
-        if name.as_bytes().starts_with(b"user.aimss.")
-            && let Some(stream) = self.streams.of_inode(self.ino(number))
-        {
-            return match self.streams.xattr(&stream, name.as_bytes()) {
-                Some(value) => reply_sized(value.as_bytes(), size, reply),
-                None => reply.error(Errno::ENODATA),
-            };
-        }
-        match self.engine.xattr(self.ino(number), name.as_bytes()) {
-            Ok(value) => reply_sized(&value, size, reply),
-            Err(e) => reply.error(errno(&e)),
-        }
+        let name = name.to_owned();
+        self.with_xattrs(number, move |adapter| adapter.reply_xattr(number, &name, size, reply));
     }
 
     fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.engine.xattr_names(self.ino(number)) {
-            Ok(mut names) => {
-                if let Some(stream) = self.streams.of_inode(self.ino(number)) {
-                    names.extend(self.streams.xattr_names(&stream));
-                }
-                let list: Vec<u8> = names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
-                reply_sized(&list, size, reply);
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+        self.with_xattrs(number, move |adapter| adapter.reply_xattr_names(number, size, reply));
     }
 
     fn removexattr(&self, _req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(self.engine.remove_xattr(self.ino(number), name.as_bytes()), reply);
+        let name = name.to_owned();
+        self.with_xattrs(number, move |adapter| {
+            reply_empty(adapter.engine.remove_xattr(adapter.ino(number), name.as_bytes()), reply);
+        });
     }
 
     fn access(&self, _req: &Request, _number: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -893,6 +876,103 @@ impl Adapter {
         if self.engine.open_waits(ino, want) { self.aside(open) } else { open(&self.engine) }
     }
 
+    /// Runs a change of `name` in `parent`, aside where it waits for storage.
+    fn change_name(&self, parent: Ino, name: &OsStr, run: impl FnOnce(&Adapter, &[u8]) + Send + 'static) {
+        if self.engine.change_waits(parent, name.as_bytes()) {
+            let name = name.to_owned();
+            self.aside_if(true, move |adapter| run(adapter, name.as_bytes()));
+        } else {
+            run(self, name.as_bytes());
+        }
+    }
+
+    /// Makes a file and opens it.
+    fn create_file(
+        &self,
+        caller: Caller,
+        (parent, name): (Ino, &[u8]),
+        (mode, umask): (u32, u32),
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let made = posix::prepare(&self.engine, parent, caller, Kind::File, mode, umask)
+            .and_then(|new| self.engine.make(parent, name, &new));
+        match made {
+            Ok(found) if self.streams.is_stream_name(parent, name) => {
+                let name = name.to_vec();
+                self.aside_if(true, move |adapter| {
+                    adapter.create_stream(caller.pid, (parent, &name), &found, flags, reply);
+                });
+            }
+            Ok(found) => {
+                // The handle may write whatever the mode bits of the new file say; O_RDONLY with O_CREAT may not.
+                let want =
+                    Want { truncate: false, ..self.want(found.ino, caller.pid, flags & !libc::O_TRUNC) };
+                let context = self.open_context();
+                let open = move |engine: &Engine| context.create(engine, &found, OURS, want, reply);
+                if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
+            }
+            // The kernel thinks that there is no such name, and may be wrong: it looks again, and opens what is there.
+            Err(aimss_engine::Error::Exists) if flags & libc::O_EXCL == 0 => {
+                let found = self.engine.resolve(parent, name).ok();
+                let waits = found.is_some_and(|ino| self.streams.open_waits(ino.0, flags));
+                self.aside_if(waits, move |adapter| {
+                    if let Some(ino) = found {
+                        adapter.expect_appender(caller.pid, ino, flags);
+                    }
+                    reply.error(Errno::ESTALE);
+                });
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    /// Runs what needs a file's extended attributes, aside where they are still to be asked for.
+    fn with_xattrs(&self, number: INodeNo, run: impl FnOnce(&Adapter) + Send + 'static) {
+        let ino = self.ino(number);
+        if !self.engine.xattrs_wait(ino) {
+            return run(self);
+        }
+        self.aside_if(true, move |adapter| {
+            adapter.engine.load_xattrs_ahead(ino);
+            run(adapter);
+        });
+    }
+
+    fn reply_xattr(&self, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name.as_bytes() == STATE_XATTR && self.streams.of_inode(self.ino(number)).is_none() {
+            return match self.engine.file_state(self.ino(number)) {
+                Ok(state) => reply_sized(state.to_string().as_bytes(), size, reply),
+                Err(_) => reply.error(Errno::ENODATA),
+            };
+        }
+        if name.as_bytes().starts_with(b"user.aimss.")
+            && let Some(stream) = self.streams.of_inode(self.ino(number))
+        {
+            return match self.streams.xattr(&stream, name.as_bytes()) {
+                Some(value) => reply_sized(value.as_bytes(), size, reply),
+                None => reply.error(Errno::ENODATA),
+            };
+        }
+        match self.engine.xattr(self.ino(number), name.as_bytes()) {
+            Ok(value) => reply_sized(&value, size, reply),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn reply_xattr_names(&self, number: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.engine.xattr_names(self.ino(number)) {
+            Ok(mut names) => {
+                if let Some(stream) = self.streams.of_inode(self.ino(number)) {
+                    names.extend(self.streams.xattr_names(&stream));
+                }
+                let list: Vec<u8> = names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
+                reply_sized(&list, size, reply);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
     /// Fills a reply with entries and their attributes, from the first one on that waits aside, unless this `is_aside`.
     fn add_entries(
         &self,
@@ -901,7 +981,14 @@ impl Adapter {
         is_aside: bool,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let mut looked = 0_usize;
         while let Some(entry) = entries.as_slice().first() {
+            if is_aside && looked == 0 {
+                looked = LOOKED_TOGETHER;
+                let names = entries.as_slice().iter().take(looked);
+                self.engine.look_together(dir, names.map(|entry| &*entry.name));
+            }
+            looked = looked.saturating_sub(1);
             if !is_aside && self.engine.lookup_waits(dir, &entry.name) {
                 return self.aside_if(true, move |adapter| adapter.add_entries(dir, entries, true, reply));
             }

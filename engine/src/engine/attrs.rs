@@ -149,6 +149,11 @@ impl Engine {
         self.change_content(&inode, |file| file.set_len(size), touches)
     }
 
+    /// Whether reading a symbolic link would wait for a backing whose calls travel.
+    pub fn read_link_waits(&self, ino: Ino) -> bool {
+        self.is_remote() && self.inode(ino).is_ok_and(|inode| inode.state.lock().target.is_none())
+    }
+
     /// The target of a symbolic link.
     pub fn read_link(&self, ino: Ino) -> Result<Box<[u8]>> {
         let inode = self.inode(ino)?;

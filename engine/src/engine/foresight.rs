@@ -242,6 +242,7 @@ impl Engine {
             self.fetcher.add(predicted.into_iter().map(|predicted| Request {
                 ino: predicted.ino,
                 link: Some((predicted.directory, predicted.name)),
+                bytes: predicted.bytes,
                 cause: Cause::Predicted(predicted.by),
             }));
         }

@@ -5,6 +5,7 @@
 //! they are looked up or opened and the last comparison is older than [`super::EngineConfig::revalidate`]: changes made outside show up within
 //! that time, or at the next open.
 
+use super::together::together;
 use super::{Engine, PRIVATE_DIRECTORY};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::{BackingId, Listed, Stat};
@@ -82,6 +83,16 @@ impl Engine {
     /// The inode number that `name` in `parent` stands for, without a reference.
     pub fn resolve(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         Ok(self.find(parent, name)?.ino)
+    }
+
+    /// Looks at those of `names` in `parent` together for which a lookup would wait: a listing with attributes takes a
+    /// trip a name otherwise. Says nothing: whoever looks them up next finds them known.
+    pub fn look_together<'n>(&self, parent: Ino, names: impl Iterator<Item = &'n [u8]>) {
+        let waiting: Vec<&[u8]> = names.filter(|name| self.lookup_waits(parent, name)).collect();
+        together(&waiting, |name| {
+            // It is asked for again where this failed.
+            let _ = self.find(parent, name);
+        });
     }
 
     /// The inode that `name` in `parent` stands for.
@@ -499,6 +510,11 @@ impl Engine {
         })
     }
 
+    /// Whether the backing's calls travel, so that each may take long.
+    pub fn is_remote(&self) -> bool {
+        self.backing.is_remote()
+    }
+
     /// Whether a lookup would wait for a backing whose calls travel.
     pub fn lookup_waits(&self, parent: Ino, name: &[u8]) -> bool {
         if !self.backing.is_remote() {
@@ -510,6 +526,11 @@ impl Engine {
             Ok(Known::Ask) => true,
             Ok(Known::No) | Err(_) => false,
         }
+    }
+
+    /// Whether a change of `name` in `parent` would wait for it: it has to know the name, and what new ones inherit.
+    pub fn change_waits(&self, parent: Ino, name: &[u8]) -> bool {
+        self.lookup_waits(parent, name) || self.xattrs_wait(parent)
     }
 
     /// Whether reading a directory would wait for such a backing.

@@ -113,9 +113,11 @@ impl Engine {
     }
 
     fn bring(&self, targets: &[Target], progress: impl FnMut(u64)) -> Residence {
+        let bytes = |ino| self.inode(ino).map_or(0, |inode| inode.state.lock().attr.size);
         self.fetcher.add(targets.iter().map(|target| Request {
             ino: target.ino,
             link: Some((target.directory, target.name.clone())),
+            bytes: bytes(target.ino),
             cause: Cause::Warm,
         }));
         self.fetcher.wait_for(targets.iter().map(|target| target.ino), &self.stopping, progress);

@@ -2,12 +2,26 @@
 
 use super::Engine;
 use super::lookup::now_after;
+use super::together::together;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
 use crate::namespace::{Inode, InodeState, Xattrs};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+/// Files of one directory whose attributes are read ahead together.
+const AHEAD: usize = 128;
 
 impl Engine {
+    /// Whether asking for attributes would wait for a backing whose calls travel.
+    pub fn xattrs_wait(&self, ino: Ino) -> bool {
+        self.backing.is_remote()
+            && self.inode(ino).is_ok_and(|inode| {
+                let state = inode.state.lock();
+                matches!(state.xattrs, Xattrs::Unknown) && !state.drained.is_empty()
+            })
+    }
+
     /// The value of one attribute.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>> {
         let inode = self.inode(ino)?;
@@ -63,6 +77,30 @@ impl Engine {
     fn load_xattrs(&self, inode: &Inode) -> Result<()> {
         let _shape = self.shape.read_recursive();
         self.load_xattrs_for_drain(inode)
+    }
+
+    /// Reads the attributes of files that are listed behind this one, if the last one that was asked for is in the same
+    /// directory: `ls -l` asks for those of all, one by one, and each is a trip.
+    pub fn load_xattrs_ahead(&self, ino: Ino) {
+        let Some((parent, name)) = self.inode(ino).ok().and_then(|inode| inode.state.lock().place.clone())
+        else {
+            return;
+        };
+        if self.xattrs_asked_in.swap(parent.0, Ordering::Relaxed) != parent.0 {
+            return;
+        }
+        let behind: Vec<Ino> = {
+            let names = self.names.lock();
+            let Some(dir) = names.dirs.get(&parent) else { return };
+            let cookie = dir.get(&name).map_or(0, |entry| entry.cookie);
+            let known = |ino: &Ino| names.inode(*ino).is_some();
+            dir.after(cookie).map(|(_, entry)| entry.ino).filter(known).take(AHEAD).collect()
+        };
+        let waiting: Vec<Ino> = behind.into_iter().filter(|ino| self.xattrs_wait(*ino)).collect();
+        together(&waiting, |ino| {
+            // It is asked for again where this failed.
+            let _ = self.inode(*ino).and_then(|inode| self.load_xattrs(&inode));
+        });
     }
 
     /// The same for a caller that holds `shape`.
