@@ -50,12 +50,14 @@ pub struct Setup {
     pub memory: &'static str,
     /// `--drain-delay`. A long one keeps changes in memory until something asks for them.
     pub drain_delay: &'static str,
+    /// `--slow-backing`: the backing as storage on another machine.
+    pub slow: Option<&'static str>,
 }
 
 impl Setup {
     /// As users mount, but for the memory.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, memory: "1G", drain_delay: "1s" }
+        Self { mode, memory: "1G", drain_delay: "1s", slow: None }
     }
 }
 
@@ -121,6 +123,10 @@ impl Mount {
         command.arg("--log").arg(self.beside("log"));
         if self.setup.mode == Mode::Daemon {
             command.args(["--no-passthrough", "**"]);
+        }
+        if let Some(model) = self.setup.slow {
+            // Nothing changes outside while a test runs.
+            command.args(["--slow-backing", model, "--revalidate", "1h"]);
         }
         well(&command.stdin(Stdio::null()).output()?)
     }
