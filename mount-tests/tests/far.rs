@@ -55,12 +55,14 @@ fn who_waits_for_storage_holds_up_nobody_else() {
         ("getxattr", |dir| {
             let mut value = [0; 16];
             let length = getxattr(dir.join("marked"), "user.of", &mut value)?;
-            Ok(ensure!(value[..length] == *b"marked"))
+            ensure!(value[..length] == *b"marked");
+            Ok(())
         }),
         ("listxattr", |dir| {
             let mut list = [0; 64];
             let length = listxattr(dir.join("listed"), &mut list)?;
-            Ok(ensure!(list[..length] == *b"user.of\0"))
+            ensure!(list[..length] == *b"user.of\0");
+            Ok(())
         }),
         ("readlink", |dir| {
             Ok(ensure!(fs::read_link(dir.join("link"))?.to_string_lossy().starts_with("target-")))
@@ -71,7 +73,7 @@ fn who_waits_for_storage_holds_up_nobody_else() {
         ("chmod", |dir| Ok(fs::set_permissions(dir.join("moded"), PermissionsExt::from_mode(0o600))?)),
     ];
     for (name, act) in acts {
-        held_up(&hot, &dirs, |dir| act(dir)).with_context(|| name).unwrap_or_else(|e| panic!("{e:?}"));
+        held_up(&hot, &dirs, act).with_context(|| name).unwrap_or_else(|e| panic!("{e:?}"));
     }
     held_up(&hot, &dirs, |dir| rustix::fs::statvfs(dir).map(drop).context("statvfs"))
         .unwrap_or_else(|e| panic!("statfs: {e:?}"));

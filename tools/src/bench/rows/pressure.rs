@@ -124,6 +124,7 @@ pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let budget = BUDGET_BYTES;
     let files = (budget / 2 * 3).div_ceil(zipf::FILE_BYTES);
     let opens = context.scaled(100_000);
+    let trace = opens * READERS;
     let (backing, point) = (context.disk("zipf")?, context.disk("zipf-mount")?);
     let block = work::buffer(zipf::FILE_BYTES as usize);
     for number in 0..files {
@@ -143,9 +144,10 @@ pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
         })
         .collect::<Result<_>>()?;
     // The first quarter fills the memory.
-    let seen = || -> Result<(u64, u64)> {
-        let cache = ground.mount.status()?.cache;
-        Ok((cache.hits, cache.misses))
+    let seen = || -> Result<(u64, u64, u64)> {
+        let status = ground.mount.status()?;
+        let came_in = status.fetch.causes.values().map(|cause| cause.files).sum();
+        Ok((status.cache.hits, status.cache.misses, came_in))
     };
     let filled = loop {
         interrupt::check()?;
@@ -158,14 +160,17 @@ pub fn zipf(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     for reader in readers {
         reader.finish()?;
     }
-    let (hits, misses) = seen()?;
-    let (hits, misses) = (hits - filled.0, misses - filled.1);
+    let (hits, misses, came_in) = seen()?;
+    let (hits, misses, came_in) = (hits - filled.0, misses - filled.1, came_in - filled.2);
+    let opens = hits + misses;
     let ceiling = ground.mount.status()?.memory.ceiling;
     let most = ground.end()?;
-    Ok(vec![Outcome::value("%", hits as f64 / (hits + misses) as f64 * 100.0, Bar::Stated).note(format!(
-        "of {} opens; policies on the same trace: `cache_policies {ceiling} {}`; used at most {:.0}% of the budget",
-        hits + misses,
-        opens * READERS,
+    // As a simulation counts: what several wait for at once comes in once, and what is fetched for nothing counts.
+    let spared = 100.0 - came_in as f64 / opens as f64 * 100.0;
+    Ok(vec![Outcome::value("%", hits as f64 / opens as f64 * 100.0, Bar::Stated).note(format!(
+        "of {opens} opens found their file in memory, {spared:.2}% brought none in, which is what a simulation \
+         calls a hit; policies on the same trace: `cache_policies {ceiling} {trace}`; used at most {:.0}% of the \
+         budget",
         most as f64 / budget as f64 * 100.0
     ))])
 }
