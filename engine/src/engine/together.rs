@@ -32,11 +32,17 @@ mod tests {
     #[test]
     fn each_is_asked_for_once_and_several_at_a_time() {
         let what: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-        together(&what, |one| drop(one.fetch_add(1, Ordering::Relaxed)));
+        let count = |one: &AtomicUsize| {
+            one.fetch_add(1, Ordering::Relaxed);
+        };
+        together(&what, count);
         assert!(what.iter().all(|one| one.load(Ordering::Relaxed) == 1));
         together::<u8>(&[], |_| unreachable!("there are none"));
         // Nobody gets past it alone.
         let all_there = Barrier::new(TOGETHER);
-        together(&[(); TOGETHER], |()| drop(all_there.wait()));
+        let meet = |_: &u8| {
+            all_there.wait();
+        };
+        together(&[0; TOGETHER], meet);
     }
 }
