@@ -485,8 +485,11 @@ mod tests {
         // The thread is root again, with all its rights.
         backing.create(b"theirs/ours", 0o644, Owner::ROOT).expect("create");
         assert_eq!(backing.stat(b"theirs/ours").expect("stat").attr.uid, 0);
-        std::fs::set_permissions(dir.path().join("theirs"), std::os::unix::fs::PermissionsExt::from_mode(0))
-            .expect("chmod");
+        std::fs::set_permissions(
+            dir.path().join("theirs"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o000),
+        )
+        .expect("chmod");
         assert!(backing.stat(b"theirs/ours").is_ok());
     }
 
