@@ -42,6 +42,7 @@ impl Piece {
         let LogConfig { framing, compression, block_bytes, .. } = self.config;
         let mut writer = Writer::create(&self.path, framing, begin, compression, block_bytes)?;
         let mut chunk = Vec::new();
+        let mut times = index.times_from(0);
         let mut next = 0;
         while next < index.len() {
             let from = index.position_of(next);
@@ -56,9 +57,9 @@ impl Piece {
             chunk.resize(bytes as usize, 0);
             read_there(&self.file, &mut chunk, self.file_at + from - index.position)?;
             let mut rest = &chunk[..];
-            for i in next..end {
+            for (i, time) in (next..end).zip(&mut times) {
                 let (record, behind) = rest.split_at(index.length(i) as usize);
-                writer.push(record, index.time(i), index.crc(i))?;
+                writer.push(record, time, index.crc(i))?;
                 rest = behind;
             }
             next = end;

@@ -26,6 +26,21 @@ pub fn of(pid: i32) -> Result<f64> {
     Ok(time.tv_sec as f64 + time.tv_nsec as f64 / NANOSECONDS)
 }
 
+/// The same of those threads of a process that have this name and live.
+pub fn of_threads(pid: i32, name: &str) -> Result<f64> {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        let Ok(of) = std::fs::read_to_string(task.join("comm")) else { continue };
+        if of.trim_end() == name {
+            // The first number is the time on a processor.
+            let schedstat = std::fs::read_to_string(task.join("schedstat"))?;
+            nanoseconds += schedstat.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        }
+    }
+    Ok(nanoseconds as f64 / NANOSECONDS)
+}
+
 /// CLOCK_MONOTONIC in nanoseconds: the same in all processes.
 pub fn now_ns() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);

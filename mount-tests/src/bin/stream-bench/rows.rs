@@ -52,7 +52,11 @@ pub const ROWS: &[Row] = &[
         what: "first record to a group after a restart, small and big log",
         run: restart::run,
     },
-    Row { name: "indexer", what: "the daemon's processor time beside an appender's", run: daemon::indexer },
+    Row {
+        name: "indexer",
+        what: "the processor time of indexing beside an appender's",
+        run: daemon::indexer,
+    },
     Row { name: "idle", what: "the daemon with 1,000 idle streams and 100 readers", run: daemon::idle },
 ];
 

@@ -17,6 +17,8 @@ const CHECKED_EVERY: usize = 1024;
 /// More than a writer makes in five seconds.
 const TOUCHED_BYTES: u64 = 1 << 30;
 const INDEXER_PERCENT_MAX: f64 = 25.0;
+/// The thread that indexes.
+const INDEXER: &str = "streams";
 /// What is indexed, sealed and flushed behind the writer's last record.
 const BEHIND: Duration = Duration::from_secs(2);
 
@@ -31,8 +33,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub fn indexer(bench: &mut Bench) -> Result<Figures> {
     let bench = &*bench;
     let conditions = format!(
-        "one writer, records of {RECORD_BYTES} B, one write(2) each, {} s, no reader; the daemon's \
-         processor time as a share of the writer's; behind: with the {} s after the last record",
+        "one writer, records of {RECORD_BYTES} B, one write(2) each, {} s, no reader; processor \
+         time as a share of the writer's: of the thread that indexes, and of the whole daemon, which seals, compresses \
+         and copies to the backing; behind: with the {} s after the last record",
         bench.seconds,
         BEHIND.as_secs()
     );
@@ -42,11 +45,13 @@ pub fn indexer(bench: &mut Bench) -> Result<Figures> {
     };
     let stream = bench.ours.at("indexer.stream");
     let record = records::line(RECORD_BYTES);
-    let (mut beside, mut with_rest, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut indexing, mut all, mut rates) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
     for _ in 0..bench.pairs {
         aimss_measure::memory::touch(TOUCHED_BYTES)?;
         let mut file = open_append(&stream)?;
-        let (daemon_before, own_before) = (processor::of(daemon)?, processor::own());
+        let times =
+            || Ok::<_, anyhow::Error>((processor::of_threads(daemon, INDEXER)?, processor::of(daemon)?));
+        let (before, own_before) = (times()?, processor::own());
         let start = Instant::now();
         let mut count = 0;
         while start.elapsed().as_secs() < bench.seconds {
@@ -57,15 +62,24 @@ pub fn indexer(bench: &mut Bench) -> Result<Figures> {
         }
         rates.push(count as f64 / start.elapsed().as_secs_f64());
         let own = processor::own() - own_before;
-        beside.push((processor::of(daemon)? - daemon_before) / own * 100.0);
-        std::thread::sleep(BEHIND);
-        with_rest.push((processor::of(daemon)? - daemon_before) / own * 100.0);
+        for behind in [0, 1] {
+            let now = times()?;
+            indexing[behind].push((now.0 - before.0) / own * 100.0);
+            all[behind].push((now.1 - before.1) / own * 100.0);
+            if behind == 0 {
+                std::thread::sleep(BEHIND);
+            }
+        }
         drop(file);
         remove(&stream)?;
     }
+    let ([indexing, indexing_behind], [all, all_behind]) = (indexing, all);
     let outcomes = vec![
-        Outcome::value("%", median(beside), bar).note(format!("the writer's rate: {:.0} /s", median(rates))),
-        Outcome::value("%", median(with_rest), Bar::Stated).case("behind"),
+        Outcome::value("%", median(indexing), bar)
+            .note(format!("the writer's rate: {:.0} /s", median(rates))),
+        Outcome::value("%", median(indexing_behind), Bar::Stated).case("behind"),
+        Outcome::value("%", median(all), Bar::Stated).case("daemon"),
+        Outcome::value("%", median(all_behind), Bar::Stated).case("daemon behind"),
     ];
     Ok(Figures { outcomes, conditions })
 }
