@@ -549,7 +549,11 @@ impl Engine {
         if let Some(waiting) = mine {
             self.begin(waiting, true);
         }
-        let under_way = self.fetcher.queue.lock().flight_of(inode.ino);
+        let under_way = {
+            let mut queue = self.fetcher.queue.lock();
+            let flight = queue.flight_of(inode.ino);
+            flight.inspect(|flight| queue.promote(flight))
+        };
         if let Some(flight) = under_way {
             while let Some(piece) = flight.take_piece() {
                 self.fetch_piece(&flight, piece);
