@@ -143,6 +143,8 @@ struct Queue {
     taking_off: u64,
     /// Inodes of both.
     known: FxHashSet<Ino>,
+    /// Inodes that somebody waits for, and that are taking off.
+    wanted: FxHashSet<Ino>,
     in_flight_bytes: u64,
     /// Large pieces that are under way.
     large: u64,
@@ -190,12 +192,25 @@ impl Queue {
     }
 
     fn fly(&mut self, flight: Arc<Flight>) {
+        if self.wanted.remove(&flight.inode.ino) {
+            flight.waited_for.store(true, Ordering::Relaxed);
+        }
         let rank = |flight: &Flight| (!flight.waited_for.load(Ordering::Relaxed), flight.turn);
         let place = self.flights.partition_point(|other| rank(other) < rank(&flight));
         self.flights.insert(place, flight);
     }
 
-    /// Somebody waits for it from now on.
+    /// Somebody waits for it from now on; gives its flight, if it is in the air.
+    fn want(&mut self, ino: Ino) -> Option<Arc<Flight>> {
+        let flight = self.flight_of(ino);
+        match &flight {
+            Some(flight) => self.promote(flight),
+            None if self.known.contains(&ino) => drop(self.wanted.insert(ino)),
+            None => {}
+        }
+        flight
+    }
+
     fn promote(&mut self, flight: &Arc<Flight>) {
         if flight.waited_for.load(Ordering::Relaxed) {
             return;
@@ -395,8 +410,8 @@ impl Fetcher {
     }
 
     /// Queues files behind what is queued, those with readers before those without. What is known already stays where
-    /// it is.
-    pub(crate) fn add(&self, requests: impl IntoIterator<Item = Request>) {
+    /// it is. A list, and nothing that is worked out under the queue's lock.
+    pub(crate) fn add(&self, requests: Vec<Request>) {
         let mut queue = self.queue.lock();
         for request in requests {
             if !queue.known.insert(request.ino) {
@@ -425,7 +440,9 @@ impl Fetcher {
             matches!(request.cause, Cause::Predicted(_)) && unwanted.contains(&request.ino)
         };
         let mut queue = self.queue.lock();
-        for flight in queue.flights.iter().filter(|flight| flight.is_large() && is_unwanted(&flight.request))
+        let is_waited_for = |flight: &Flight| flight.waited_for.load(Ordering::Relaxed);
+        for flight in (queue.flights.iter())
+            .filter(|flight| flight.is_large() && is_unwanted(&flight.request) && !is_waited_for(flight))
         {
             // Its other pieces are not read, and it is dropped with the last one.
             flight.failed.store(true, Ordering::Relaxed);
@@ -433,16 +450,15 @@ impl Fetcher {
         let (dropped, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut queue.waiting).into_iter().partition(|waiting| is_unwanted(&waiting.request));
         queue.waiting = waiting.into();
-        let dropped: Vec<Request> = dropped.into_iter().map(|waiting| waiting.request).collect();
-        for request in &dropped {
+        for Waiting { request, .. } in &dropped {
             queue.known.remove(&request.ino);
         }
         drop(queue);
         self.ended.notify_all();
-        for request in &dropped {
+        for Waiting { request, .. } in &dropped {
             self.count(request.cause, None);
         }
-        dropped.into_iter().map(|request| request.ino).collect()
+        dropped.into_iter().map(|waiting| waiting.request.ino).collect()
     }
 
     /// Waits until none of `inos` is queued or in flight, or the engine stops; `progress` is told now and then how many
@@ -486,6 +502,7 @@ impl Fetcher {
             queue.in_flight_bytes -= flight.size;
         }
         queue.known.remove(&ino);
+        queue.wanted.remove(&ino);
         drop(queue);
         self.ended.notify_all();
     }
@@ -549,11 +566,7 @@ impl Engine {
         if let Some(waiting) = mine {
             self.begin(waiting, true);
         }
-        let under_way = {
-            let mut queue = self.fetcher.queue.lock();
-            let flight = queue.flight_of(inode.ino);
-            flight.inspect(|flight| queue.promote(flight))
-        };
+        let under_way = self.fetcher.queue.lock().want(inode.ino);
         if let Some(flight) = under_way {
             while let Some(piece) = flight.take_piece() {
                 self.fetch_piece(&flight, piece);
@@ -766,7 +779,7 @@ impl Engine {
             (size, epoch.scan.read(offset, bytes))
         };
         if let Some(course) = scanned.filter(|_| self.foresees_scans() && !self.fetcher.knows(inode.ino)) {
-            self.fetcher.add([Request {
+            self.fetcher.add(vec![Request {
                 ino: inode.ino,
                 link: None,
                 bytes: size,
@@ -880,13 +893,13 @@ mod tests {
         let fetcher = Fetcher::default();
         let predicted = Cause::Predicted(By::Restore);
         let course = Course { next: 0, backward: false };
-        fetcher.add([
+        fetcher.add(vec![
             request(1, 30 * PIECE_BYTES, predicted),
             request(2, 30 * PIECE_BYTES, predicted),
             request(3, 1000, predicted),
         ]);
-        fetcher.add([request(4, 30 * PIECE_BYTES, Cause::Scan(course))]);
-        fetcher.add([request(5, 1000, Cause::Scan(course))]);
+        fetcher.add(vec![request(4, 30 * PIECE_BYTES, Cause::Scan(course))]);
+        fetcher.add(vec![request(5, 1000, Cause::Scan(course))]);
         let mut queue = fetcher.queue.lock();
         let number = |waiting: Option<Waiting>| waiting.map(|waiting| waiting.request.ino.0);
         assert_eq!([(); 3].map(|()| number(queue.next_waited_for())), [Some(4), Some(5), None]);
@@ -943,10 +956,14 @@ mod tests {
         let third = queue.flights[3].clone();
         queue.promote(&third);
         assert_eq!(turns(&queue), [3, 4, 1, 2]);
-        queue.flights.pop_front();
-        queue.promote(&third);
-        assert_eq!(turns(&queue), [4, 1, 2], "it landed");
+        let landed = flight(9, false);
+        queue.promote(&landed);
+        assert_eq!(turns(&queue), [3, 4, 1, 2], "what is not in the air stays so");
+        queue.known.insert(Ino(5));
+        assert!(queue.want(Ino(5)).is_none(), "it takes off");
+        queue.fly(flight(5, false));
+        assert_eq!(turns(&queue), [3, 4, 5, 1, 2]);
         let of: Vec<u64> = std::iter::from_fn(|| queue.next_piece()).map(|(flight, _)| flight.turn).collect();
-        assert_eq!(of, [[4; 4], [1; 4], [2; 4]].concat(), "twelve at once");
+        assert_eq!(of, [[3; 4], [4; 4], [5; 4]].concat(), "twelve at once, of twenty");
     }
 }

@@ -284,7 +284,8 @@ impl Filesystem for Adapter {
         let acl = mode.is_some() || uid.is_some() || gid.is_some() || size.is_some();
         let waits = self.streams.waits_for(ino)
             || (noted && self.streams.is_known(ino))
-            || (acl && self.engine.xattrs_wait(ino));
+            || (acl && self.engine.xattrs_wait(ino))
+            || (size.is_some() && self.engine.read_waits(ino));
         self.aside_if(waits, move |adapter| adapter.change_attributes(number, caller, change, reply));
     }
 
@@ -471,23 +472,30 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         self.latency.request();
-        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            let _ = posix::kill_privileges(&self.engine, self.ino(number));
-        }
+        let ino = self.ino(number);
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let kill = move |engine: &Engine| {
+            if kills {
+                let _ = posix::kill_privileges(engine, ino);
+            }
+        };
         let from_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = flags.0 & libc::O_APPEND != 0 && !from_mapping;
-        if from_mapping && self.streams.of_inode(self.ino(number)).is_some() {
+        if from_mapping && self.streams.of_inode(ino).is_some() {
             return reply.error(Errno::EPERM);
         }
         if let Some(handle) = self.streams.handle(fh.0) {
+            kill(&self.engine);
             return self.write_stream(&handle, offset, data, append, reply);
         }
-        let ino = self.ino(number);
-        let write = move |engine: &Engine, data: &[u8]| match engine.write(ino, offset, data, append) {
-            Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(errno(&e)),
+        let write = move |engine: &Engine, data: &[u8]| {
+            kill(engine);
+            match engine.write(ino, offset, data, append) {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(e) => reply.error(errno(&e)),
+            }
         };
-        if self.engine.write_waits(ino) {
+        if self.engine.write_waits(ino) || (kills && self.engine.xattrs_wait(ino)) {
             let data = data.to_vec();
             self.aside(move |engine| write(engine, &data));
         } else {
@@ -646,12 +654,39 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.latency.request();
+        if let Some(value) = self.made_up_xattr(number, name) {
+            return match value {
+                Ok(value) => reply_sized(value.as_bytes(), size, reply),
+                Err(e) => reply.error(e),
+            };
+        }
         let name = name.to_owned();
-        self.with_xattrs(number, move |adapter| adapter.reply_xattr(number, &name, size, reply));
+        self.with_xattrs(number, move |adapter| {
+            let ino = adapter.ino(number);
+            adapter.engine.load_xattrs_ahead(ino);
+            match adapter.engine.xattr(ino, name.as_bytes()) {
+                Ok(value) => reply_sized(&value, size, reply),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        self.with_xattrs(number, move |adapter| adapter.reply_xattr_names(number, size, reply));
+        self.with_xattrs(number, move |adapter| {
+            let ino = adapter.ino(number);
+            adapter.engine.load_xattrs_ahead(ino);
+            match adapter.engine.xattr_names(ino) {
+                Ok(mut names) => {
+                    if let Some(stream) = adapter.streams.of_inode(ino) {
+                        names.extend(adapter.streams.xattr_names(&stream));
+                    }
+                    let list: Vec<u8> =
+                        names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
+                    reply_sized(&list, size, reply);
+                }
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn removexattr(&self, _req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -868,12 +903,16 @@ impl Adapter {
             self.executed.opened(ino);
         }
         let want = self.want(ino, caller.pid, flags);
-        if want.truncate && caller.uid != 0 {
-            let _ = posix::kill_privileges(&self.engine, ino);
-        }
+        let kills = want.truncate && caller.uid != 0;
         let context = self.open_context();
-        let open = move |engine: &Engine| context.open(engine, ino, want, exec, reply);
-        if self.engine.open_waits(ino, want) { self.aside(open) } else { open(&self.engine) }
+        let open = move |engine: &Engine| {
+            if kills {
+                let _ = posix::kill_privileges(engine, ino);
+            }
+            context.open(engine, ino, want, exec, reply);
+        };
+        let waits = self.engine.open_waits(ino, want) || (kills && self.engine.xattrs_wait(ino));
+        if waits { self.aside(open) } else { open(&self.engine) }
     }
 
     /// Runs a change of `name` in `parent`, aside where it waits for storage.
@@ -929,48 +968,19 @@ impl Adapter {
 
     /// Runs what needs a file's extended attributes, aside where they are still to be asked for.
     fn with_xattrs(&self, number: INodeNo, run: impl FnOnce(&Adapter) + Send + 'static) {
-        let ino = self.ino(number);
-        if !self.engine.xattrs_wait(ino) {
-            return run(self);
-        }
-        self.aside_if(true, move |adapter| {
-            adapter.engine.load_xattrs_ahead(ino);
-            run(adapter);
-        });
+        self.aside_if(self.engine.xattrs_wait(self.ino(number)), run);
     }
 
-    fn reply_xattr(&self, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if name.as_bytes() == STATE_XATTR && self.streams.of_inode(self.ino(number)).is_none() {
-            return match self.engine.file_state(self.ino(number)) {
-                Ok(state) => reply_sized(state.to_string().as_bytes(), size, reply),
-                Err(_) => reply.error(Errno::ENODATA),
-            };
-        }
-        if name.as_bytes().starts_with(b"user.aimss.")
-            && let Some(stream) = self.streams.of_inode(self.ino(number))
-        {
-            return match self.streams.xattr(&stream, name.as_bytes()) {
-                Some(value) => reply_sized(value.as_bytes(), size, reply),
-                None => reply.error(Errno::ENODATA),
-            };
-        }
-        match self.engine.xattr(self.ino(number), name.as_bytes()) {
-            Ok(value) => reply_sized(&value, size, reply),
-            Err(e) => reply.error(errno(&e)),
-        }
-    }
-
-    fn reply_xattr_names(&self, number: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.engine.xattr_names(self.ino(number)) {
-            Ok(mut names) => {
-                if let Some(stream) = self.streams.of_inode(self.ino(number)) {
-                    names.extend(self.streams.xattr_names(&stream));
-                }
-                let list: Vec<u8> = names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
-                reply_sized(&list, size, reply);
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+    /// An attribute that no file has and that we answer for: where a file is, and the settings of a stream. `None` for all
+    /// others.
+    fn made_up_xattr(&self, number: INodeNo, name: &OsStr) -> Option<std::result::Result<String, Errno>> {
+        let (ino, name) = (self.ino(number), name.as_bytes());
+        let value = match self.streams.of_inode(ino) {
+            Some(stream) if name.starts_with(b"user.aimss.") => self.streams.xattr(&stream, name),
+            None if name == STATE_XATTR => self.engine.file_state(ino).ok().map(|state| state.to_string()),
+            _ => return None,
+        };
+        Some(value.ok_or(Errno::ENODATA))
     }
 
     /// Fills a reply with entries and their attributes, from the first one on that waits aside, unless this `is_aside`.

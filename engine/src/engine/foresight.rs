@@ -239,12 +239,13 @@ impl Engine {
         self.remember(predictor, seen);
         let predicted = predictor.lock().opened(seen, &Known(self));
         if !predicted.is_empty() {
-            self.fetcher.add(predicted.into_iter().map(|predicted| Request {
+            let request = |predicted: predict::Predicted| Request {
                 ino: predicted.ino,
                 link: Some((predicted.directory, predicted.name)),
                 bytes: predicted.bytes,
                 cause: Cause::Predicted(predicted.by),
-            }));
+            };
+            self.fetcher.add(predicted.into_iter().map(request).collect());
         }
     }
 

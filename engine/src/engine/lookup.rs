@@ -528,9 +528,16 @@ impl Engine {
         }
     }
 
-    /// Whether a change of `name` in `parent` would wait for it: it has to know the name, and what new ones inherit.
+    /// Whether a change of `name` in `parent` would wait for it: it has to know the name, what new ones inherit, and
+    /// whether a directory that goes is empty.
     pub fn change_waits(&self, parent: Ino, name: &[u8]) -> bool {
-        self.lookup_waits(parent, name) || self.xattrs_wait(parent)
+        if !self.is_remote() {
+            return false;
+        }
+        let there = self.names.lock().dirs.get(&parent).and_then(|dir| dir.get(name)).map(|entry| entry.ino);
+        self.lookup_waits(parent, name)
+            || self.xattrs_wait(parent)
+            || there.is_some_and(|ino| self.listing_waits(ino))
     }
 
     /// Whether reading a directory would wait for such a backing.

@@ -114,12 +114,13 @@ impl Engine {
 
     fn bring(&self, targets: &[Target], progress: impl FnMut(u64)) -> Residence {
         let bytes = |ino| self.inode(ino).map_or(0, |inode| inode.state.lock().attr.size);
-        self.fetcher.add(targets.iter().map(|target| Request {
+        let request = |target: &Target| Request {
             ino: target.ino,
             link: Some((target.directory, target.name.clone())),
             bytes: bytes(target.ino),
             cause: Cause::Warm,
-        }));
+        };
+        self.fetcher.add(targets.iter().map(request).collect());
         self.fetcher.wait_for(targets.iter().map(|target| target.ino), &self.stopping, progress);
         self.count(targets, |place| !place.is_on_backing())
     }

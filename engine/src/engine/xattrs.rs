@@ -79,9 +79,13 @@ impl Engine {
         self.load_xattrs_for_drain(inode)
     }
 
-    /// Reads the attributes of files that are listed behind this one, if the last one that was asked for is in the same
-    /// directory: `ls -l` asks for those of all, one by one, and each is a trip.
+    /// Where asking for a file's attributes would wait: reads them together with those of files that are listed behind it, if
+    /// the last one that was asked for is in the same directory. `ls -l` asks for those of all, one by one, and each is
+    /// a trip.
     pub fn load_xattrs_ahead(&self, ino: Ino) {
+        if !self.xattrs_wait(ino) {
+            return;
+        }
         let Some((parent, name)) = self.inode(ino).ok().and_then(|inode| inode.state.lock().place.clone())
         else {
             return;
@@ -89,14 +93,15 @@ impl Engine {
         if self.xattrs_asked_in.swap(parent.0, Ordering::Relaxed) != parent.0 {
             return;
         }
-        let behind: Vec<Ino> = {
+        let together_with: Vec<Ino> = {
             let names = self.names.lock();
             let Some(dir) = names.dirs.get(&parent) else { return };
             let cookie = dir.get(&name).map_or(0, |entry| entry.cookie);
             let known = |ino: &Ino| names.inode(*ino).is_some();
-            dir.after(cookie).map(|(_, entry)| entry.ino).filter(known).take(AHEAD).collect()
+            let behind = dir.after(cookie).map(|(_, entry)| entry.ino).filter(known);
+            std::iter::once(ino).chain(behind).take(AHEAD).collect()
         };
-        let waiting: Vec<Ino> = behind.into_iter().filter(|ino| self.xattrs_wait(*ino)).collect();
+        let waiting: Vec<Ino> = together_with.into_iter().filter(|ino| self.xattrs_wait(*ino)).collect();
         together(&waiting, |ino| {
             // It is asked for again where this failed.
             let _ = self.inode(*ino).and_then(|inode| self.load_xattrs(&inode));

@@ -45,7 +45,7 @@ pub fn indexer(bench: &mut Bench) -> Result<Figures> {
     };
     let stream = bench.ours.at("indexer.stream");
     let record = records::line(RECORD_BYTES);
-    let (mut indexing, mut all, mut rates) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new());
+    let (mut beside, mut with_rest, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.pairs {
         aimss_measure::memory::touch(TOUCHED_BYTES)?;
         let mut file = open_append(&stream)?;
@@ -62,24 +62,21 @@ pub fn indexer(bench: &mut Bench) -> Result<Figures> {
         }
         rates.push(count as f64 / start.elapsed().as_secs_f64());
         let own = processor::own() - own_before;
-        for behind in [0, 1] {
-            let now = times()?;
-            indexing[behind].push((now.0 - before.0) / own * 100.0);
-            all[behind].push((now.1 - before.1) / own * 100.0);
-            if behind == 0 {
-                std::thread::sleep(BEHIND);
-            }
-        }
+        let shares = || times().map(|now| [now.0 - before.0, now.1 - before.1].map(|of| of / own * 100.0));
+        beside.push(shares()?);
+        std::thread::sleep(BEHIND);
+        with_rest.push(shares()?);
         drop(file);
         remove(&stream)?;
     }
-    let ([indexing, indexing_behind], [all, all_behind]) = (indexing, all);
+    let outcome = |shares: &[[f64; 2]], whose: usize, bar| {
+        Outcome::value("%", median(shares.iter().map(|share| share[whose]).collect()), bar)
+    };
     let outcomes = vec![
-        Outcome::value("%", median(indexing), bar)
-            .note(format!("the writer's rate: {:.0} /s", median(rates))),
-        Outcome::value("%", median(indexing_behind), Bar::Stated).case("behind"),
-        Outcome::value("%", median(all), Bar::Stated).case("daemon"),
-        Outcome::value("%", median(all_behind), Bar::Stated).case("daemon behind"),
+        outcome(&beside, 0, bar).note(format!("the writer's rate: {:.0} /s", median(rates))),
+        outcome(&with_rest, 0, Bar::Stated).case("behind"),
+        outcome(&beside, 1, Bar::Stated).case("daemon"),
+        outcome(&with_rest, 1, Bar::Stated).case("daemon behind"),
     ];
     Ok(Figures { outcomes, conditions })
 }
