@@ -11,10 +11,14 @@
 //! - Nothing here punches holes: a reader or a mapping would see zeros.
 
 mod ahead;
+pub(crate) mod brake;
 mod lease;
+mod overflow;
 
 pub use ahead::Ahead;
 pub(crate) use lease::{has_writers, in_use};
+pub(crate) use overflow::page_out;
+pub use overflow::{Overflow, release as release_overflow};
 
 use crate::ids::Ino;
 use crate::{Result, Timestamp};
@@ -42,6 +46,7 @@ pub struct Arena {
     measuring: Mutex<()>,
     /// Whether the directory is a file system of its own, so that its blocks are all ours.
     own_filesystem: bool,
+    overflow: Option<Overflow>,
 }
 
 /// What a change of an arena file's content leaves behind: the kernel moves at least one of these.
@@ -124,7 +129,19 @@ impl Arena {
             measured_bytes,
             measuring: Mutex::default(),
             own_filesystem,
+            overflow: None,
         })
+    }
+
+    /// Gives it a place for memory of open files that nothing else can take.
+    #[must_use]
+    pub fn with_overflow(self, overflow: Option<Overflow>) -> Arena {
+        Arena { overflow, ..self }
+    }
+
+    /// Where memory of open files goes that nothing else can take.
+    pub fn overflow(&self) -> Option<&Overflow> {
+        self.overflow.as_ref()
     }
 
     /// The directory's path.
@@ -193,13 +210,14 @@ impl Arena {
         let _ = rustix::fs::unlinkat(&self.directory, name(ino), rustix::fs::AtFlags::empty());
     }
 
-    /// Bytes held now.
+    /// Bytes held in memory now.
     pub fn used_bytes(&self) -> u64 {
-        let used = if self.own_filesystem {
+        let held = if self.own_filesystem {
             rustix::fs::statvfs(&self.path).map_or(0, |s| (s.f_blocks - s.f_bfree) * s.f_frsize)
         } else {
             self.measured_bytes.load(Ordering::Relaxed)
         };
+        let used = held.saturating_sub(self.overflow.as_ref().map_or(0, Overflow::used_bytes));
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         used
     }

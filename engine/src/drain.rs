@@ -218,6 +218,12 @@ impl Engine {
             let spills = spills.clone();
             spawn("spill", Box::new(move |engine| engine.run_spills(&spills)));
         }
+        let write_outs = self.write_outs.start();
+        for _ in 0..crate::engine::WRITE_OUT_THREADS {
+            let write_outs = write_outs.clone();
+            spawn("write-out", Box::new(move |engine| engine.run_write_outs(&write_outs)));
+        }
+        spawn("outgrown", Box::new(|engine| engine.run_outgrown()));
         if self.predicts() {
             spawn("foresight", Box::new(|engine| engine.run_foresight()));
         }
@@ -231,6 +237,8 @@ impl Engine {
         self.fetcher.wake();
         self.foresight.stop();
         self.spills.stop();
+        self.write_outs.stop();
+        self.outgrown.wake();
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {
             let _ = thread.join();

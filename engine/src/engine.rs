@@ -2,8 +2,8 @@
 //!
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
-//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `residence` moves files in and out by command, `foresight` asks who predicts
-//! what is opened next, `recover` finishes what a dead daemon left, `status` tells.
+//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `write_out` follows its writers there, `outgrown` holds back what can't be moved,
+//! `residence` moves files in and out by command, `foresight` asks who predicts what is opened next, `recover` finishes what a dead daemon left, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
 
@@ -13,6 +13,7 @@ mod io;
 mod lookup;
 mod names;
 mod open;
+mod outgrown;
 mod recover;
 mod residence;
 mod room;
@@ -21,6 +22,7 @@ mod status;
 mod sync;
 mod together;
 mod unnamed;
+mod write_out;
 mod xattrs;
 
 pub use attrs::SetAttr;
@@ -36,6 +38,7 @@ pub use room::{CacheCounts, PROMOTE_BYTES_MAX};
 pub(crate) use spill::THREADS as SPILL_THREADS;
 pub use status::{BusyFile, Status};
 pub use sync::Backlog;
+pub(crate) use write_out::THREADS as WRITE_OUT_THREADS;
 
 use crate::arena::Arena;
 use crate::backing::Backing;
@@ -91,6 +94,8 @@ pub struct Engine {
     pub(crate) fetcher: Fetcher,
     pub(crate) foresight: Foresight,
     pub(crate) spills: spill::Spills,
+    pub(crate) outgrown: outgrown::Outgrown,
+    pub(crate) write_outs: write_out::WriteOuts,
     /// Of opens that make a file in our private directory.
     pub(crate) unnamed: Turns,
     /// Our memory cgroup.
@@ -145,6 +150,8 @@ impl Engine {
             fetcher: Fetcher::default(),
             foresight: Foresight::new(config.predict),
             spills: spill::Spills::default(),
+            outgrown: outgrown::Outgrown::default(),
+            write_outs: write_out::WriteOuts::default(),
             unnamed: Turns::default(),
             group: Group::of_this_process(),
             peaks: Peaks::default(),

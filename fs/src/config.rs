@@ -24,6 +24,8 @@ pub struct MountConfig {
     pub mountpoint: PathBuf,
     /// Ceiling for file data held in memory, in bytes.
     pub memory_bytes: u64,
+    /// Where memory of open files goes that nothing else can take.
+    pub overflow: Option<OverflowConfig>,
     /// What fsync waits for.
     pub fsync: FsyncPolicy,
     /// Globs over paths relative to the mount point; matching files are served by the daemon. `**` serves all so.
@@ -45,6 +47,15 @@ pub struct MountConfig {
     pub prefetch: Prefetch,
     /// Act as if the backing were as slow as this: for measurements.
     pub slow: Option<SlowModel>,
+}
+
+/// A swap file to be made, or a device that is set up as swap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverflowConfig {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Size of a file.
+    pub bytes: u64,
 }
 
 /// Who may predict what is opened next, and have it fetched.

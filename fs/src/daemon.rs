@@ -16,11 +16,13 @@ use crate::adapter::{Adapter, Shared};
 use crate::config::{FsyncPolicy, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
-use crate::control::status::{DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus};
+use crate::control::status::{
+    DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus, OverflowStatus,
+};
 use crate::policy::Policy;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
 use crate::streams::StreamFiles;
-use aimss_engine::arena::Arena;
+use aimss_engine::arena::{Arena, Overflow};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::journal::Journal;
 use aimss_engine::stream::live::{Limits, Streams};
@@ -84,6 +86,16 @@ pub enum ServeError {
         backing: String,
         /// Why.
         source: aimss_engine::Error,
+    },
+    /// The swap file can't be made, or not be used.
+    #[error(
+        "--overflow {path} can't be used: {source}; give the name of a file to be made on a local ext4 or XFS with room, or a device set up by mkswap"
+    )]
+    Overflow {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
     },
     /// FUSE said no.
     #[error("{mountpoint} can't be mounted: {source}; `aimss doctor` tells what is missing")]
@@ -155,11 +167,18 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     }
     recovery::finish_what_was_left(&config, &state, &node)?;
     recovery::remove_doomed_streams(&config.backing);
+    // Of a daemon that died: what it held is drained by now.
+    state::end_overflow(&state);
+    let overflow = state::open_overflow(&state, config.overflow.as_ref()).map_err(|source| {
+        let path = config.overflow.as_ref().map_or_else(String::new, |o| o.path.display().to_string());
+        ServeError::Overflow { path, source }
+    })?;
+    let arena_bytes = config.memory_bytes + overflow.as_ref().map_or(0, Overflow::bytes);
     let arena_mount =
-        state::mount_arena(&state.arena(), config.memory_bytes).map_err(io("no memory for the arena"))?;
+        state::mount_arena(&state.arena(), arena_bytes).map_err(io("no memory for the arena"))?;
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
     restore_times(&config, &root_times);
-    let engine = build_engine(&config, &arena_mount, node, journal)?;
+    let engine = build_engine(&config, &arena_mount, overflow, node, journal)?;
     if let Err(e) = engine.clear_leftovers() {
         log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
     }
@@ -243,6 +262,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
 fn build_engine(
     config: &MountConfig,
     arena: &ArenaMount,
+    overflow: Option<Overflow>,
     node: String,
     journal: Journal,
 ) -> Result<Arc<Engine>, ServeError> {
@@ -255,6 +275,7 @@ fn build_engine(
     let memory = arena
         .files()
         .and_then(|files| Arena::open(&files, config.memory_bytes, arena.own_filesystem))
+        .map(|memory| memory.with_overflow(overflow))
         .map_err(|e| fail(e.into()))?;
     let engine_config = EngineConfig {
         fsync_durable: config.fsync == FsyncPolicy::Durable,
@@ -358,6 +379,7 @@ impl Drop for Cleanup {
         if self.state.has_journal() || served {
             return;
         }
+        state::end_overflow(&self.state);
         if let Err(e) = self.state.remove() {
             log::warn!("the state directory {} stays: {e}", self.state.path().display());
         }
@@ -394,6 +416,18 @@ impl Daemon {
                 bytes >> 20
             ));
         }
+        if let Some(path) = self.engine.beyond_memory() {
+            let full = if self.engine.arena().overflow().is_some() {
+                "--overflow has no room for it"
+            } else {
+                "there is no --overflow for it"
+            };
+            limits.push(format!(
+                "{} grows while it is open beyond what memory was promised for it, and {full}: its writers are slowed, \
+                 and what it takes can't be had back before it is closed",
+                String::from_utf8_lossy(&path)
+            ));
+        }
         limits
     }
 
@@ -426,6 +460,11 @@ impl Daemon {
                 dirty: s.backlog.arena_bytes,
                 clean: s.used.saturating_sub(s.backlog.arena_bytes),
                 spilled_files: s.spilled,
+                overflow: self.engine.arena().overflow().map(|overflow| OverflowStatus {
+                    path: overflow.path().to_owned(),
+                    size: overflow.bytes(),
+                    used: overflow.used_bytes(),
+                }),
                 huge_share: resources::huge_share(s.used),
             },
             drain: DrainStatus {

@@ -8,6 +8,7 @@
 //!     version         a number in text
 //!     mount.json      mount point, backing, process
 //!     control.sock    see `control`
+//!     overflow        the path of the swap file, while there is one
 //!     arena/          a tmpfs of its own for root
 //!       files/        file data, a file an inode
 //!       journal       see the engine's `journal`
@@ -18,10 +19,12 @@
 
 mod arena;
 mod lease;
+mod overflow;
 pub mod transitions;
 
 pub use arena::{ArenaMount, STREAMS, memory_bytes, mount_arena};
 pub use lease::{Lease, LeaseError, Owner};
+pub use overflow::{end_overflow, open_overflow};
 
 use serde::{Deserialize, Serialize};
 use std::fs;

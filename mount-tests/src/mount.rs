@@ -52,12 +52,14 @@ pub struct Setup {
     pub drain_delay: &'static str,
     /// `--slow-backing`: the backing as storage on another machine.
     pub slow: Option<&'static str>,
+    /// `--overflow`, a file beside the backing, and its size.
+    pub overflow: Option<&'static str>,
 }
 
 impl Setup {
     /// As users mount, but for the memory.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, memory: "1G", drain_delay: "1s", slow: None }
+        Self { mode, memory: "1G", drain_delay: "1s", slow: None, overflow: None }
     }
 }
 
@@ -127,6 +129,9 @@ impl Mount {
         if let Some(model) = self.setup.slow {
             // Nothing changes outside while a test runs.
             command.args(["--slow-backing", model, "--revalidate", "1h"]);
+        }
+        if let Some(size) = self.setup.overflow {
+            command.arg("--overflow").arg(self.beside("overflow")).args(["--overflow-size", size]);
         }
         well(&command.stdin(Stdio::null()).output()?)
     }

@@ -1,9 +1,11 @@
 //! Little memory: of the program, and of the mount. Nothing fails for lack of it.
 
 use aimss_measure::cgroup::Group;
-use aimss_mount_tests::bytes::pattern;
+use aimss_mount_tests::bytes::{Pattern, pattern};
 use aimss_mount_tests::{Mount, both_modes, program, skip};
-use std::fs;
+use anyhow::Result;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +51,48 @@ both_modes! {
             others.join().expect("others don't panic")?;
             result
         })?;
+    }
+
+    /// In place, by a program that has had it open since it was small; then read, changed at random, and read again. Memory
+    /// is kept to, and what was swapped out is the file's all the same.
+    with { memory: "64M", overflow: Some("512M") }
+    fn a_file_outgrows_memory_while_it_is_open(mount: &Mount) {
+        const BLOCKS: u64 = 384;
+        const BLOCK_BYTES: u64 = 1 << 20;
+        let path = mount.at("grows");
+        fs::write(&path, pattern(1, 1 << 20))?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        let mut seeds: Vec<u64> = (1000..1000 + BLOCKS).collect();
+        let write = |block: u64, seed| file.write_all_at(&pattern(seed, BLOCK_BYTES as usize), block * BLOCK_BYTES);
+        let check = |seeds: &[u64]| -> std::io::Result<()> {
+            let mut bytes = vec![0; BLOCK_BYTES as usize];
+            for (block, seed) in (0..).zip(seeds) {
+                file.read_exact_at(&mut bytes, block * BLOCK_BYTES)?;
+                assert!(bytes == pattern(*seed, BLOCK_BYTES as usize), "block {block}");
+            }
+            Ok(())
+        };
+        let used = || -> Result<u64> { Ok(mount.status()?["memory"]["used"].as_u64().unwrap_or(0)) };
+        let mut most = 0;
+        for block in 0..BLOCKS {
+            write(block, seeds[block as usize])?;
+            if block % 16 == 0 {
+                most = most.max(used()?);
+            }
+        }
+        check(&seeds)?;
+        let mut random = Pattern::new(7);
+        for seed in 2000..2100 {
+            let block = random.next_number() % BLOCKS;
+            write(block, seed)?;
+            seeds[block as usize] = seed;
+        }
+        check(&seeds)?;
+        most = most.max(used()?);
+        // A burst fits between two looks.
+        assert!(most <= 160 << 20, "{} MiB in memory of 64", most >> 20);
+        drop(file);
+        mount.drain()?;
     }
 
     with { memory: "64M" }

@@ -106,6 +106,13 @@ pub struct Mount {
     /// Ceiling for file data in memory: 512M, 4G, 4GiB or 25% [default: a quarter of the machine's memory]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
+    /// Make the swap file PATH, or use the swap device that it is, for files that grow while they are open beyond what
+    /// memory was promised for them; without it their writers are slowed, and memory can exceed --memory
+    #[arg(long, value_name = "PATH")]
+    pub overflow: Option<PathBuf>,
+    /// Size of the swap file [default: twice --memory]
+    #[arg(long, value_name = "SIZE", requires = "overflow")]
+    pub overflow_size: Option<String>,
     /// What fsync(2) waits for
     #[arg(long, value_enum, default_value_t = Fsync::Durable)]
     pub fsync: Fsync,

@@ -1,6 +1,7 @@
 //! What stands between a command line and a mount: the checks, and the settings they end in.
 
 pub mod backing;
+mod overflow;
 pub mod point;
 pub mod privileges;
 
@@ -33,10 +34,12 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
     let mountpoint = point::check(&asked.mountpoint)?;
     let backing = backing::check(&asked.backing, &mountpoint)?;
     privileges::check(&mountpoint, asked.allow_other)?;
+    let overflow = overflow::config(asked, memory_bytes, (&backing, &mountpoint))?;
     Ok(MountConfig {
         backing,
         mountpoint,
         memory_bytes,
+        overflow,
         fsync: match asked.fsync {
             cli::Fsync::Durable => FsyncPolicy::Durable,
             cli::Fsync::Memory => FsyncPolicy::Memory,

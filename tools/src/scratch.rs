@@ -159,6 +159,7 @@ pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> Mou
         backing: backing.to_owned(),
         mountpoint: mountpoint.to_owned(),
         memory_bytes: size::machine_bytes() / 2,
+        overflow: None,
         fsync: FsyncPolicy::Durable,
         no_passthrough: Vec::new(),
         streams: vec!["*.stream".into()],

@@ -136,10 +136,12 @@ impl Engine {
         // What was failed to be written is kept in the page cache until it is written again.
         let may_go = on_backing && !state.file.write_back_failed;
         let behind = state.file.epoch.as_mut().map(|epoch| &mut epoch.behind).filter(|_| may_go);
-        let out = behind.and_then(|behind| behind.note(at..end));
+        let (out, far) = behind.map_or((None, false), |behind| (behind.note(at..end), behind.is_far()));
         drop(state);
         if let Some(out) = out {
-            self.write_out(&inode, &file, out);
+            self.begin_write_out(&inode, &file, out);
+        } else if far {
+            self.wait_for_write_out(&inode);
         }
         Ok(())
     }

@@ -208,6 +208,9 @@ impl Engine {
             epoch.writers += u32::from(want.write);
         }
         if want.write {
+            if matches!(opened.mode, OpenMode::Arena(_)) {
+                self.outgrown.opened(ino, || self.unpromised_bytes());
+            }
             self.journal.dirty(ino, &state);
             state.file.touch();
             self.drain.mark(ino);
@@ -458,6 +461,7 @@ impl Engine {
             if let Some(ahead) = &epoch.ahead {
                 ahead.call_off();
             }
+            self.outgrown.closed(ino);
             Ended { mode: epoch.mode, promised: epoch.promised }
         });
         Released { last }

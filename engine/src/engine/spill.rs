@@ -11,8 +11,7 @@
 //!
 //! Who moves a file has its turn in the drain from before the first copy to the end.
 //!
-//! From there on writers fill the page cache, which would be charged to us: it is written out a window behind them
-//! ([`crate::namespace::Behind`]), so that it stays small and they have the backing's own speed.
+//! From there on writers fill the backing's page cache; see `write_out`.
 
 use super::Engine;
 use super::attrs::stat_of_file;
@@ -20,7 +19,7 @@ use crate::arena::Content;
 use crate::backing::Owner;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Inode, InodeState, Moving, OpenMode, Place, WriteOut, Written};
+use crate::namespace::{Inode, InodeState, Moving, OpenMode, Place, Written};
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
@@ -90,12 +89,20 @@ impl Spills {
 
     /// How long a write of `bytes` waits while its file moves, which has `writers`.
     fn pause(&self, bytes: u64, writers: u32) -> Duration {
-        let rate = match self.rate.load(Ordering::Relaxed) {
+        let share = self.rate() as f64 / PACE_SHARE as f64 / f64::from(writers.max(1));
+        Duration::from_secs_f64(bytes as f64 / share).min(PAUSE_MAX)
+    }
+
+    /// How long the backing takes for so much.
+    pub(super) fn pause_of_backing(&self, bytes: u64) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.rate() as f64).min(PAUSE_MAX)
+    }
+
+    fn rate(&self) -> u64 {
+        match self.rate.load(Ordering::Relaxed) {
             0 => RATE_UNKNOWN,
             rate => rate,
-        };
-        let share = rate as f64 / PACE_SHARE as f64 / f64::from(writers.max(1));
-        Duration::from_secs_f64(bytes as f64 / share).min(PAUSE_MAX)
+        }
     }
 
     fn learn_rate(&self, bytes: u64, took: Duration) {
@@ -169,7 +176,7 @@ impl Engine {
         self.unpromised_bytes() < self.arena.ceiling_bytes() / SHORT_SHARE
     }
 
-    fn unpromised_bytes(&self) -> u64 {
+    pub(super) fn unpromised_bytes(&self) -> u64 {
         self.arena.free_bytes().saturating_sub(self.reserved.load(Ordering::Relaxed))
     }
 
@@ -338,23 +345,6 @@ impl Engine {
         log::debug!("inode {}: is on the backing", inode.ino.0);
         self.spills.moved.fetch_add(1, Ordering::Relaxed);
         Ok(true)
-    }
-
-    /// Has the storage write what lies behind a writer. Call with no lock held.
-    pub(super) fn write_out(&self, inode: &Inode, file: &File, out: WriteOut) {
-        let begun = self.backing.begin_write_out(file, out.begin);
-        let ended =
-            begun.and_then(|()| out.end.map_or(Ok(()), |range| self.backing.end_write_out(file, range)));
-        let mut state = inode.state.lock();
-        if let Err(e) = ended {
-            log::debug!("inode {}: the backing failed to write: {e}", inode.ino.0);
-            // The kernel tells it once, and takes the pages for clean: the drain writes them again.
-            let failed = matches!(e.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT));
-            state.file.write_back_failed |= failed;
-        }
-        if let Some(epoch) = &mut state.file.epoch {
-            epoch.behind.done();
-        }
     }
 }
 

@@ -100,6 +100,8 @@ pub struct WriteOut {
 impl Behind {
     /// Bytes begun at once; as many again are on their way. Enough to keep a disk busy.
     const WINDOW_BYTES: u64 = 8 << 20;
+    /// Writers that are further ahead wait.
+    const AHEAD_BYTES_MAX: u64 = 16 << 20;
 
     /// Notes a write; what is to be written out, once that is worth it.
     pub fn note(&mut self, range: Range<u64>) -> Option<WriteOut> {
@@ -120,6 +122,11 @@ impl Behind {
             before
         };
         Some(WriteOut { begin, end })
+    }
+
+    /// Whether writers are far ahead of what is written out.
+    pub fn is_far(&self) -> bool {
+        self.busy && self.bytes >= Behind::AHEAD_BYTES_MAX
     }
 
     /// What [`Behind::note`] gave out is done with.
@@ -181,6 +188,13 @@ mod tests {
             asked.extend(behind.note(block * 100 * MIB..(block * 100 + 1) * MIB));
             behind.done();
         }
+        behind.note(0..8 * MIB);
+        behind.note(8 * MIB..23 * MIB);
+        assert!(!behind.is_far());
+        behind.note(23 * MIB..24 * MIB);
+        assert!(behind.is_far());
+        behind.done();
+        assert!(!behind.is_far());
         assert_eq!(asked[2], WriteOut { begin: 0..701 * MIB, end: Some(0..701 * MIB) });
     }
 }

@@ -39,6 +39,17 @@ pub struct MountStatus {
     pub limits: Vec<String>,
 }
 
+/// A swap file or device of the arena's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverflowStatus {
+    /// Where.
+    pub path: PathBuf,
+    /// Its size.
+    pub size: u64,
+    /// Bytes in it.
+    pub used: u64,
+}
+
 /// The process that serves the mount.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DaemonStatus {
@@ -81,6 +92,9 @@ pub struct MemoryStatus {
     /// Files that moved to the backing while they were written, since the mount.
     #[serde(default)]
     pub spilled_files: u64,
+    /// Where memory of open files goes that nothing else can take; absent without `--overflow`.
+    #[serde(default)]
+    pub overflow: Option<OverflowStatus>,
     /// Share of the arena's memory on huge pages, 0 to 1; absent where the kernel doesn't tell.
     pub huge_share: Option<f64>,
 }

@@ -46,7 +46,7 @@ pub(super) fn finish_what_was_left(
         recovered.nodes.values().filter(|node| node.dirty).count()
     );
     let journal = Journal::resume(&journal).map_err(io)?;
-    let engine = build_engine(config, &arena, node.into(), journal)?;
+    let engine = build_engine(config, &arena, None, node.into(), journal)?;
     engine.recover(&recovered);
     engine.start();
     let drained = engine.drain_all(|_| {});

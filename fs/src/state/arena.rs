@@ -61,8 +61,8 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes the arena's directory `path`, with a tmpfs on it where we may mount one. One that a dead daemon left is used
-/// as it is, with what it holds.
-pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
+/// as it is, with what it holds. `bytes`: what it has to hold at least, swapped out or not.
+pub fn mount_arena(path: &Path, bytes: u64) -> io::Result<ArenaMount> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     if path.join(JOURNAL).exists() {
@@ -70,7 +70,7 @@ pub fn mount_arena(path: &Path, budget_bytes: u64) -> io::Result<ArenaMount> {
     }
     // Left by a daemon that died before it kept anything there.
     while is_mount_point(path)? && rustix::mount::unmount(path, UnmountFlags::DETACH).is_ok() {}
-    let limit = (memory_bytes() / 100 * (100 - LEFT_PERCENT)).max(budget_bytes);
+    let limit = (memory_bytes() / 100 * (100 - LEFT_PERCENT)).max(bytes);
     for huge in ["huge=within_size,", ""] {
         let options = std::ffi::CString::new(format!("{huge}mode=0700,size={limit},nr_inodes=0"))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -80,6 +80,10 @@ fn memory(memory: &MemoryStatus) -> String {
     if let Some(share) = memory.huge_share {
         put(&mut text, format_args!(", {:.0}% on huge pages", share * 100.0));
     }
+    if let Some(overflow) = &memory.overflow {
+        let (used, size) = (bytes(overflow.used), bytes(overflow.size));
+        put(&mut text, format_args!("; {used} of {size} in {}", escape::path(&overflow.path)));
+    }
     let own = memory.peak_process.min(memory.budget);
     if memory.ceiling > 0 && memory.ceiling < (memory.budget - own) / 10 * 9 {
         put(&mut text, format_args!("; at most {} now, for the machine is short", bytes(memory.ceiling)));
@@ -258,6 +262,7 @@ mod tests {
             dirty: 1 << 30,
             clean: 1 << 29,
             spilled_files: 0,
+            overflow: None,
             huge_share: Some(0.99),
         };
         status.drain = DrainStatus {

@@ -1,0 +1,247 @@
+//! Writers in passthrough that outgrow what was promised to them.
+//!
+//! Their open file is tied to the arena's, and their writes don't come here: a file that had a megabyte for years can become
+//! larger than memory between two looks. So:
+//!
+//! 1. A thread looks as often as what is free could be filled at the speed of memory. It rests while there are no such
+//!    writers.
+//! 2. Where memory is nearly full, and a file holds more than was promised for it, clean files make room first. If that is
+//!    not enough, the file's writers are held ([`brake`]) while its memory goes to the overflow, if there is one, in slices
+//!    of milliseconds: between two of them they write on.
+//! 3. Without an overflow nothing can take that memory before the file is closed. Writers are slowed to the rate of the
+//!    backing, for all else to be drained and evicted meanwhile; they are not failed, and status says whose file it is.
+//!
+//! What was swapped out comes back as it is read, by the drain too. While the overflow holds anything, and memory is
+//! nearly full, it goes out again.
+
+use super::Engine;
+use crate::arena::brake;
+use crate::ids::Ino;
+use crate::namespace::{InodeState, OpenMode};
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bytes a second that writers could fill memory with.
+const FILL_RATE: u64 = 10_000_000_000;
+/// Between two looks, at least and at most.
+const NEAR: Duration = Duration::from_millis(5);
+const FAR: Duration = Duration::from_millis(250);
+/// After the last writer that was seen, looks go on as if there were one: files are made one after the other.
+const GONE_AFTER: Duration = Duration::from_secs(1);
+/// Memory is nearly full when less than one part in so many of it is free, and at most so much.
+const MARGIN_SHARE: u64 = 16;
+const MARGIN_MAX: u64 = 256 << 20;
+/// What a file may hold beyond its promise: large pages round up.
+const TOLERANCE_BYTES: u64 = 4 << 20;
+/// Writers are held for so long at once, and then go on for a moment.
+const SLICE: Duration = Duration::from_millis(40);
+const BETWEEN: Duration = Duration::from_millis(1);
+/// Files held at once, the largest first.
+const HELD_MAX: usize = 8;
+/// Stay in memory: where the brake writes, and where an appender does.
+const FIRST_BYTES: u64 = 2 << 20;
+const LAST_BYTES: u64 = 8 << 20;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Outgrown {
+    /// Files of the arena that are open for writing in passthrough.
+    writers: Mutex<FxHashSet<Ino>>,
+    /// The next look is far.
+    rests: AtomicBool,
+    look: Condvar,
+    looking: Mutex<()>,
+    /// Files whose memory went to the overflow, and how far.
+    overflowed: Mutex<FxHashMap<Ino, u64>>,
+    /// The largest that memory was not enough for, as of the last look.
+    beyond: Mutex<Option<Ino>>,
+}
+
+/// A file that holds more than it was promised.
+struct File {
+    ino: Ino,
+    bytes: u64,
+}
+
+impl Outgrown {
+    /// A file of the arena was opened for writing in passthrough; `free` tells what nobody was promised.
+    pub(super) fn opened(&self, ino: Ino, free: impl FnOnce() -> u64) {
+        self.writers.lock().insert(ino);
+        if self.rests.load(Ordering::Relaxed) && until_full(free()) < FAR {
+            self.wake();
+        }
+    }
+
+    pub(super) fn closed(&self, ino: Ino) {
+        self.writers.lock().remove(&ino);
+    }
+
+    /// For the thread to see that the engine stops, or that there is somebody to look at.
+    pub(crate) fn wake(&self) {
+        let _looking = self.looking.lock();
+        self.look.notify_all();
+    }
+}
+
+/// Half of the time in which `free` bytes could be filled.
+fn until_full(free: u64) -> Duration {
+    Duration::from_secs_f64(free as f64 / FILL_RATE as f64 / 2.0).clamp(NEAR, FAR)
+}
+
+/// Blocks of a file that is open for writing in passthrough, if they are more than was promised.
+fn beyond_promise(state: &InodeState) -> Option<u64> {
+    let epoch = state.file.epoch.as_ref().filter(|epoch| epoch.writers > 0)?;
+    let OpenMode::Arena(content) = &epoch.mode else { return None };
+    let bytes = content.stat().ok()?.blocks * 512;
+    (bytes > epoch.expected + TOLERANCE_BYTES).then_some(bytes)
+}
+
+impl Engine {
+    /// The thread that looks.
+    pub(crate) fn run_outgrown(&self) {
+        let mut seen: Option<Instant> = None;
+        let mut looking = self.outgrown.looking.lock();
+        while !self.stopping.load(Ordering::Relaxed) {
+            if !self.outgrown.writers.lock().is_empty() || self.overflows() {
+                seen = Some(Instant::now());
+            }
+            let near = seen.is_some_and(|at| at.elapsed() < GONE_AFTER);
+            let rest = if near { until_full(self.unpromised_bytes()) } else { FAR };
+            self.outgrown.rests.store(rest == FAR, Ordering::Relaxed);
+            self.outgrown.look.wait_for(&mut looking, rest);
+            if near || !self.outgrown.writers.lock().is_empty() {
+                parking_lot::MutexGuard::unlocked(&mut looking, || self.look_at_writers());
+            }
+        }
+    }
+
+    /// Whether the overflow holds anything.
+    fn overflows(&self) -> bool {
+        self.arena.overflow().is_some_and(|overflow| overflow.used_bytes() > 0)
+    }
+
+    /// The path of a file that memory and overflow are not enough for, while its writers are slowed.
+    pub fn beyond_memory(&self) -> Option<Vec<u8>> {
+        let ino = *self.outgrown.beyond.lock();
+        self.path_of(ino?)
+    }
+
+    fn margin(&self) -> u64 {
+        (self.arena.ceiling_bytes() / MARGIN_SHARE).min(MARGIN_MAX)
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        self.arena.used_bytes() + self.margin() > self.arena.ceiling_bytes()
+    }
+
+    fn look_at_writers(&self) {
+        if self.overflows()
+            && let Some(overflow) = self.arena.overflow()
+        {
+            overflow.look();
+        }
+        let mut before = self.arena.used_bytes();
+        while self.is_nearly_full() && !self.stopping.load(Ordering::Relaxed) {
+            let outgrown = self.beyond_their_promise();
+            if outgrown.is_empty() {
+                if self.overflows() {
+                    self.page_out_again();
+                }
+                break;
+            }
+            let low = self.arena.ceiling_bytes().saturating_sub(2 * self.margin());
+            self.evict(self.arena.used_bytes().saturating_sub(low));
+            if !self.is_nearly_full() {
+                break;
+            }
+            let grown = self.arena.used_bytes().saturating_sub(before);
+            let files: Vec<_> = (outgrown.iter().take(HELD_MAX))
+                .filter_map(|file| self.arena.open_write(file.ino).ok())
+                .collect();
+            let (enough, held) = brake::hold(&files, || self.relieve(&outgrown, low, grown));
+            drop(files);
+            if let Err(e) = held {
+                log::debug!("writers that outgrow memory were not held: {e}");
+            }
+            *self.outgrown.beyond.lock() = if enough { None } else { outgrown.first().map(|file| file.ino) };
+            before = self.arena.used_bytes();
+            std::thread::sleep(BETWEEN);
+        }
+        if !self.is_nearly_full() {
+            *self.outgrown.beyond.lock() = None;
+        }
+    }
+
+    /// Files that hold more than was promised, the largest first.
+    fn beyond_their_promise(&self) -> Vec<File> {
+        let writers: Vec<Ino> = self.outgrown.writers.lock().iter().copied().collect();
+        let mut files: Vec<File> = (writers.into_iter())
+            .filter_map(|ino| {
+                let inode = self.inode(ino).ok()?;
+                let state = inode.state.try_lock()?;
+                beyond_promise(&state).map(|bytes| File { ino, bytes })
+            })
+            .collect();
+        files.sort_unstable_by_key(|file| std::cmp::Reverse(file.bytes));
+        files
+    }
+
+    /// Makes room while the writers of `outgrown` are held, for a slice of time; where that can't be, waits as long as the
+    /// backing would have taken for what they wrote since they were held last. True where there is room.
+    fn relieve(&self, outgrown: &[File], low: u64, grown: u64) -> bool {
+        let end = Instant::now() + SLICE;
+        let enough = || self.arena.used_bytes() <= low || Instant::now() >= end;
+        let swapped = self.arena.overflow().map_or(0, crate::arena::Overflow::used_bytes);
+        for file in outgrown {
+            if enough() {
+                break;
+            }
+            self.page_out(file.ino, &enough);
+        }
+        let paged = self.arena.overflow().is_some_and(|overflow| overflow.used_bytes() > swapped);
+        if !paged {
+            std::thread::sleep(self.spills.pause_of_backing(grown).min(SLICE));
+        }
+        paged || self.arena.used_bytes() <= low
+    }
+
+    /// What came back of files that had gone to the overflow goes there again.
+    fn page_out_again(&self) {
+        let low = self.arena.ceiling_bytes().saturating_sub(2 * self.margin());
+        let files: Vec<Ino> = self.outgrown.overflowed.lock().keys().copied().collect();
+        for ino in files {
+            self.page_out(ino, &|| self.arena.used_bytes() <= low);
+        }
+    }
+
+    /// Swaps memory of a file out until it is `enough`, from where that ended last time, and once around.
+    fn page_out(&self, ino: Ino, enough: &dyn Fn() -> bool) {
+        let Some(overflow) = self.arena.overflow() else { return };
+        let content = self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content)));
+        let Ok((stat, content)) = content else {
+            // It is gone, and what it had in the overflow too.
+            self.outgrown.overflowed.lock().remove(&ino);
+            return;
+        };
+        let end = stat.stamp.size.saturating_sub(LAST_BYTES).max(FIRST_BYTES);
+        let start = self.outgrown.overflowed.lock().get(&ino).map_or(FIRST_BYTES, |at| (*at).min(end));
+        let mut at = start;
+        for range in [start..end, FIRST_BYTES..start] {
+            let done = crate::arena::page_out(content.file(), range, |reached| {
+                at = reached;
+                overflow.look();
+                enough() || overflow.used_bytes() >= overflow.bytes()
+            });
+            if let Err(e) = done {
+                log::debug!("inode {}: its memory can't be swapped out: {e}", ino.0);
+                break;
+            }
+            if enough() {
+                break;
+            }
+        }
+        self.outgrown.overflowed.lock().insert(ino, at);
+    }
+}

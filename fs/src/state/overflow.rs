@@ -1,0 +1,32 @@
+//! The swap file of a mount, and the note about it: a daemon that dies leaves it in use, and the next one ends it.
+
+use super::StateDir;
+use crate::config::OverflowConfig;
+use aimss_engine::arena::{Overflow, release_overflow};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Name of the note in the state directory; it holds the path.
+const NOTE: &str = "overflow";
+
+/// Swaps to what the settings name, if they name something.
+pub fn open_overflow(state: &StateDir, config: Option<&OverflowConfig>) -> io::Result<Option<Overflow>> {
+    let Some(config) = config else { return Ok(None) };
+    // Before it is there: of one that isn't, nothing is to be ended.
+    fs::write(state.path().join(NOTE), config.path.as_os_str().as_bytes())?;
+    Overflow::open(&config.path, config.bytes).map(Some)
+}
+
+/// Ends the one that was noted, if there is one; the files whose memory it holds are gone.
+pub fn end_overflow(state: &StateDir) {
+    let note = state.path().join(NOTE);
+    let Ok(path) = fs::read(&note) else { return };
+    let path = Path::new(OsStr::from_bytes(&path));
+    match release_overflow(path) {
+        Ok(()) => drop(fs::remove_file(note)),
+        Err(e) => log::warn!("the overflow {} stays in use: {e}", path.display()),
+    }
+}
