@@ -223,6 +223,7 @@ impl Engine {
             let write_outs = write_outs.clone();
             spawn("write-out", Box::new(move |engine| engine.run_write_outs(&write_outs)));
         }
+        spawn("follow", Box::new(|engine| engine.run_follow()));
         spawn("outgrown", Box::new(|engine| engine.run_outgrown()));
         if self.predicts() {
             spawn("foresight", Box::new(|engine| engine.run_foresight()));
@@ -238,6 +239,7 @@ impl Engine {
         self.foresight.stop();
         self.spills.stop();
         self.write_outs.stop();
+        self.follow.wake();
         self.outgrown.wake();
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {

@@ -2,12 +2,13 @@
 //!
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
-//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `write_out` follows its writers there, `outgrown` holds back what can't be moved,
+//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `write_out` and `follow` keep what they leave in page caches small, `outgrown` holds back what can't be moved,
 //! `residence` moves files in and out by command, `foresight` asks who predicts what is opened next, `recover` finishes what a dead daemon left, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
 
 mod attrs;
+mod follow;
 mod foresight;
 mod io;
 mod lookup;
@@ -96,6 +97,7 @@ pub struct Engine {
     pub(crate) spills: spill::Spills,
     pub(crate) outgrown: outgrown::Outgrown,
     pub(crate) write_outs: write_out::WriteOuts,
+    pub(crate) follow: follow::Follow,
     /// Of opens that make a file in our private directory.
     pub(crate) unnamed: Turns,
     /// Our memory cgroup.
@@ -152,6 +154,7 @@ impl Engine {
             spills: spill::Spills::default(),
             outgrown: outgrown::Outgrown::default(),
             write_outs: write_out::WriteOuts::default(),
+            follow: follow::Follow::default(),
             unnamed: Turns::default(),
             group: Group::of_this_process(),
             peaks: Peaks::default(),

@@ -42,7 +42,8 @@ impl Machine {
         let process = fs::read_to_string("/proc/self/status").ok()?;
         Some(Machine {
             total: kib("MemTotal:")?,
-            available: kib("MemAvailable:")?,
+            // What was swapped out and is still cached goes as clean pages do, and is not counted there.
+            available: kib("MemAvailable:")? + kib("SwapCached:").unwrap_or(0),
             group: group.and_then(Group::room),
             stalled_percent: stalled(&pressure).unwrap_or(0.0),
             own: field(&process, "RssAnon:")? * 1024,

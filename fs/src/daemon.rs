@@ -423,8 +423,8 @@ impl Daemon {
                 "there is no --overflow for it"
             };
             limits.push(format!(
-                "{} grows while it is open beyond what memory was promised for it, and {full}: its writers are slowed, \
-                 and what it takes can't be had back before it is closed",
+                "the open file {} has outgrown what memory was promised for it, and {full}: its writers are slowed, and \
+                 what it takes can't be had back before it is closed",
                 String::from_utf8_lossy(&path)
             ));
         }

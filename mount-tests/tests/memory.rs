@@ -60,7 +60,7 @@ both_modes! {
         const BLOCKS: u64 = 384;
         const BLOCK_BYTES: u64 = 1 << 20;
         let path = mount.at("grows");
-        fs::write(&path, pattern(1, 1 << 20))?;
+        fs::write(mount.behind("grows"), pattern(1, 1 << 20))?;
         let file = File::options().read(true).write(true).open(&path)?;
         let mut seeds: Vec<u64> = (1000..1000 + BLOCKS).collect();
         let write = |block: u64, seed| file.write_all_at(&pattern(seed, BLOCK_BYTES as usize), block * BLOCK_BYTES);
@@ -89,8 +89,8 @@ both_modes! {
         }
         check(&seeds)?;
         most = most.max(used()?);
-        // A burst fits between two looks.
-        assert!(most <= 160 << 20, "{} MiB in memory of 64", most >> 20);
+        // Reads, which nothing holds, come in between two looks; without the overflow it would be all of the file.
+        assert!(most <= 256 << 20, "{} MiB in memory of 64", most >> 20);
         drop(file);
         mount.drain()?;
     }

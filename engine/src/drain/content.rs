@@ -182,7 +182,8 @@ impl Engine {
             if !served_by_us {
                 state.fold(&before);
             }
-            let beside = state.file.replaced && state.attr.nlink == 1 && state.drained.len() == 1;
+            // Also of one whose last name went here, and is on the backing until the drain comes to that.
+            let beside = state.file.replaced && state.attr.nlink <= 1 && state.drained.len() == 1;
             let replaced = std::mem::take(&mut state.file.replaced);
             let owner = Owner { uid: state.attr.uid, gid: state.attr.gid };
             let touched = state.file.touched;

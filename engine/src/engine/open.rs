@@ -53,6 +53,27 @@ pub struct Want {
     pub process: u32,
 }
 
+impl Want {
+    /// Whether passthrough to a file of the backing is possible, or why not: its page cache may be charged to a small
+    /// cgroup, from which the kernel takes it again.
+    fn passthrough_to_backing(self) -> std::result::Result<(), Reason> {
+        match self.passthrough {
+            Err(Reason::SmallCgroup) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the opener's cgroup is too small for pages of the arena.
+    pub(super) fn is_small(self) -> bool {
+        self.passthrough == Err(Reason::SmallCgroup)
+    }
+
+    /// Whether a new file may be one of the backing, in passthrough.
+    pub(super) fn may_be_unnamed(self) -> bool {
+        self.write && self.passthrough_to_backing().is_ok()
+    }
+}
+
 /// Why a file is served as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -208,8 +229,10 @@ impl Engine {
             epoch.writers += u32::from(want.write);
         }
         if want.write {
-            if matches!(opened.mode, OpenMode::Arena(_)) {
-                self.outgrown.opened(ino, || self.unpromised_bytes());
+            match &opened.mode {
+                OpenMode::Arena(_) => self.outgrown.opened(ino, || self.unpromised_bytes()),
+                OpenMode::Backing(_) if want.is_small() => self.follow.opened(ino, state.attr.size),
+                _ => {}
             }
             self.journal.dirty(ino, &state);
             state.file.touch();
@@ -236,7 +259,7 @@ impl Engine {
             let state = inode.state.lock();
             match state.file.place {
                 Place::Backing => return !want.truncate && state.file.epoch.is_none(),
-                Place::Empty if want.passthrough.is_ok() => state.place.clone(),
+                Place::Empty if want.may_be_unnamed() => state.place.clone(),
                 _ => None,
             }
         };
@@ -263,10 +286,13 @@ impl Engine {
             Expected::Perhaps(size) | Expected::Like(size) => Some(size.saturating_sub(kept)),
         };
         let asked = want.write && want.passthrough.is_ok() && !open;
-        let room = asked && growth.is_some_and(|growth| self.promise(growth));
-        let promised = if room { growth.unwrap_or(0) } else { 0 };
+        let promised = growth.filter(|growth| asked && self.promise(*growth));
+        // What the daemon serves is promised nothing: it can move.
+        let fits = want.is_small() && !open && growth.is_some_and(|growth| self.make_room(growth));
+        let room = promised.is_some() || fits;
+        let promised = promised.unwrap_or(0);
         // With room it doesn't matter: the file goes to the arena.
-        let may_go_there = asked && !room && place == Place::Empty;
+        let may_go_there = want.may_be_unnamed() && !open && !room && place == Place::Empty;
         let name_on_root_device = may_go_there && parent.is_some_and(|parent| self.is_on_root_device(parent));
         KnownBefore { place, expected, kept, room, promised, name_on_root_device, unnamed: None }
     }
@@ -411,7 +437,7 @@ impl Engine {
 
     /// A file that is on the backing alone and stays there.
     fn serve_backing(&self, path: &[u8], want: Want, write_reason: Reason) -> Result<Opened> {
-        match want.passthrough {
+        match want.passthrough_to_backing() {
             Ok(()) if self.backing_stacks.load(Ordering::Relaxed) => {
                 let file = Arc::new(self.backing.open_read(path)?);
                 let reason = if want.write { write_reason } else { Reason::Cold };

@@ -71,7 +71,7 @@ impl Engine {
         known: &KnownBefore<'_>,
     ) -> Option<Reason> {
         // A file that replaces one on the backing is written beside it, from the arena.
-        let new = want.write && want.passthrough.is_ok() && state.drained.is_empty();
+        let new = want.may_be_unnamed() && state.drained.is_empty();
         if !new || !known.name_on_root_device || !self.backing_stacks.load(Ordering::Relaxed) {
             return None;
         }
