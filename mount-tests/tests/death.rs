@@ -4,7 +4,7 @@ use aimss_mount_tests::bytes::pattern;
 use aimss_mount_tests::mount::well;
 use aimss_mount_tests::{Mount, both_modes};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 const BLOCK_BYTES: usize = 64 << 10;
@@ -49,6 +49,31 @@ both_modes! {
         look(Mount::at)?;
         mount.drain()?;
         look(Mount::behind)?;
+    }
+
+    /// A file that has outgrown memory, a part of it swapped out.
+    with { memory: "64M", drain_delay: "1h", overflow: Some("256M") }
+    fn what_was_swapped_out_is_there_after_a_death(mount: &Mount) {
+        const BLOCKS: u64 = 160;
+        let bytes = |block| pattern(3000 + block, 1 << 20);
+        fs::write(mount.behind("grows"), pattern(1, 1 << 20))?;
+        let mut file = File::options().write(true).open(mount.at("grows"))?;
+        for block in 0..BLOCKS {
+            file.write_all(&bytes(block))?;
+        }
+        mount.kill_daemon()?;
+        drop(file);
+        take_up(mount)?;
+        let mut file = File::open(mount.at("grows"))?;
+        for block in 0..BLOCKS {
+            let mut found = vec![0; 1 << 20];
+            file.read_exact(&mut found)?;
+            assert!(found == bytes(block), "block {block}");
+        }
+        drop(file);
+        mount.umount()?;
+        assert!(!mount.beside("overflow").exists());
+        mount.mount_again()?;
     }
 
     fn a_death_under_writes_loses_no_write_that_returned(mount: &Mount) {
