@@ -18,7 +18,7 @@ mod overflow;
 pub use ahead::Ahead;
 pub(crate) use lease::{has_writers, in_use};
 pub(crate) use overflow::page_out;
-pub use overflow::{Overflow, release as release_overflow};
+pub use overflow::{Overflow, check_free as check_overflow_free, release as release_overflow};
 
 use crate::ids::Ino;
 use crate::{Result, Timestamp};
@@ -208,6 +208,9 @@ impl Arena {
     /// Gives the memory of an inode's file back (when its last user has gone).
     pub fn remove(&self, ino: Ino) {
         let _ = rustix::fs::unlinkat(&self.directory, name(ino), rustix::fs::AtFlags::empty());
+        if let Some(overflow) = self.overflow.as_ref().filter(|overflow| overflow.used_bytes() > 0) {
+            overflow.look();
+        }
     }
 
     /// Bytes held in memory now.

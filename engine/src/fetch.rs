@@ -452,6 +452,7 @@ impl Fetcher {
         queue.waiting = waiting.into();
         for Waiting { request, .. } in &dropped {
             queue.known.remove(&request.ino);
+            queue.wanted.remove(&request.ino);
         }
         drop(queue);
         self.ended.notify_all();

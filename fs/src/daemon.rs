@@ -174,8 +174,8 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         ServeError::Overflow { path, source }
     })?;
     let arena_bytes = config.memory_bytes + overflow.as_ref().map_or(0, Overflow::bytes);
-    let arena_mount =
-        state::mount_arena(&state.arena(), arena_bytes).map_err(io("no memory for the arena"))?;
+    let mut arena_mount =
+        Fresh(Some(state::mount_arena(&state.arena(), arena_bytes).map_err(io("no memory for the arena"))?));
     let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
     restore_times(&config, &root_times);
     let engine = build_engine(&config, &arena_mount, overflow, node, journal)?;
@@ -230,6 +230,7 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         started: state::started(pid).unwrap_or(0),
     };
     state.record(&record).map_err(io("the state directory can't be written"))?;
+    let arena_mount = arena_mount.served();
     runtime.spawn(unmount_on_signal(config.mountpoint.clone()));
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
@@ -249,7 +250,9 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     let root = engine.attr(Ino::ROOT).ok();
     drop(engine);
     drop(daemon);
-    arena_mount.discard();
+    if let Some(arena) = arena_mount {
+        arena.discard();
+    }
     lease.give_back();
     if let Some(attr) = root {
         restore_root(&config, &attr);
@@ -365,6 +368,31 @@ fn unmount(mountpoint: &std::path::Path) -> std::io::Result<()> {
     }
     let status = std::process::Command::new("fusermount3").args(["-u", "-z"]).arg(mountpoint).status()?;
     if status.success() { Ok(()) } else { Err(std::io::Error::other("fusermount3 failed")) }
+}
+
+/// An arena of a mount that may not come about: until it is served it holds nothing, and goes.
+struct Fresh(Option<ArenaMount>);
+
+impl Fresh {
+    fn served(&mut self) -> Option<ArenaMount> {
+        self.0.take()
+    }
+}
+
+impl std::ops::Deref for Fresh {
+    type Target = ArenaMount;
+
+    fn deref(&self) -> &ArenaMount {
+        self.0.as_ref().expect("it is asked for before it is served")
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(arena) = self.0.take() {
+            arena.discard();
+        }
+    }
 }
 
 /// Removes the state directory, also when the mount fails half way; not while it holds what the backing lacks.

@@ -68,6 +68,8 @@ impl Setup {
 pub struct Mount {
     setup: Setup,
     place: TempDir,
+    /// A machine has one overflow at a time.
+    _overflow: Option<File>,
     /// Dropped with the mount, which ends the thread that waits for it.
     _watched: Sender<()>,
 }
@@ -86,7 +88,8 @@ impl Mount {
         }
         let place = place().expect("the disk takes a directory");
         let watched = watch(place.path().join("mnt"));
-        let mount = Self { setup: setup.clone(), place, _watched: watched };
+        let overflow = setup.overflow.map(|_| only_one().expect("a file that can be locked"));
+        let mount = Self { setup: setup.clone(), place, _overflow: overflow, _watched: watched };
         fill(&mount.backing()).expect("the backing can be filled");
         mount.mount_again().expect("the mount is made");
         Some(mount)
@@ -231,6 +234,10 @@ impl Mount {
             let _ = unmount(dir.join("arena"), UnmountFlags::DETACH);
             let _ = fs::remove_dir_all(dir);
         }
+        if self.setup.overflow.is_some() {
+            let mut end = Command::new("swapoff");
+            let _ = end.arg(self.beside("overflow")).stderr(Stdio::null()).status();
+        }
     }
 }
 
@@ -244,6 +251,13 @@ impl Drop for Mount {
             self.give_up();
         }
     }
+}
+
+/// Waits for other tests, of other processes too, that have an overflow.
+fn only_one() -> Result<File> {
+    let file = File::create(std::env::temp_dir().join("aimss-test-overflow.lock"))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Fails with what a command said, unless it succeeded.

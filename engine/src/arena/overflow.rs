@@ -28,6 +28,9 @@ const HEADER_AT: usize = 1024;
 /// The label of files that we set up, by which we know them again.
 const LABEL: &[u8; 14] = b"aimss-overflow";
 const LABEL_AT: usize = HEADER_AT + 28;
+/// Before all other swap of the machine (SWAP_FLAG_PREFER, and the highest priority): what is swapped out is to go here.
+const PREFERRED: libc::c_int = 0x8000 | PRIORITY;
+const PRIORITY: libc::c_int = 0x7fff;
 /// Small ones are not worth it, and the kernel refuses the smallest.
 const BYTES_MIN: u64 = 1 << 20;
 
@@ -37,18 +40,16 @@ pub struct Overflow {
     path: PathBuf,
     bytes: u64,
     used: AtomicU64,
+    /// What files of ours hold there at most.
+    ours: AtomicU64,
 }
 
 impl Overflow {
     /// Makes the file `path`, of `bytes`, and swaps to it from now on; or swaps to the device that it is, which has to be
-    /// set up as swap. A file of ours that a daemon that died left is taken over.
+    /// set up as swap.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Overflow> {
         let other = |what: &str| io::Error::other(what.to_owned());
-        if let Some((bytes, _)) = in_use(path)? {
-            let overflow = Overflow { path: path.into(), bytes, used: AtomicU64::new(0) };
-            overflow.look();
-            return Ok(overflow);
-        }
+        check_free(path)?;
         let ours = match fs::metadata(path) {
             Ok(there) if there.file_type().is_block_device() => false,
             Ok(there) if there.is_file() && is_ours(path) => {
@@ -74,7 +75,7 @@ impl Overflow {
             }
         })?;
         let bytes = in_use(path)?.map_or(bytes, |(bytes, _)| bytes);
-        Ok(Overflow { path: path.into(), bytes, used: AtomicU64::new(0) })
+        Ok(Overflow { path: path.into(), bytes, used: AtomicU64::new(0), ours: AtomicU64::new(0) })
     }
 
     /// Where it is.
@@ -87,9 +88,14 @@ impl Overflow {
         self.bytes
     }
 
-    /// What is in it, as of the last look.
+    /// What is in it, as of the last look; not what the kernel put there for others.
     pub fn used_bytes(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed).min(self.ours.load(Ordering::Relaxed))
+    }
+
+    /// The files whose memory goes there hold `bytes` in all.
+    pub(crate) fn is_for(&self, bytes: u64) {
+        self.ours.store(bytes, Ordering::Relaxed);
     }
 
     /// Sees how much is in it.
@@ -98,6 +104,25 @@ impl Overflow {
             self.used.store(used, Ordering::Relaxed);
         }
         self.used_bytes()
+    }
+}
+
+/// Whether a path can become the overflow. Not if it is in use as swap already, by whomever: what we did not begin, we must
+/// not end. And not beside swap of the same priority, another mount's overflow: the kernel would share our pages out.
+pub fn check_free(path: &Path) -> io::Result<()> {
+    if in_use(path)?.is_some() {
+        return Err(io::Error::other("it is in use as swap already"));
+    }
+    let swaps = fs::read_to_string("/proc/swaps")?;
+    let first = |line: &&str| {
+        line.split_ascii_whitespace().next_back().and_then(|priority| priority.parse().ok()) == Some(PRIORITY)
+    };
+    match swaps.lines().skip(1).find(first) {
+        None => Ok(()),
+        Some(other) => {
+            let name = other.split_ascii_whitespace().next().unwrap_or_default();
+            Err(io::Error::other(format!("{name} is another mount's overflow, and a machine can have one")))
+        }
     }
 }
 
@@ -225,7 +250,7 @@ fn set_up(path: &Path, bytes: u64) -> io::Result<()> {
 fn swap_on(path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: a string that ends with a zero.
-    match unsafe { libc::swapon(name.as_ptr(), 0) } {
+    match unsafe { libc::swapon(name.as_ptr(), PREFERRED) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

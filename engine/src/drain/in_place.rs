@@ -23,6 +23,7 @@ impl Engine {
             let _shape = self.shape.read_recursive();
             Arc::new(self.backing.open_read(&self.drained_path(inode.ino)?)?)
         };
+        self.wait_for_write_outs(inode.ino);
         let (touched, size, unseen_writers, failed) = {
             let mut state = inode.state.lock();
             self.fold(inode.ino, &mut state);

@@ -52,7 +52,8 @@ impl Engine {
         let mut seen = Instant::now();
         while !self.stopping.load(Ordering::Relaxed) {
             let mut files = self.follow.files.lock();
-            if files.is_empty() && seen.elapsed() >= GONE_AFTER {
+            let stops = self.stopping.load(Ordering::Relaxed);
+            if files.is_empty() && seen.elapsed() >= GONE_AFTER && !stops {
                 self.follow.opened.wait(&mut files);
             }
             if !files.is_empty() {

@@ -5,8 +5,8 @@
 //!
 //! 1. A thread looks as often as what is free could be filled at the speed of memory. It rests while there are no such
 //!    writers.
-//! 2. Where memory is nearly full, and a file holds more than was promised for it, clean files make room first. If that is
-//!    not enough, the file's writers are held ([`brake`]) while its memory goes to the overflow, if there is one, in slices
+//! 2. Where memory is nearly full, and a file that grows holds more than was promised for it, clean files make room first.
+//!    If that is not enough, the file's writers are held ([`brake`]) while its memory goes to the overflow, if there is one, in slices
 //!    of milliseconds: between two of them they write on.
 //! 3. Without an overflow nothing can take that memory before the file is closed. Writers are slowed to the rate of the
 //!    backing, for all else to be drained and evicted meanwhile; they are not failed, and status says whose file it is.
@@ -38,6 +38,9 @@ const TOLERANCE_BYTES: u64 = 4 << 20;
 /// Writers are held for so long at once, and then go on for a moment.
 const SLICE: Duration = Duration::from_millis(40);
 const BETWEEN: Duration = Duration::from_millis(1);
+/// After so many looks in a row that were of no use, it rests in between: what comes back as fast as it goes out hides
+/// what one of them did.
+const IDLE_LOOKS: u32 = 200;
 /// Files held at once, the largest first.
 const HELD_MAX: usize = 8;
 /// Stay in memory: where the brake writes, and where an appender does.
@@ -53,6 +56,9 @@ pub(crate) struct Outgrown {
     rests: AtomicBool,
     look: Condvar,
     looking: Mutex<()>,
+    /// Blocks of those that outgrew their promise, as of the last look: who has ceased to grow is left alone, since to
+    /// hold dates the file.
+    seen: Mutex<FxHashMap<Ino, u64>>,
     /// Files whose memory went to the overflow, and how far.
     overflowed: Mutex<FxHashMap<Ino, u64>>,
     /// The largest that memory was not enough for, as of the last look.
@@ -76,6 +82,7 @@ impl Outgrown {
 
     pub(super) fn closed(&self, ino: Ino) {
         self.writers.lock().remove(&ino);
+        self.seen.lock().remove(&ino);
     }
 
     /// For the thread to see that the engine stops, or that there is somebody to look at.
@@ -102,17 +109,19 @@ impl Engine {
     /// The thread that looks.
     pub(crate) fn run_outgrown(&self) {
         let mut seen: Option<Instant> = None;
+        let mut idle = 0;
         let mut looking = self.outgrown.looking.lock();
         while !self.stopping.load(Ordering::Relaxed) {
             if !self.outgrown.writers.lock().is_empty() || self.overflows() {
                 seen = Some(Instant::now());
             }
             let near = seen.is_some_and(|at| at.elapsed() < GONE_AFTER);
-            let rest = if near { until_full(self.unpromised_bytes()) } else { FAR };
+            let rest = if near && idle < IDLE_LOOKS { until_full(self.unpromised_bytes()) } else { FAR };
             self.outgrown.rests.store(rest == FAR, Ordering::Relaxed);
             self.outgrown.look.wait_for(&mut looking, rest);
             if near || !self.outgrown.writers.lock().is_empty() {
-                parking_lot::MutexGuard::unlocked(&mut looking, || self.look_at_writers());
+                let useful = parking_lot::MutexGuard::unlocked(&mut looking, || self.look_at_writers());
+                idle = if useful { 0 } else { idle + 1 };
             }
         }
     }
@@ -136,25 +145,22 @@ impl Engine {
         self.arena.used_bytes() + self.margin() > self.arena.ceiling_bytes()
     }
 
-    fn look_at_writers(&self) {
-        if self.overflows()
-            && let Some(overflow) = self.arena.overflow()
-        {
-            overflow.look();
-        }
+    /// False if memory is nearly full, and nothing could be done about it.
+    fn look_at_writers(&self) -> bool {
+        self.count_overflowed();
         let mut before = self.arena.used_bytes();
         while self.is_nearly_full() && !self.stopping.load(Ordering::Relaxed) {
             let outgrown = self.beyond_their_promise();
-            if outgrown.is_empty() {
-                if self.overflows() {
-                    self.page_out_again();
-                }
-                break;
+            if outgrown.is_empty() && !self.overflows() {
+                return true;
             }
             let low = self.arena.ceiling_bytes().saturating_sub(2 * self.margin());
             self.evict(self.arena.used_bytes().saturating_sub(low));
             if !self.is_nearly_full() {
                 break;
+            }
+            if outgrown.is_empty() {
+                return self.page_out_again(low);
             }
             let grown = self.arena.used_bytes().saturating_sub(before);
             let files: Vec<_> = (outgrown.iter().take(HELD_MAX))
@@ -168,13 +174,34 @@ impl Engine {
             *self.outgrown.beyond.lock() = if enough { None } else { outgrown.first().map(|file| file.ino) };
             before = self.arena.used_bytes();
             std::thread::sleep(BETWEEN);
+            self.count_overflowed();
         }
         if !self.is_nearly_full() {
             *self.outgrown.beyond.lock() = None;
         }
+        true
     }
 
-    /// Files that hold more than was promised, the largest first.
+    /// Sees how much the overflow holds, and tells it how much of that can be ours.
+    fn count_overflowed(&self) {
+        let mut overflowed = self.outgrown.overflowed.lock();
+        if overflowed.is_empty() {
+            return;
+        }
+        let mut bytes = 0;
+        overflowed.retain(|ino, _| {
+            let blocks =
+                self.arena.open_read(*ino).and_then(|content| content.stat()).map(|stat| stat.blocks);
+            bytes += blocks.as_ref().map_or(0, |blocks| blocks * 512);
+            blocks.is_ok()
+        });
+        if let Some(overflow) = self.arena.overflow() {
+            overflow.is_for(bytes);
+            overflow.look();
+        }
+    }
+
+    /// Files that hold more than was promised, and more than at the last look, the largest first.
     fn beyond_their_promise(&self) -> Vec<File> {
         let writers: Vec<Ino> = self.outgrown.writers.lock().iter().copied().collect();
         let mut files: Vec<File> = (writers.into_iter())
@@ -182,6 +209,9 @@ impl Engine {
                 let inode = self.inode(ino).ok()?;
                 let state = inode.state.try_lock()?;
                 beyond_promise(&state).map(|bytes| File { ino, bytes })
+            })
+            .filter(|file| {
+                self.outgrown.seen.lock().insert(file.ino, file.bytes).is_none_or(|seen| file.bytes > seen)
             })
             .collect();
         files.sort_unstable_by_key(|file| std::cmp::Reverse(file.bytes));
@@ -207,18 +237,29 @@ impl Engine {
         paged || self.arena.used_bytes() <= low
     }
 
-    /// What came back of files that had gone to the overflow goes there again.
-    fn page_out_again(&self) {
-        let low = self.arena.ceiling_bytes().saturating_sub(2 * self.margin());
+    /// What came back of files that had gone to the overflow goes there again, for a slice of time. False if nothing did.
+    fn page_out_again(&self, low: u64) -> bool {
+        let swapped = || self.arena.overflow().map_or(0, crate::arena::Overflow::used_bytes);
+        let (end, before) = (Instant::now() + SLICE, (self.arena.used_bytes(), swapped()));
         let files: Vec<Ino> = self.outgrown.overflowed.lock().keys().copied().collect();
         for ino in files {
-            self.page_out(ino, &|| self.arena.used_bytes() <= low);
+            let enough = || self.arena.used_bytes() <= low || Instant::now() >= end;
+            if enough() {
+                break;
+            }
+            self.page_out(ino, &enough);
         }
+        self.arena.used_bytes() < before.0 || swapped() > before.1
     }
 
     /// Swaps memory of a file out until it is `enough`, from where that ended last time, and once around.
     fn page_out(&self, ino: Ino, enough: &dyn Fn() -> bool) {
         let Some(overflow) = self.arena.overflow() else { return };
+        let known = self.outgrown.overflowed.lock().len();
+        self.outgrown.overflowed.lock().entry(ino).or_insert(FIRST_BYTES);
+        if self.outgrown.overflowed.lock().len() > known {
+            self.count_overflowed();
+        }
         let content = self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content)));
         let Ok((stat, content)) = content else {
             // It is gone, and what it had in the overflow too.

@@ -10,11 +10,14 @@
 //! [`Behind`]: crate::namespace::Behind
 
 use super::Engine;
+use crate::ids::Ino;
 use crate::namespace::{Inode, WriteOut};
 use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Files that are written out at once; each is a stream to the backing.
@@ -27,8 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct WriteOuts {
     /// To the threads; without them writers write out themselves.
     queue: Mutex<Option<crossbeam_channel::Sender<Job>>>,
-    /// For [`WriteOuts::ended`].
-    waiting: Mutex<()>,
+    /// Numbers of what is queued or under way, by file.
+    under_way: Mutex<FxHashMap<Ino, SmallVec<[u64; 2]>>>,
+    begun: AtomicU64,
     /// One is done.
     ended: Condvar,
 }
@@ -36,6 +40,7 @@ pub(crate) struct WriteOuts {
 /// Of one file.
 #[derive(Debug)]
 pub(crate) struct Job {
+    number: u64,
     inode: Arc<Inode>,
     file: Arc<File>,
     out: WriteOut,
@@ -65,7 +70,9 @@ impl Engine {
 
     /// Has the storage write what lies behind a writer of a file, beside it. Call with no lock held.
     pub(super) fn begin_write_out(&self, inode: &Arc<Inode>, file: &Arc<File>, out: WriteOut) {
-        let job = Job { inode: inode.clone(), file: file.clone(), out };
+        let number = self.write_outs.begun.fetch_add(1, Ordering::Relaxed);
+        self.write_outs.under_way.lock().entry(inode.ino).or_default().push(number);
+        let job = Job { number, inode: inode.clone(), file: file.clone(), out };
         let queue = self.write_outs.queue.lock().clone();
         let unsent = match queue {
             Some(queue) => queue.send(job).err().map(|unsent| unsent.0),
@@ -79,13 +86,22 @@ impl Engine {
     /// Waits while the writers of a file are far ahead of the storage.
     pub(super) fn wait_for_write_out(&self, inode: &Inode) {
         let is_far = || inode.state.lock().file.epoch.as_ref().is_some_and(|epoch| epoch.behind.is_far());
-        let mut waiting = self.write_outs.waiting.lock();
+        let mut under_way = self.write_outs.under_way.lock();
         while is_far() && !self.stopping.load(Ordering::Relaxed) {
-            self.write_outs.ended.wait_for(&mut waiting, LOOK_EVERY);
+            self.write_outs.ended.wait_for(&mut under_way, LOOK_EVERY);
         }
     }
 
-    fn write_out(&self, Job { inode, file, out }: &Job) {
+    /// Waits for what is under way now: the kernel tells a failure once, and a descriptor opened after that hears nothing.
+    pub(crate) fn wait_for_write_outs(&self, ino: Ino) {
+        let mut under_way = self.write_outs.under_way.lock();
+        let Some(&last) = under_way.get(&ino).and_then(|numbers| numbers.last()) else { return };
+        while under_way.get(&ino).is_some_and(|numbers| numbers.iter().any(|number| *number <= last)) {
+            self.write_outs.ended.wait_for(&mut under_way, LOOK_EVERY);
+        }
+    }
+
+    fn write_out(&self, Job { number, inode, file, out }: &Job) {
         let begun = self.backing.begin_write_out(file, out.begin.clone());
         let end = |range| self.backing.end_write_out(file, range);
         let ended = begun.and_then(|()| out.end.clone().map_or(Ok(()), end));
@@ -93,14 +109,24 @@ impl Engine {
         if let Err(e) = ended {
             log::debug!("inode {}: the backing failed to write: {e}", inode.ino.0);
             // The kernel tells it once, and takes the pages for clean: the drain writes them again.
-            let failed = matches!(e.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT));
-            state.file.write_back_failed |= failed;
+            if matches!(e.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT)) {
+                state.file.write_back_failed = true;
+                self.journal.dirty(inode.ino, &state);
+                state.file.touch();
+                self.drain.mark(inode.ino);
+            }
         }
         if let Some(epoch) = &mut state.file.epoch {
             epoch.behind.done();
         }
         drop(state);
-        let _waiting = self.write_outs.waiting.lock();
+        let mut under_way = self.write_outs.under_way.lock();
+        if let Some(numbers) = under_way.get_mut(&inode.ino) {
+            numbers.retain(|other| other != number);
+            if numbers.is_empty() {
+                under_way.remove(&inode.ino);
+            }
+        }
         self.write_outs.ended.notify_all();
     }
 }

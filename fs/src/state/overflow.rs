@@ -2,7 +2,7 @@
 
 use super::StateDir;
 use crate::config::OverflowConfig;
-use aimss_engine::arena::{Overflow, release_overflow};
+use aimss_engine::arena::{Overflow, check_overflow_free, release_overflow};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -15,9 +15,15 @@ const NOTE: &str = "overflow";
 /// Swaps to what the settings name, if they name something.
 pub fn open_overflow(state: &StateDir, config: Option<&OverflowConfig>) -> io::Result<Option<Overflow>> {
     let Some(config) = config else { return Ok(None) };
-    // Before it is there: of one that isn't, nothing is to be ended.
-    fs::write(state.path().join(NOTE), config.path.as_os_str().as_bytes())?;
-    Overflow::open(&config.path, config.bytes).map(Some)
+    let note = state.path().join(NOTE);
+    if note.exists() {
+        return Err(io::Error::other("the one of the last daemon can't be ended; `swapoff` it"));
+    }
+    // Somebody else's is neither used nor ever ended by us.
+    check_overflow_free(&config.path)?;
+    // Before it is there: a daemon that dies in between leaves nothing unnoted.
+    fs::write(&note, config.path.as_os_str().as_bytes())?;
+    Overflow::open(&config.path, config.bytes).map(Some).inspect_err(|_| drop(fs::remove_file(&note)))
 }
 
 /// Ends the one that was noted, if there is one; the files whose memory it holds are gone.
