@@ -144,6 +144,11 @@ impl Arena {
         self.overflow.as_ref()
     }
 
+    /// What is swapped out to there.
+    pub(crate) fn swapped_bytes(&self) -> u64 {
+        self.overflow.as_ref().map_or(0, Overflow::used_bytes)
+    }
+
     /// The directory's path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -208,7 +213,7 @@ impl Arena {
     /// Gives the memory of an inode's file back (when its last user has gone).
     pub fn remove(&self, ino: Ino) {
         let _ = rustix::fs::unlinkat(&self.directory, name(ino), rustix::fs::AtFlags::empty());
-        if let Some(overflow) = self.overflow.as_ref().filter(|overflow| overflow.used_bytes() > 0) {
+        if let Some(overflow) = self.overflow.as_ref().filter(|_| self.swapped_bytes() > 0) {
             overflow.look();
         }
     }
@@ -220,7 +225,7 @@ impl Arena {
         } else {
             self.measured_bytes.load(Ordering::Relaxed)
         };
-        let used = held.saturating_sub(self.overflow.as_ref().map_or(0, Overflow::used_bytes));
+        let used = held.saturating_sub(self.swapped_bytes());
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         used
     }

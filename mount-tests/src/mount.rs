@@ -255,9 +255,10 @@ impl Drop for Mount {
 
 /// Waits for other tests, of other processes too, that have an overflow.
 fn only_one() -> Result<File> {
-    let file = File::create(std::env::temp_dir().join("aimss-test-overflow.lock"))?;
-    file.lock()?;
-    Ok(file)
+    // The directory itself: nothing stays.
+    let held = File::open(std::env::temp_dir())?;
+    held.lock()?;
+    Ok(held)
 }
 
 /// Fails with what a command said, unless it succeeded.

@@ -61,6 +61,9 @@ both_modes! {
         for block in 0..BLOCKS {
             file.write_all(&bytes(block))?;
         }
+        let memory = mount.status()?["memory"].clone();
+        let left = [&memory["overflow"]["used"], &memory["spilled_files"]];
+        assert!(left.iter().any(|count| count.as_u64() > Some(0)), "all of it is in memory: {memory}");
         mount.kill_daemon()?;
         drop(file);
         take_up(mount)?;

@@ -8,11 +8,11 @@
 //! until somebody needs the memory. And like all swap, the kernel may use it for others when the machine is short.
 
 use memmap2::MmapOptions;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,10 +46,9 @@ pub struct Overflow {
 
 impl Overflow {
     /// Makes the file `path`, of `bytes`, and swaps to it from now on; or swaps to the device that it is, which has to be
-    /// set up as swap.
+    /// set up as swap. [`check_free`] comes before.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Overflow> {
         let other = |what: &str| io::Error::other(what.to_owned());
-        check_free(path)?;
         let ours = match fs::metadata(path) {
             Ok(there) if there.file_type().is_block_device() => false,
             Ok(there) if there.is_file() && is_ours(path) => {
@@ -74,7 +73,7 @@ impl Overflow {
                 let _ = fs::remove_file(path);
             }
         })?;
-        let bytes = in_use(path)?.map_or(bytes, |(bytes, _)| bytes);
+        let bytes = in_use(path)?.map_or(bytes, |area| area.bytes);
         Ok(Overflow { path: path.into(), bytes, used: AtomicU64::new(0), ours: AtomicU64::new(0) })
     }
 
@@ -99,31 +98,29 @@ impl Overflow {
     }
 
     /// Sees how much is in it.
-    pub(crate) fn look(&self) -> u64 {
-        if let Ok(Some((_, used))) = in_use(&self.path) {
-            self.used.store(used, Ordering::Relaxed);
+    pub(crate) fn look(&self) {
+        if let Ok(Some(area)) = in_use(&self.path) {
+            self.used.store(area.used, Ordering::Relaxed);
         }
-        self.used_bytes()
     }
 }
 
 /// Whether a path can become the overflow. Not if it is in use as swap already, by whomever: what we did not begin, we must
 /// not end. And not beside swap of the same priority, another mount's overflow: the kernel would share our pages out.
 pub fn check_free(path: &Path) -> io::Result<()> {
-    if in_use(path)?.is_some() {
-        return Err(io::Error::other("it is in use as swap already"));
-    }
-    let swaps = fs::read_to_string("/proc/swaps")?;
-    let first = |line: &&str| {
-        line.split_ascii_whitespace().next_back().and_then(|priority| priority.parse().ok()) == Some(PRIORITY)
-    };
-    match swaps.lines().skip(1).find(first) {
-        None => Ok(()),
-        Some(other) => {
-            let name = other.split_ascii_whitespace().next().unwrap_or_default();
-            Err(io::Error::other(format!("{name} is another mount's overflow, and a machine can have one")))
+    let path = resolved(path);
+    for area in areas()? {
+        if area.path == path {
+            return Err(io::Error::other("it is in use as swap already"));
+        }
+        if area.priority == PRIORITY {
+            let name = area.path.display();
+            return Err(io::Error::other(format!(
+                "{name} is another mount's overflow, and a machine can have one"
+            )));
         }
     }
+    Ok(())
 }
 
 /// Ends a swap file, and removes it if it is a file of ours. What is in it comes back to memory first, so call it when the
@@ -180,19 +177,38 @@ fn runs(resident: &[u8]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Size and use of a swap file or device, if it is one that is in use, from /proc/swaps.
-fn in_use(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    let swaps = fs::read_to_string("/proc/swaps")?;
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    Ok(swaps.lines().skip(1).find_map(|line| {
-        let (name, rest) = line.split_once([' ', '\t'])?;
-        if unescaped(name) != path.as_os_str().as_bytes() {
-            return None;
-        }
-        let mut fields = rest.split_ascii_whitespace().skip(1);
-        let mut kib = || fields.next()?.parse::<u64>().ok();
-        Some((kib()? * 1024, kib()? * 1024))
-    }))
+/// A swap file or device that is in use.
+#[derive(Debug, PartialEq, Eq)]
+struct Area {
+    path: PathBuf,
+    bytes: u64,
+    used: u64,
+    priority: libc::c_int,
+}
+
+/// All of them.
+fn areas() -> io::Result<Vec<Area>> {
+    Ok(fs::read_to_string("/proc/swaps")?.lines().skip(1).filter_map(area).collect())
+}
+
+/// A line of /proc/swaps: name, kind, size and use in KiB, priority.
+fn area(line: &str) -> Option<Area> {
+    let mut fields = line.split_ascii_whitespace();
+    let path = PathBuf::from(OsString::from_vec(unescaped(fields.next()?)));
+    let mut kib = || fields.next()?.parse::<u64>().ok();
+    let (_kind, bytes, used) = (kib(), kib()? * 1024, kib()? * 1024);
+    Some(Area { path, bytes, used, priority: fields.next()?.parse().ok()? })
+}
+
+/// A swap file or device, if it is in use.
+fn in_use(path: &Path) -> io::Result<Option<Area>> {
+    let path = resolved(path);
+    Ok(areas()?.into_iter().find(|area| area.path == path))
+}
+
+/// As the kernel names it.
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.into())
 }
 
 /// A name as /proc shows it: blanks and backslashes as octal numbers.
@@ -264,6 +280,9 @@ mod tests {
     fn names_and_runs_are_understood() {
         assert_eq!(unescaped(r"/a\040b\134c"), b"/a b\\c");
         assert_eq!(unescaped(r"/plain\x"), br"/plain\x");
+        let line = "/a\\040b                                 file\t\t4194300\t\t79668\t\t-2";
+        let path = PathBuf::from("/a b");
+        assert_eq!(area(line), Some(Area { path, bytes: 4_194_300 << 10, used: 79_668 << 10, priority: -2 }));
         assert_eq!(runs(&[1, 1, 0, 1, 0, 0]).collect::<Vec<_>>(), [0..2, 3..4]);
         assert_eq!(runs(&[0, 3]).collect::<Vec<_>>(), [1..2]);
         assert_eq!(runs(&[]).count(), 0);

@@ -1,8 +1,8 @@
 //! Following writers in small memory cgroups whose files are on the backing, in passthrough.
 //!
 //! The kernel charges the page cache that they fill to their cgroup, and when that is full lets them wait for whatever it
-//! finds to write: 1.6 GB/s on storage that takes 2.0, in stalls. Written out a window behind them, and let go
-//! ([`super::write_out`]), their pages never fill it: 2.2 GB/s (1 MiB blocks, cgroup of 256 MiB, ext4).
+//! finds to write. Written out a window behind them, and let go ([`super::write_out`]), their pages never fill it.
+//! Figures: docs/design/0006.
 //!
 //! Nothing of theirs comes to us, so one thread looks how much larger their files became, as often as a window could be
 //! filled. What they write over again is left to the kernel.

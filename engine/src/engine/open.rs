@@ -230,7 +230,7 @@ impl Engine {
         }
         if want.write {
             match &opened.mode {
-                OpenMode::Arena(_) => self.outgrown.opened(ino, || self.unpromised_bytes()),
+                OpenMode::Arena(_) => self.outgrown.opened(ino),
                 OpenMode::Backing(_) if want.is_small() => self.follow.opened(ino, state.attr.size),
                 _ => {}
             }
@@ -287,8 +287,11 @@ impl Engine {
         };
         let asked = want.write && want.passthrough.is_ok() && !open;
         let promised = growth.filter(|growth| asked && self.promise(*growth));
-        // What the daemon serves is promised nothing: it can move.
-        let fits = want.is_small() && !open && growth.is_some_and(|growth| self.make_room(growth));
+        // What the daemon serves is promised nothing, since it can move; of a new file it tells where that begins.
+        let fits = want.is_small()
+            && !open
+            && place == Place::Empty
+            && growth.is_some_and(|growth| self.make_room(growth));
         let room = promised.is_some() || fits;
         let promised = promised.unwrap_or(0);
         // With room it doesn't matter: the file goes to the arena.

@@ -6,8 +6,8 @@
 //! 1. A thread looks as often as what is free could be filled at the speed of memory. It rests while there are no such
 //!    writers.
 //! 2. Where memory is nearly full, and a file that grows holds more than was promised for it, clean files make room first.
-//!    If that is not enough, the file's writers are held ([`brake`]) while its memory goes to the overflow, if there is one, in slices
-//!    of milliseconds: between two of them they write on.
+//!    If that is not enough, the file's writers are held ([`brake`]) while its memory goes to the overflow, if there is
+//!    one, in slices of milliseconds: between two of them they write on.
 //! 3. Without an overflow nothing can take that memory before the file is closed. Writers are slowed to the rate of the
 //!    backing, for all else to be drained and evicted meanwhile; they are not failed, and status says whose file it is.
 //!
@@ -52,7 +52,7 @@ const LAST_BYTES: u64 = 8 << 20;
 pub(crate) struct Outgrown {
     /// Files of the arena that are open for writing in passthrough.
     writers: Mutex<FxHashSet<Ino>>,
-    /// The next look is far.
+    /// Nobody is looked at, or looks are of no use: who opens a file wakes the thread.
     rests: AtomicBool,
     look: Condvar,
     looking: Mutex<()>,
@@ -72,10 +72,10 @@ struct File {
 }
 
 impl Outgrown {
-    /// A file of the arena was opened for writing in passthrough; `free` tells what nobody was promised.
-    pub(super) fn opened(&self, ino: Ino, free: impl FnOnce() -> u64) {
+    /// A file of the arena was opened for writing in passthrough.
+    pub(super) fn opened(&self, ino: Ino) {
         self.writers.lock().insert(ino);
-        if self.rests.load(Ordering::Relaxed) && until_full(free()) < FAR {
+        if self.rests.swap(false, Ordering::SeqCst) {
             self.wake();
         }
     }
@@ -112,23 +112,22 @@ impl Engine {
         let mut idle = 0;
         let mut looking = self.outgrown.looking.lock();
         while !self.stopping.load(Ordering::Relaxed) {
-            if !self.outgrown.writers.lock().is_empty() || self.overflows() {
+            // Before the files are looked at: one that is opened after that wakes us.
+            self.outgrown.rests.store(true, Ordering::SeqCst);
+            if !self.outgrown.writers.lock().is_empty() || self.arena.swapped_bytes() > 0 {
                 seen = Some(Instant::now());
             }
-            let near = seen.is_some_and(|at| at.elapsed() < GONE_AFTER);
-            let rest = if near && idle < IDLE_LOOKS { until_full(self.unpromised_bytes()) } else { FAR };
-            self.outgrown.rests.store(rest == FAR, Ordering::Relaxed);
-            self.outgrown.look.wait_for(&mut looking, rest);
-            if near || !self.outgrown.writers.lock().is_empty() {
-                let useful = parking_lot::MutexGuard::unlocked(&mut looking, || self.look_at_writers());
-                idle = if useful { 0 } else { idle + 1 };
+            if seen.is_none_or(|at| at.elapsed() >= GONE_AFTER) {
+                self.outgrown.look.wait(&mut looking);
+            } else if idle >= IDLE_LOOKS {
+                self.outgrown.look.wait_for(&mut looking, FAR);
+            } else {
+                self.outgrown.rests.store(false, Ordering::SeqCst);
+                self.outgrown.look.wait_for(&mut looking, until_full(self.unpromised_bytes()));
             }
+            let useful = parking_lot::MutexGuard::unlocked(&mut looking, || self.look_at_writers());
+            idle = if useful { 0 } else { idle + 1 };
         }
-    }
-
-    /// Whether the overflow holds anything.
-    fn overflows(&self) -> bool {
-        self.arena.overflow().is_some_and(|overflow| overflow.used_bytes() > 0)
     }
 
     /// The path of a file that memory and overflow are not enough for, while its writers are slowed.
@@ -151,7 +150,7 @@ impl Engine {
         let mut before = self.arena.used_bytes();
         while self.is_nearly_full() && !self.stopping.load(Ordering::Relaxed) {
             let outgrown = self.beyond_their_promise();
-            if outgrown.is_empty() && !self.overflows() {
+            if outgrown.is_empty() && self.arena.swapped_bytes() == 0 {
                 return true;
             }
             let low = self.arena.ceiling_bytes().saturating_sub(2 * self.margin());
@@ -221,16 +220,9 @@ impl Engine {
     /// Makes room while the writers of `outgrown` are held, for a slice of time; where that can't be, waits as long as the
     /// backing would have taken for what they wrote since they were held last. True where there is room.
     fn relieve(&self, outgrown: &[File], low: u64, grown: u64) -> bool {
-        let end = Instant::now() + SLICE;
-        let enough = || self.arena.used_bytes() <= low || Instant::now() >= end;
-        let swapped = self.arena.overflow().map_or(0, crate::arena::Overflow::used_bytes);
-        for file in outgrown {
-            if enough() {
-                break;
-            }
-            self.page_out(file.ino, &enough);
-        }
-        let paged = self.arena.overflow().is_some_and(|overflow| overflow.used_bytes() > swapped);
+        let swapped = self.arena.swapped_bytes();
+        self.page_out_for_a_slice(outgrown.iter().map(|file| file.ino), low);
+        let paged = self.arena.swapped_bytes() > swapped;
         if !paged {
             std::thread::sleep(self.spills.pause_of_backing(grown).min(SLICE));
         }
@@ -239,35 +231,34 @@ impl Engine {
 
     /// What came back of files that had gone to the overflow goes there again, for a slice of time. False if nothing did.
     fn page_out_again(&self, low: u64) -> bool {
-        let swapped = || self.arena.overflow().map_or(0, crate::arena::Overflow::used_bytes);
-        let (end, before) = (Instant::now() + SLICE, (self.arena.used_bytes(), swapped()));
+        let (used, swapped) = (self.arena.used_bytes(), self.arena.swapped_bytes());
         let files: Vec<Ino> = self.outgrown.overflowed.lock().keys().copied().collect();
+        self.page_out_for_a_slice(files, low);
+        self.arena.used_bytes() < used || self.arena.swapped_bytes() > swapped
+    }
+
+    /// Swaps memory of files out, one after the other, until no more than `low` is used or the time is over.
+    fn page_out_for_a_slice(&self, files: impl IntoIterator<Item = Ino>, low: u64) {
+        let end = Instant::now() + SLICE;
+        let enough = || self.arena.used_bytes() <= low || Instant::now() >= end;
         for ino in files {
-            let enough = || self.arena.used_bytes() <= low || Instant::now() >= end;
             if enough() {
                 break;
             }
             self.page_out(ino, &enough);
         }
-        self.arena.used_bytes() < before.0 || swapped() > before.1
     }
 
     /// Swaps memory of a file out until it is `enough`, from where that ended last time, and once around.
     fn page_out(&self, ino: Ino, enough: &dyn Fn() -> bool) {
         let Some(overflow) = self.arena.overflow() else { return };
-        let known = self.outgrown.overflowed.lock().len();
-        self.outgrown.overflowed.lock().entry(ino).or_insert(FIRST_BYTES);
-        if self.outgrown.overflowed.lock().len() > known {
-            self.count_overflowed();
-        }
+        let start = *self.outgrown.overflowed.lock().entry(ino).or_insert(FIRST_BYTES);
+        // Before what it swaps out is looked at; and of one that is gone it lets go.
+        self.count_overflowed();
         let content = self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content)));
-        let Ok((stat, content)) = content else {
-            // It is gone, and what it had in the overflow too.
-            self.outgrown.overflowed.lock().remove(&ino);
-            return;
-        };
+        let Ok((stat, content)) = content else { return };
         let end = stat.stamp.size.saturating_sub(LAST_BYTES).max(FIRST_BYTES);
-        let start = self.outgrown.overflowed.lock().get(&ino).map_or(FIRST_BYTES, |at| (*at).min(end));
+        let start = start.min(end);
         let mut at = start;
         for range in [start..end, FIRST_BYTES..start] {
             let done = crate::arena::page_out(content.file(), range, |reached| {
