@@ -4,11 +4,14 @@
 //! root itself. No implementation may follow a symbolic link or leave the root, whatever the names are.
 //! Every method may block for as long as the storage takes; none is called with the namespace locked.
 
+mod called;
 mod local;
 mod owner;
 mod slow;
 mod uring;
 
+pub use called::Outstanding;
+pub(crate) use called::{Called, Calls};
 pub use local::LocalBacking;
 pub use owner::Owner;
 pub use slow::{SlowBacking, SlowModel};

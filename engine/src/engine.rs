@@ -42,7 +42,7 @@ pub use sync::Backlog;
 pub(crate) use write_out::THREADS as WRITE_OUT_THREADS;
 
 use crate::arena::Arena;
-use crate::backing::Backing;
+use crate::backing::{Backing, Called, Calls};
 use crate::cache::S3Fifo;
 use crate::drain::{Drain, Turns};
 use crate::error::{Error, Result};
@@ -83,6 +83,8 @@ pub struct EngineConfig {
 pub struct Engine {
     pub(crate) config: EngineConfig,
     pub(crate) backing: Arc<dyn Backing>,
+    /// What of it has not been answered.
+    pub(crate) calls: Arc<Calls>,
     pub(crate) arena: Arena,
     /// Held for reading while a drained path is built and used, for writing while the drain moves or removes
     /// something on the backing.
@@ -148,6 +150,7 @@ impl Engine {
         journal: Journal,
     ) -> Result<Arc<Engine>> {
         let passed_through = backing.can_be_passed_through();
+        let (backing, calls) = Called::new(backing);
         let engine = Engine {
             fetcher: Fetcher::default(),
             foresight: Foresight::new(config.predict),
@@ -163,7 +166,8 @@ impl Engine {
             awaited: Mutex::default(),
             pinned: Mutex::default(),
             config,
-            backing,
+            backing: Arc::new(backing),
+            calls,
             arena,
             shape: RwLock::new(()),
             names: Mutex::new(Names::new()),

@@ -17,7 +17,7 @@ use crate::config::{FsyncPolicy, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{
-    DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus, OverflowStatus,
+    DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus, OutstandingStatus, OverflowStatus,
 };
 use crate::policy::Policy;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
@@ -28,7 +28,7 @@ use aimss_engine::journal::Journal;
 use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::{Engine, EngineConfig, Ino};
 use fuser::{MountOption, Session, SessionACL};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ use std::time::{Duration, Instant};
 
 /// Threads that read requests. What waits for storage runs elsewhere, so two keep two cores busy.
 const REQUEST_THREADS: usize = 2;
+/// A call on the backing that takes longer is worth a sentence in status.
+const STALLED: Duration = Duration::from_secs(5);
 /// After unmount, between tries to drain what a failing backing did not take.
 const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -456,6 +458,14 @@ impl Daemon {
                 String::from_utf8_lossy(&path)
             ));
         }
+        if let Some(call) = self.engine.outstanding().filter(|call| call.age >= STALLED) {
+            limits.push(format!(
+                "the backing has not answered for {} s ({} {}): what is in memory goes on, the rest waits",
+                call.age.as_secs(),
+                call.call,
+                String::from_utf8_lossy(&call.path)
+            ));
+        }
         limits
     }
 
@@ -512,6 +522,11 @@ impl Daemon {
             fetch: self.fetch_status(),
             streams: self.streams_status(),
             modes: self.shared.counts.snapshot(),
+            outstanding: self.engine.outstanding().map(|call| OutstandingStatus {
+                call: call.call.into(),
+                path: PathBuf::from(OsString::from_vec(call.path)),
+                age: call.age.as_secs_f64(),
+            }),
             limits: self.limits(),
         }
     }
@@ -555,7 +570,7 @@ impl Daemon {
 
     /// Files in use.
     pub fn busy(&self) -> Vec<BusyFile> {
-        let path = |bytes: Vec<u8>| PathBuf::from(std::ffi::OsString::from_vec(bytes));
+        let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
         self.engine
             .busy()
             .into_iter()

@@ -183,7 +183,8 @@ impl Engine {
         let (mut state, opened) = loop {
             let mut known = self.known_before(&inode, want);
             known.unnamed = self.make_unnamed(&inode, want, &known);
-            let _shape = self.shape.read_recursive();
+            // What is in the arena is opened while the drain moves things on a backing that stalls.
+            let _shape = known.place.is_on_backing().then(|| self.shape.read_recursive());
             let path = match known.place {
                 Place::Backing => self.drained_path(ino).ok(),
                 Place::Unnamed => Some(Engine::unnamed_path(ino)),

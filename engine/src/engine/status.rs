@@ -3,7 +3,7 @@
 use super::sync::Backlog;
 use super::{CacheCounts, Engine};
 use crate::attr::Kind;
-use crate::backing::Room;
+use crate::backing::{Outstanding, Room};
 use crate::error::Result;
 use crate::fetch::{Fetched, Pace};
 use crate::ids::Ino;
@@ -131,6 +131,11 @@ impl Engine {
     /// How fast the backing was seen to be.
     pub fn pace(&self) -> Pace {
         self.fetcher.pace()
+    }
+
+    /// The oldest call on the backing that has not come back.
+    pub fn outstanding(&self) -> Option<Outstanding> {
+        self.calls.oldest()
     }
 
     /// Bytes written to the backing since the start.

@@ -27,11 +27,17 @@ pub struct Setup {
     pub drain_delay: Duration,
     pub budget_bytes: u64,
     pub journal: bool,
+    pub revalidate: Duration,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { drain_delay: NEVER, budget_bytes: AMPLE_BYTES, journal: false }
+        Setup {
+            drain_delay: NEVER,
+            budget_bytes: AMPLE_BYTES,
+            journal: false,
+            revalidate: Duration::from_secs(1),
+        }
     }
 }
 
@@ -114,7 +120,7 @@ impl Ground {
             fsync_durable: true,
             drain_delay: setup.drain_delay,
             node: "here".into(),
-            revalidate: std::time::Duration::from_secs(1),
+            revalidate: setup.revalidate,
             predict,
             gives_way: false,
         };

@@ -40,6 +40,10 @@ pub enum Fault {
     },
     /// Calls and reads wait until this is over.
     Stall,
+    /// Calls from this one on wait so; reads go on.
+    StallCalls(u64),
+    /// Reads from this one on wait so; calls go on.
+    StallReads(u64),
     /// Copies wait so, when they are done.
     StallAfterCopy,
 }
@@ -59,6 +63,8 @@ struct Watch {
     calls: u64,
     reads: u64,
     failed: u64,
+    /// Who waits in a stall.
+    stalled: u64,
     log: Vec<String>,
     /// Files with bytes and directories with entries that a loss of power may take.
     unsynced: BTreeSet<(u64, u64)>,
@@ -72,6 +78,7 @@ impl Watched {
             calls: 0,
             reads: 0,
             failed: 0,
+            stalled: 0,
             log: Vec::new(),
             unsynced: BTreeSet::new(),
             violations: Vec::new(),
@@ -100,6 +107,11 @@ impl Watched {
         self.watch.lock().failed
     }
 
+    /// Calls and reads that wait in a stall.
+    pub fn stalled(&self) -> u64 {
+        self.watch.lock().stalled
+    }
+
     pub fn set_fault(&self, fault: Fault) {
         self.watch.lock().fault = fault;
         self.over.notify_all();
@@ -125,21 +137,36 @@ impl Watched {
     }
 
     fn call(&self, what: &str, path: &[u8]) -> io::Result<()> {
-        self.live().call(what, path).map(|_| ())
+        self.live_call(what, path).map(|_| ())
     }
 
     /// Once no stall is on.
-    fn live(&self) -> parking_lot::MutexGuard<'_, Watch> {
+    fn live_call(&self, what: &str, path: &[u8]) -> io::Result<Option<u64>> {
+        let stalls = |watch: &Watch| match watch.fault {
+            Fault::Stall => true,
+            Fault::StallCalls(from) => watch.calls >= from,
+            _ => false,
+        };
+        self.once_not(stalls).call(what, path)
+    }
+
+    fn once_not(&self, stalls: impl Fn(&Watch) -> bool) -> parking_lot::MutexGuard<'_, Watch> {
         let mut watch = self.watch.lock();
-        while matches!(watch.fault, Fault::Stall) {
+        while stalls(&watch) {
+            watch.stalled += 1;
             self.over.wait(&mut watch);
+            watch.stalled -= 1;
         }
         watch
     }
 
     /// A read is about to be made.
     fn reading(&self) -> io::Result<()> {
-        let mut watch = self.live();
+        let mut watch = self.once_not(|watch| match watch.fault {
+            Fault::Stall => true,
+            Fault::StallReads(from) => watch.reads >= from,
+            _ => false,
+        });
         let number = watch.reads;
         watch.reads += 1;
         match watch.fault {
@@ -189,7 +216,12 @@ impl Watch {
         let number = self.calls;
         self.calls += 1;
         let (verdict, torn) = match self.fault {
-            Fault::None | Fault::Reads { .. } | Fault::Stall | Fault::StallAfterCopy => (None, None),
+            Fault::None
+            | Fault::Reads { .. }
+            | Fault::Stall
+            | Fault::StallCalls(_)
+            | Fault::StallReads(_)
+            | Fault::StallAfterCopy => (None, None),
             Fault::Cut { at, torn } => ((number >= at).then_some(libc::EIO), (number == at).then_some(torn)),
             Fault::Span { from, until, errno } => ((from..until).contains(&number).then_some(errno), None),
         };
@@ -327,7 +359,7 @@ impl Backing for Watched {
         let mut whole = Vec::new();
         let empty = 0..0;
         for range in if ranges.is_empty() { std::slice::from_ref(&empty) } else { ranges } {
-            let verdict = self.live().call("copy", path);
+            let verdict = self.live_call("copy", path);
             if matches!(verdict, Ok(None)) {
                 whole.push(range.clone());
                 continue;

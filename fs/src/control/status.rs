@@ -35,8 +35,21 @@ pub struct MountStatus {
     pub streams: StreamsStatus,
     /// How opens were served since the mount: mode, then reason, then count.
     pub modes: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The oldest call on the backing that has not come back.
+    pub outstanding: Option<OutstandingStatus>,
     /// What this mount could not have, and why (no passthrough, no huge pages, ...), in sentences.
     pub limits: Vec<String>,
+}
+
+/// A call on the backing that has not come back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutstandingStatus {
+    /// What was called.
+    pub call: String,
+    /// On which path; empty for the backing itself, and for calls on open files.
+    pub path: PathBuf,
+    /// For how many seconds.
+    pub age: f64,
 }
 
 /// A swap file or device of the arena's own.
