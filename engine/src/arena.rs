@@ -218,6 +218,17 @@ impl Arena {
         }
     }
 
+    /// Removes all files but those that `keep` says to keep: what nobody knows of when a daemon takes over.
+    pub(crate) fn sweep(&self, keep: impl Fn(Ino) -> bool) {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten() {
+            let ino = entry.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
+            if !ino.is_some_and(|ino| keep(Ino(ino))) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Bytes held in memory now.
     pub fn used_bytes(&self) -> u64 {
         let held = if self.own_filesystem {

@@ -34,6 +34,7 @@ pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};
 pub use names::New;
 pub use open::{Ended, Opened, Reason, Released, Want};
+pub use recover::{Served, StillOpen};
 pub use residence::{FileState, Held, Residence};
 pub use room::{CacheCounts, PROMOTE_BYTES_MAX};
 pub(crate) use spill::THREADS as SPILL_THREADS;
@@ -116,8 +117,6 @@ pub struct Engine {
     pub(crate) reserved: AtomicU64,
     pub(crate) open_handles: AtomicU64,
     pub(crate) stopping: AtomicBool,
-    /// Finishing what a dead daemon left; see `recover`.
-    pub(crate) recovering: AtomicBool,
     /// The kernel lets the backing's files be passed through, as far as we know.
     pub(crate) backing_stacks: AtomicBool,
     /// Leases on the backing's files tell who can write them.
@@ -177,7 +176,6 @@ impl Engine {
             reserved: AtomicU64::new(0),
             open_handles: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
-            recovering: AtomicBool::new(false),
             backing_stacks: AtomicBool::new(passed_through),
             backing_leases: AtomicBool::new(false),
             xattrs_asked_in: AtomicU64::new(0),

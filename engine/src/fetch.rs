@@ -840,6 +840,7 @@ impl Engine {
         let stat = self.arena.open_read(ino)?.stat()?;
         self.arena.moved(stat.blocks * 512, 0);
         state.file.place = Place::Arena;
+        self.journal.cached(ino, true);
         state.file.know(&stat);
         state.file.clean = Some(stat.stamp);
         state.file.chunks = None;

@@ -1,40 +1,53 @@
 //! What survives the death of the daemon: every change and every dirty file, written to memory that outlives the
 //! process before it is answered.
 //!
-//! The journal is a file beside the arena's files. A record is one write: length, checksum, then the record in
-//! postcard's encoding; a torn tail ends the reading and is ignored, since what it would have said was not answered.
+//! The journal is a file beside the arena's files, written through a mapping (`mapped`). A record is length, checksum,
+//! then the record in postcard's encoding, and behind it the number of the request that it answers, if it answers one; a
+//! torn tail ends the reading and is ignored, since what it would have said was not answered.
 //!
 //! 1. While the daemon lives the journal is only appended to, and rewritten from the live state when it has grown.
-//! 2. The next daemon reads it ([`replay`]), gives the state to an engine without a mount, and lets its drain bring
-//!    the backing up to date. Only then is the backing mounted anew.
+//! 2. The next daemon reads it ([`replay`]), and its engine goes on where the last one ended: the same inodes under the
+//!    same numbers, the same changes waiting for the drain.
+//! 3. A change and the request that asked for it are one record: a request that is given to the next daemon again is
+//!    answered from it, and not done twice.
 //!
 //! Content is not in the journal: it is in the arena's files, which say themselves what they hold.
 
+mod lookups;
+mod mapped;
 mod record;
 mod replay;
 
-pub use record::{Held, Record};
+pub(crate) use lookups::Slot;
+pub use record::{Answered, Held, Record};
 pub use replay::{Node, Recovered, replay, whole_bytes};
 
+use crate::attr::Attr;
 use crate::ids::{Ino, Seq};
 use crate::namespace::{InodeState, Link, Names, Xattrs};
 use crate::oplog::Change;
+use lookups::Lookups;
+use mapped::Mapped;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use rustix::fs::{Mode, OFlags};
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Rewritten when it has grown to this much beyond what it held after the last rewrite.
-const GROWTH_BYTES_MAX: u64 = 16 << 20;
+/// Rewritten when it has grown by at least this much, and to twice of what it held after the last rewrite.
+const GROWTH_BYTES_MIN: u64 = 16 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Journal {
     /// Guards the end of the file; a leaf lock.
     file: Mutex<Option<End>>,
+    /// Beside it: what the kernel holds.
+    lookups: Option<Lookups>,
     path: PathBuf,
     bytes: AtomicU64,
     rewritten: AtomicU64,
@@ -43,25 +56,63 @@ pub struct Journal {
 /// The end of the journal, where records are added.
 #[derive(Debug)]
 struct End {
-    file: File,
-    /// Bytes of whole records.
-    bytes: u64,
+    records: Mapped,
     /// While the journal is being rewritten: what was added meanwhile.
     meanwhile: Option<Vec<u8>>,
+    /// What requests came to that are not answered yet, by their numbers.
+    unanswered: FxHashMap<u64, Answered>,
 }
 
 impl End {
+    fn new(file: File, bytes: u64) -> io::Result<End> {
+        let records = Mapped::new(file, bytes)?;
+        Ok(End { records, meanwhile: None, unanswered: FxHashMap::default() })
+    }
+
     /// Adds whole records, or nothing of them: a torn one would hide all that follow.
     fn add(&mut self, encoded: &[u8]) -> io::Result<()> {
-        if let Err(e) = self.file.write_all(encoded) {
-            self.file.set_len(self.bytes)?;
-            return Err(e);
-        }
-        self.bytes += encoded.len() as u64;
+        self.records.append(encoded)?;
         if let Some(meanwhile) = &mut self.meanwhile {
             meanwhile.extend_from_slice(encoded);
         }
         Ok(())
+    }
+}
+
+thread_local! {
+    /// The request that this thread works on.
+    static REQUEST: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// What the kernel holds of each inode that it knows.
+#[derive(Debug, Default)]
+pub struct References(pub(crate) FxHashMap<Ino, (Slot, u64)>);
+
+fn new_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?))
+}
+
+/// Where the table of references is.
+fn beside(journal: &Path) -> PathBuf {
+    journal.with_extension("lookups")
+}
+
+/// A request of the kernel is worked on by this thread: the record of what it changes says so. Dropped when the answer is
+/// given. See [`Journal::answering`].
+#[derive(Debug)]
+pub struct Answering<'j> {
+    journal: &'j Journal,
+    before: Option<u64>,
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = REQUEST.replace(self.before)
+            && let Some(end) = &mut *self.journal.file.lock()
+        {
+            end.unanswered.remove(&request);
+        }
     }
 }
 
@@ -73,23 +124,22 @@ impl Journal {
 
     /// Starts a new journal at `path`.
     pub fn create(path: &Path) -> io::Result<Journal> {
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
-        let end = End { file, bytes: 0, meanwhile: None };
-        Ok(Journal { file: Mutex::new(Some(end)), path: path.into(), ..Journal::default() })
+        let end = End::new(new_file(path)?, 0)?;
+        let lookups = Some(Lookups::create(&beside(path))?);
+        Ok(Journal { file: Mutex::new(Some(end)), lookups, path: path.into(), ..Journal::default() })
     }
 
-    /// Goes on with the journal at `path`, behind its last whole record.
+    /// Goes on with the journal at `path`, behind its last whole record, for a kernel that knows nothing of it.
     pub fn resume(path: &Path) -> io::Result<Journal> {
+        Journal::resume_with(path, Lookups::create(&beside(path))?)
+    }
+
+    fn resume_with(path: &Path, lookups: Lookups) -> io::Result<Journal> {
         let bytes = whole_bytes(&fs::read(path)?) as u64;
-        let file = File::from(rustix::fs::open(
-            path,
-            OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?);
-        file.set_len(bytes)?;
+        let file = File::from(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
         let journal = Journal {
-            file: Mutex::new(Some(End { file, bytes, meanwhile: None })),
+            file: Mutex::new(Some(End::new(file, bytes)?)),
+            lookups: Some(lookups),
             path: path.into(),
             ..Journal::default()
         };
@@ -98,16 +148,41 @@ impl Journal {
         Ok(journal)
     }
 
+    /// The same for the kernel that the last daemon served; what it holds of each inode.
+    pub fn take_over(path: &Path) -> io::Result<(Journal, References)> {
+        let (lookups, known) = Lookups::resume(&beside(path))?;
+        let journal = Journal::resume_with(path, lookups)?;
+        Ok((journal, References(known)))
+    }
+
+    /// Notes the references that the kernel holds.
+    pub(crate) fn references(&self, ino: Ino, state: &mut InodeState) {
+        if let Some(lookups) = &self.lookups {
+            lookups.set(ino, &mut state.slot, state.lookups);
+        }
+    }
+
     /// Bytes it holds.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// From here on, until what is returned is dropped, what this thread changes is changed by the request of this number.
+    /// If the daemon dies before it has answered, the next one is given the same request, and finds in
+    /// [`Recovered::answered`] what came of it.
+    pub fn answering(&self, request: u64) -> Answering<'_> {
+        Answering { journal: self, before: REQUEST.replace(Some(request)) }
+    }
+
     fn append(&self, record: &Record<'_>) {
         let mut end = self.file.lock();
         let Some(end) = &mut *end else { return };
-        match end.add(&record.encode()) {
-            Ok(()) => self.bytes.store(end.bytes, Ordering::Relaxed),
+        let answered = REQUEST.get().and_then(|request| Some((request, record.answers()?)));
+        if let Some((request, answered)) = answered {
+            end.unanswered.insert(request, answered);
+        }
+        match end.add(&record.encode(answered.map(|(request, _)| request))) {
+            Ok(()) => self.bytes.store(end.records.end(), Ordering::Relaxed),
             // Memory for the journal ended: the change is in the daemon's memory and in the arena still.
             Err(e) => {
                 log::error!("the journal can't be written, so the daemon's death would lose changes: {e}");
@@ -131,13 +206,22 @@ impl Journal {
         }
     }
 
-    /// A directory that was found on the backing.
-    pub(crate) fn found_directory(&self, ino: Ino, state: &InodeState) {
+    /// An object that was found on the backing, or compared with it.
+    pub(crate) fn found(&self, ino: Ino, state: &InodeState) {
         self.append(&Record::node(ino, state));
+        self.basis(ino, state);
     }
 
-    pub(crate) fn changed(&self, seq: Seq, change: &Change) {
-        self.append(&Record::Changed { seq, change: Cow::Borrowed(change) });
+    /// What the backing has of it.
+    pub(crate) fn basis(&self, ino: Ino, state: &InodeState) {
+        if let Some(baseline) = state.baseline() {
+            self.append(&Record::Basis { ino, basis: baseline.into() });
+        }
+    }
+
+    /// A change, with the attributes that it left.
+    pub(crate) fn committed(&self, seq: Seq, change: &Change, attrs: Vec<(Ino, Attr)>) {
+        self.append(&Record::Committed { seq, change: Cow::Borrowed(change), attrs });
     }
 
     pub(crate) fn attributes(&self, ino: Ino, state: &InodeState) {
@@ -162,12 +246,39 @@ impl Journal {
         self.append(&Record::dirty(ino, state));
     }
 
-    pub(crate) fn clean(&self, ino: Ino) {
+    /// The backing has all of it.
+    pub(crate) fn clean(&self, ino: Ino, state: &InodeState) {
+        if !state.drained.is_empty() {
+            self.append(&Record::node(ino, state));
+        }
         self.append(&Record::Clean { ino });
+        self.basis(ino, state);
     }
 
-    pub(crate) fn cancelled(&self, ino: Ino) {
-        self.append(&Record::Cancelled { ino });
+    /// The making of an object was taken back, with the attributes that this left.
+    pub(crate) fn withdrawn(&self, ino: Ino, attrs: Vec<(Ino, Attr)>) {
+        self.append(&Record::Withdrawn { ino, attrs });
+    }
+
+    /// A clean file came into the arena, or is about to leave it.
+    pub(crate) fn cached(&self, ino: Ino, cached: bool) {
+        self.append(&Record::Cached { ino, cached });
+    }
+
+    /// An inode is no longer known.
+    pub(crate) fn dropped(&self, ino: Ino, gone: bool) {
+        self.append(&Record::Dropped { ino, gone });
+    }
+
+    pub(crate) fn pinned(&self, ino: Ino, pinned: bool) {
+        self.append(&Record::Pinned { ino, pinned });
+    }
+
+    /// Bytes are about to be appended by the request that this thread works on.
+    pub(crate) fn appends(&self, ino: Ino, offset: u64) {
+        if REQUEST.get().is_some() {
+            self.append(&Record::Appends { ino, offset });
+        }
     }
 
     pub(crate) fn done(&self, seq: Seq) {
@@ -176,7 +287,8 @@ impl Journal {
 
     /// Whether it has grown enough to be rewritten.
     pub(crate) fn wants_rewrite(&self) -> bool {
-        self.bytes() > self.rewritten.load(Ordering::Relaxed) + GROWTH_BYTES_MAX
+        let rewritten = self.rewritten.load(Ordering::Relaxed);
+        self.bytes() > rewritten + rewritten.max(GROWTH_BYTES_MIN)
     }
 
     /// From here on, what is added is also kept for the end of [`Journal::rewrite`].
@@ -190,15 +302,18 @@ impl Journal {
     pub(crate) fn rewrite(&self, records: &[Record<'_>]) -> io::Result<()> {
         let mut file = self.file.lock();
         let Some(end) = &mut *file else { return Ok(()) };
-        let mut buffer: Vec<u8> = records.iter().flat_map(Record::encode).collect();
+        let mut buffer: Vec<u8> = records.iter().flat_map(|record| record.encode(None)).collect();
         buffer.extend(end.meanwhile.take().unwrap_or_default());
+        for (&request, &answered) in &end.unanswered {
+            buffer.extend(Record::Unanswered { answered }.encode(Some(request)));
+        }
         let beside = self.path.with_extension("new");
-        let next = Journal::create(&beside)?;
-        let mut replacement = next.file.into_inner().ok_or(io::ErrorKind::NotFound)?;
+        let mut replacement = End::new(new_file(&beside)?, 0)?;
         replacement.add(&buffer)?;
+        replacement.unanswered = std::mem::take(&mut end.unanswered);
         fs::rename(&beside, &self.path)?;
-        self.bytes.store(replacement.bytes, Ordering::Relaxed);
-        self.rewritten.store(replacement.bytes, Ordering::Relaxed);
+        self.bytes.store(replacement.records.end(), Ordering::Relaxed);
+        self.rewritten.store(replacement.records.end(), Ordering::Relaxed);
         *end = replacement;
         Ok(())
     }

@@ -94,6 +94,8 @@ pub struct Op {
     pub since: Instant,
     /// Taken back: there is nothing to do.
     pub cancelled: bool,
+    /// It is from the time of a daemon that died: it may be done, without anybody having lived to say so.
+    pub resumed: bool,
 }
 
 #[derive(Debug)]
@@ -135,8 +137,18 @@ impl OpLog {
     /// Adds a change that also waits for all in `below`: directories under a directory that moves.
     pub fn push(&self, change: Change, below: &[Ino]) -> Seq {
         let mut inner = self.inner.lock();
-        inner.next += 1;
-        let seq = Seq(inner.next);
+        let seq = Seq(inner.next + 1);
+        self.enter(&mut inner, seq, change, below, false);
+        seq
+    }
+
+    /// Adds a change of a journal under the number that it had. Numbers must grow.
+    pub fn resume(&self, seq: Seq, change: Change, below: &[Ino]) {
+        self.enter(&mut self.inner.lock(), seq, change, below, true);
+    }
+
+    fn enter(&self, inner: &mut Inner, seq: Seq, change: Change, below: &[Ino], resumed: bool) {
+        inner.next = seq.0;
         let mut needs: SmallVec<[Seq; 2]> = SmallVec::new();
         let directories = change.directories();
         let objects = change.objects();
@@ -154,18 +166,12 @@ impl OpLog {
         for object in objects {
             inner.last_of_object.insert(object, seq);
         }
-        let op = Op { seq, change, since: Instant::now(), cancelled: false };
+        let op = Op { seq, change, since: Instant::now(), cancelled: false, resumed };
         if inner.waiting.is_empty() {
             self.changed.notify_all();
         }
         inner.waiting.insert(seq, Box::new(Waiting { op, needs, applying: false, not_before: None }));
         // Nobody is woken: the drain lets changes rest, and looks by itself.
-        seq
-    }
-
-    /// The next change pushed gets this number: that of the journal it comes from. Numbers must grow.
-    pub fn resume_at(&self, seq: Seq) {
-        self.inner.lock().next = seq.0 - 1;
     }
 
     /// Takes the making of `ino` back, if it waits untouched and nothing else names `ino`; the caller knows the latter.

@@ -19,7 +19,10 @@ const WANT: Want = Want { write: true, truncate: false, passthrough: Err(Reason:
 
 fn engine(ground: &Ground, backing: Arc<dyn Backing>) -> Arc<Engine> {
     let drain_delay = Duration::from_millis(20);
-    let engine = ground.engine(backing, Setup { drain_delay, budget_bytes: BUDGET_BYTES, journal: true });
+    let engine = ground.engine(
+        backing,
+        Setup { drain_delay, budget_bytes: BUDGET_BYTES, journal: true, ..Setup::default() },
+    );
     engine.start();
     engine
 }
@@ -126,7 +129,7 @@ fn what_is_cut_and_grows_again_while_it_moves_is_zeros() {
     let ground = Ground::new();
     let watched = Watched::new(ground.local(), Fault::None);
     // Nothing is drained by itself: only who moves the file copies it.
-    let setup = Setup { drain_delay: support::NEVER, budget_bytes: BUDGET_BYTES, journal: false };
+    let setup = Setup { drain_delay: support::NEVER, budget_bytes: BUDGET_BYTES, ..Setup::default() };
     let engine = ground.engine(watched.clone(), setup);
     engine.start();
     let file = make(&engine, "file");

@@ -154,7 +154,7 @@ impl Engine {
 
     /// Says in the journal what is settled, and what became unsettled meanwhile. The inode is locked.
     pub(super) fn journal_settled(&self, ino: Ino, state: &InodeState) {
-        self.journal.clean(ino);
+        self.journal.clean(ino, state);
         if state.attr_dirty || state.xattrs.is_dirty() {
             self.journal.attributes(ino, state);
         }

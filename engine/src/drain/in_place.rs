@@ -27,7 +27,7 @@ impl Engine {
         let (touched, size, unseen_writers, failed) = {
             let mut state = inode.state.lock();
             self.fold(inode.ino, &mut state);
-            if self.is_recovering() {
+            if std::mem::take(&mut state.file.taken_up) {
                 state.take_newer_times(&crate::engine::stat_of_file(&file)?);
             }
             let passed_through =

@@ -29,7 +29,7 @@ impl Engine {
 
     /// Applies a change that was begun, and says so to the log.
     fn apply_begun(&self, op: &Op) -> Result<()> {
-        let result = if op.cancelled { Ok(()) } else { self.apply(&op.change) };
+        let result = if op.cancelled { Ok(()) } else { self.apply(&op.change, op.resumed) };
         match result {
             Ok(()) => {
                 self.applied(op);
@@ -119,16 +119,17 @@ impl Engine {
         Ok(())
     }
 
-    fn apply(&self, change: &Change) -> Result<()> {
+    /// `resumed`: it may be done already.
+    fn apply(&self, change: &Change, resumed: bool) -> Result<()> {
         match change {
-            Change::Make { ino, link } => self.apply_make(*ino, link),
+            Change::Make { ino, link } => self.apply_make(*ino, link, resumed),
             Change::Link { ino, link } => {
-                let _turn = self.settle_named(*ino)?;
+                let _turn = self.settle_named(*ino, resumed)?;
                 let inode = self.inode(*ino)?;
                 {
                     let _shape = self.shape.read_recursive();
                     let (from, to) = (self.drained_path(*ino)?, self.path_in(link)?);
-                    if !(self.is_recovering() && self.backing.stat(&to).is_ok()) {
+                    if !(resumed && self.backing.stat(&to).is_ok()) {
                         self.clear_the_way(&to)?;
                         self.backing.link(&from, &to)?;
                     }
@@ -141,14 +142,14 @@ impl Engine {
                 if let Some(replaced) = replaced {
                     self.settle_before_last_known_name_goes(*replaced, to)?;
                 }
-                let _turn = self.settle_named(*ino)?;
-                if replaced.is_none() && !self.is_recovering() {
+                let _turn = self.settle_named(*ino, resumed)?;
+                if replaced.is_none() && !resumed {
                     let _shape = self.shape.read_recursive();
                     self.clear_the_way(&self.path_in(to)?)?;
                 }
                 let _shape = self.shape.write();
                 match self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.is_recovering() => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && resumed => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => self.source_is_gone(*ino, from),
                     other => other?,
                 }
@@ -163,10 +164,18 @@ impl Engine {
                 // so that nobody waits in a circle.
                 let mut both = [*ino, *other];
                 both.sort_unstable_by_key(|&ino| (!self.is_directory(ino), ino));
-                let _first = self.settle_named(both[0])?;
-                let _second = self.settle_named(both[1])?;
+                let _first = self.settle_named(both[0], resumed)?;
+                let _second = self.settle_named(both[1], resumed)?;
                 let _shape = self.shape.write();
-                self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Exchange)?;
+                let (from_path, to_path) = (self.path_in(from)?, self.path_in(to)?);
+                // Done twice is undone.
+                let done = resumed
+                    && self.backing.stat(&from_path).is_ok_and(|there| {
+                        self.names.lock().number_of(there.id).is_some_and(|number| number == *other)
+                    });
+                if !done {
+                    self.backing.rename(&from_path, &to_path, RenameMode::Exchange)?;
+                }
                 self.move_drained(*ino, from, to);
                 self.move_drained(*other, to, from);
                 Ok(())
@@ -184,15 +193,13 @@ impl Engine {
 
     /// Makes durable what a rename or link is about to name: a file, or all files below a directory. While the turn is
     /// held, nobody writes what is newer and not durable to the file.
-    fn settle_named(&self, ino: Ino) -> Result<Option<Turn<'_>>> {
+    fn settle_named(&self, ino: Ino, resumed: bool) -> Result<Option<Turn<'_>>> {
         let inode = self.inode(ino)?;
         if inode.kind != Kind::Directory {
             let turn = self.drain.turn(ino);
             return match self.settle_holding(&turn, &inode, true) {
                 // Renamed already, by a daemon that did not live to say so.
-                Err(Error::Io(e)) if e.kind() == io::ErrorKind::NotFound && self.is_recovering() => {
-                    Ok(Some(turn))
-                }
+                Err(Error::Io(e)) if e.kind() == io::ErrorKind::NotFound && resumed => Ok(Some(turn)),
                 other => other.map(|()| Some(turn)),
             };
         }
@@ -227,10 +234,10 @@ impl Engine {
         self.inode(ino).is_ok_and(|inode| inode.kind == Kind::Directory)
     }
 
-    fn apply_make(&self, ino: Ino, link: &Link) -> Result<()> {
+    fn apply_make(&self, ino: Ino, link: &Link, resumed: bool) -> Result<()> {
         let inode = self.inode(ino)?;
         if !inode.state.lock().drained.contains(link) {
-            self.make_on_backing(&inode, link)?;
+            self.make_on_backing(&inode, link, resumed)?;
         }
         // The name is there, and the change done, whatever becomes of the rest: that is tried again by itself, and
         // whatever needs it waits for it.
@@ -246,18 +253,17 @@ impl Engine {
         Ok(())
     }
 
-    fn make_on_backing(&self, inode: &Inode, link: &Link) -> Result<()> {
+    fn make_on_backing(&self, inode: &Inode, link: &Link, resumed: bool) -> Result<()> {
         let _shape = self.shape.read_recursive();
         let path = self.path_in(link)?;
         let (attr, target, unnamed) = {
             let state = inode.state.lock();
             (state.attr, state.target.clone(), state.file.place == Place::Unnamed)
         };
-        self.clear_the_way_for(inode, &path, unnamed)?;
+        self.clear_the_way_for(inode, &path, unnamed, resumed)?;
         let owner = Owner { uid: attr.uid, gid: attr.gid };
-        let made_before = self.is_recovering()
-            && !unnamed
-            && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
+        let made_before =
+            resumed && !unnamed && self.backing.stat(&path).is_ok_and(|s| s.attr.kind == inode.kind);
         match inode.kind {
             _ if made_before => {
                 let mut state = inode.state.lock();
@@ -293,6 +299,7 @@ impl Engine {
             if let Ok(stat) = stat {
                 names.bind(stat.id, inode.ino);
                 state.set_baseline(Some(crate::engine::baseline(&stat)));
+                self.journal.basis(inode.ino, &state);
             }
         }
         if inode.kind == Kind::Directory {
@@ -392,14 +399,9 @@ impl Engine {
     }
 
     /// `unnamed`: its content waits for the name, so that a file that is there already is somebody else's.
-    fn clear_the_way_for(&self, inode: &Inode, path: &[u8], unnamed: bool) -> Result<()> {
+    fn clear_the_way_for(&self, inode: &Inode, path: &[u8], unnamed: bool, resumed: bool) -> Result<()> {
         match self.backing.stat(path) {
-            Ok(stat)
-                if self.is_recovering()
-                    && !unnamed
-                    && stat.attr.kind == inode.kind
-                    && inode.kind == Kind::File =>
-            {
+            Ok(stat) if resumed && !unnamed && stat.attr.kind == inode.kind && inode.kind == Kind::File => {
                 Ok(())
             }
             Ok(stat) if stat.attr.kind == Kind::Directory && inode.kind == Kind::Directory => Ok(()),

@@ -102,6 +102,9 @@ impl Engine {
             return self.change_content(&inode, |file| file.write_all_at(data, offset), Touches::Anywhere);
         };
         let at = if append { state.attr.size } else { offset };
+        if append {
+            self.journal.appends(ino, at);
+        }
         if let Err(e) = file.write_all_at(data, at) {
             if e.raw_os_error() == Some(libc::ENOSPC) && state.file.place == Place::Arena {
                 // The arena is fuller than we thought; the backing may have room.

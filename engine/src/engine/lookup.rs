@@ -44,6 +44,18 @@ pub struct DirEntry {
     pub cookie: u64,
 }
 
+/// What a look at the backing brought that the journal doesn't know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    None,
+    /// A further name of it.
+    Name,
+    /// Somebody changed it.
+    Changed,
+    /// It was not known.
+    New,
+}
+
 /// What the tables alone can say about a name.
 enum Known {
     Yes(Ino),
@@ -70,6 +82,7 @@ impl Engine {
             let found = {
                 let mut state = inode.state.lock();
                 state.lookups += 1;
+                self.journal.references(inode.ino, &mut state);
                 state.place.get_or_insert_with(|| (parent, Name::from(name)));
                 self.found(&inode, &mut state)
             };
@@ -119,10 +132,12 @@ impl Engine {
             }
             return match found {
                 Ok(stat) => {
-                    let new = stat.attr.kind == Kind::Directory;
-                    let inode = names.adopt(parent, name, &stat, asked);
-                    if new {
-                        self.journal.found_directory(inode.ino, &inode.state.lock());
+                    let (inode, news) = names.adopt(parent, name, &stat, asked);
+                    if news != News::None {
+                        self.journal.found(inode.ino, &inode.state.lock());
+                    }
+                    if news == News::Changed && inode.kind == Kind::File {
+                        self.journal.cached(inode.ino, false);
                     }
                     Ok(inode)
                 }
@@ -187,9 +202,12 @@ impl Engine {
             return;
         }
         if (before.size, before.mtime) != (now.size, now.mtime) && state.file.place == Place::Arena {
+            self.journal.cached(ino, false);
             self.arena.remove(ino);
         }
-        state.take_over(stat, now);
+        if state.take_over(stat, now) {
+            self.journal.found(ino, state);
+        }
     }
 
     /// The backing no longer has a name that we thought in step.
@@ -220,6 +238,7 @@ impl Engine {
         if let Ok(inode) = self.inode(ino) {
             let mut state = inode.state.lock();
             state.lookups = state.lookups.saturating_sub(count);
+            self.journal.references(ino, &mut state);
             if state.lookups > 0 {
                 return;
             }
@@ -245,6 +264,7 @@ impl Engine {
         drop(state);
         names.inodes.remove(&ino);
         names.dirs.remove(&ino);
+        self.journal.dropped(ino, nameless);
         if let Some(id) = number {
             names.unbind(id, ino);
         }
@@ -367,8 +387,9 @@ impl Names {
         Some(inode.clone())
     }
 
-    /// Enters what the backing has under `name`, `asked` then, or refreshes what is known of it.
-    fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat, asked: Instant) -> Arc<Inode> {
+    /// Enters what the backing has under `name`, `asked` then, or refreshes what is known of it; whether that is news to
+    /// the journal.
+    fn adopt(&mut self, parent: Ino, name: &[u8], stat: &Stat, asked: Instant) -> (Arc<Inode>, News) {
         let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
         let mut ino = self.ino_of(stat.id);
         // The backing gave the number of something that is gone there to something new: to us that is a new inode.
@@ -383,11 +404,13 @@ impl Names {
             self.bind(stat.id, ino);
         }
         let link: Link = (parent, Name::from(name));
+        let mut news = News::None;
         let inode = if let Some(inode) = self.inode(ino) {
             inode.clone()
         } else {
             let inode = Arc::new(Inode::found(ino, stat.attr, link.clone(), baseline(stat)));
             self.inodes.insert(ino, inode.clone());
+            news = News::New;
             if stat.attr.kind == Kind::Directory {
                 self.dirs.insert(ino, Dir::default());
             }
@@ -407,14 +430,17 @@ impl Names {
         }
         if !state.drained.contains(&link) {
             state.drained.push(link);
+            news = news.max(News::Name);
         }
         // Unless the drain brought something there meanwhile, and knows better.
         if state.in_step() && state.baseline().is_none_or(|b| b.checked <= asked) {
             // Stale content in the arena is forgotten here and removed by the next open.
-            state.take_over(stat, baseline(stat));
+            if state.take_over(stat, baseline(stat)) {
+                news = news.max(News::Changed);
+            }
         }
         drop(state);
-        inode
+        (inode, news)
     }
 
     /// Brings a directory's entries in line with a full listing, but for names that were `touched` while it was made;
@@ -480,11 +506,11 @@ impl Names {
 }
 
 impl InodeState {
-    /// Takes over what somebody changed on the backing, in an object that is in step and not open.
-    fn take_over(&mut self, stat: &Stat, now: Baseline) {
+    /// Takes over what somebody changed on the backing, in an object that is in step and not open; false if nobody did.
+    fn take_over(&mut self, stat: &Stat, now: Baseline) -> bool {
         let before = self.set_baseline(Some(now));
         if before.is_some_and(|b| (b.id, b.ctime) == (now.id, now.ctime)) {
-            return;
+            return false;
         }
         if before.is_none_or(|b| (b.size, b.mtime) != (now.size, now.mtime)) && self.attr.kind == Kind::File {
             self.file.place = Place::Backing;
@@ -494,6 +520,7 @@ impl InodeState {
         self.attr = stat.attr;
         self.target = None;
         self.xattrs = crate::namespace::Xattrs::Unknown;
+        true
     }
 }
 

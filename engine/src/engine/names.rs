@@ -67,6 +67,7 @@ impl Engine {
             for (key, value) in &new.xattrs {
                 state.xattrs.set(key, Some(value));
             }
+            self.journal.references(ino, &mut state);
             self.journal.made(ino, &link, &state);
         }
         names.inodes.insert(ino, inode);
@@ -104,6 +105,7 @@ impl Engine {
             state.attr.nlink += 1;
             state.attr.ctime = now_after(state.attr.ctime);
             state.lookups += 1;
+            self.journal.references(ino, &mut state);
             state.place.get_or_insert_with(|| link.clone());
         }
         names.enter(&link, ino, inode.kind);
@@ -162,7 +164,7 @@ impl Engine {
         };
         if cancelled {
             self.drain.count_cancelled(if entry.kind == Kind::Directory { 1 } else { 2 });
-            self.journal.cancelled(ino);
+            self.journal.withdrawn(ino, attrs_of(&names, &[ino, link.0]));
         } else {
             self.record(&mut names, &Change::Unlink { ino, link }, &[]);
         }
@@ -299,7 +301,8 @@ impl Engine {
         }
         self.journal.context(names, change);
         let seq = self.oplog.push(change.clone(), below);
-        self.journal.changed(seq, change);
+        let touched: Vec<Ino> = change.objects().into_iter().chain(change.directories()).collect();
+        self.journal.committed(seq, change, attrs_of(names, &touched));
         if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = change
             && let Some(dir) = names.dirs.get_mut(&link.0)
         {
@@ -307,6 +310,11 @@ impl Engine {
             dir.whiteouts.insert(link.1.clone(), seq);
         }
     }
+}
+
+fn attrs_of(names: &Names, inos: &[Ino]) -> Vec<(Ino, Attr)> {
+    let attr = |ino: &Ino| names.inode(*ino).map(|inode| (*ino, inode.state.lock().attr));
+    inos.iter().filter_map(attr).collect()
 }
 
 impl Names {

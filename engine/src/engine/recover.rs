@@ -1,77 +1,228 @@
-//! Finishing what a daemon that died left, and keeping the journal small while one lives.
+//! Going on where a daemon ended, and keeping the journal small while one lives.
 //!
-//! An engine without a mount is given the journal's objects and changes; its drain does the rest. A change may have
-//! reached the backing without its daemon living to say so, so in this mode a change that is found done counts as done.
+//! [`Engine::take_up`] enters what the journal says into the tables of an engine: the same inodes under the same numbers,
+//! with the same names, and the changes that wait for the drain. Then the engine is what the last one was, whether the
+//! kernel still knows its inodes (the daemon of a mount died) or not (the mount is a new one, the content is the old).
+//!
+//! What can't be known is what of the drain's work arrived. A change from the last daemon's time may be on the backing
+//! without its having lived to say so: one that is found done counts as done ([`crate::oplog::Op::resumed`]).
 
 use super::{Engine, PRIVATE_DIRECTORY};
 use crate::arena::ArenaStat;
 use crate::attr::Kind;
+use crate::backing::BackingId;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
-use crate::journal::{Held, Node, Record, Recovered};
-use crate::namespace::{Dir, Inode, InodeState, Link, Place, Xattrs};
+use crate::journal::{Held, Node, Record, Recovered, References};
+use crate::namespace::{Behind, Dir, Epoch, Inode, InodeState, Link, Names, OpenMode, Place, Xattrs};
 use crate::oplog::Change;
 use std::borrow::Cow;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// How a file was served whose handles outlived the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// By passthrough to the arena's file.
+    Arena,
+    /// By passthrough to the backing's.
+    Backing,
+    /// By the daemon.
+    Daemon,
+}
+
+/// A file that was open when the daemon died, and still is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StillOpen {
+    /// Which.
+    pub ino: Ino,
+    /// How its handles are served.
+    pub served: Served,
+    /// Handles.
+    pub handles: u32,
+    /// Those that may write.
+    pub writers: u32,
+    /// Bytes of the arena that were promised to its writers.
+    pub promised: u64,
+}
+
 impl Engine {
-    /// Enters what a journal says. Call before [`Engine::start`]; [`Engine::drain_all`] then brings it to the backing. The
-    /// engine's own journal is to be the same one, continued: a recovery that is interrupted goes on where it was.
-    pub fn recover(&self, recovered: &Recovered) {
-        self.recovering.store(true, Ordering::Relaxed);
-        let final_names = recovered.final_names();
+    /// Goes on with what a journal says. Call before [`Engine::start`]; the engine's own journal is to be the same one,
+    /// continued. `references` and `open` are what the kernel still has; without a kernel, nothing.
+    pub fn take_up(&self, left: &Recovered, references: &References, open: &[StillOpen]) {
+        let final_names = left.final_names();
         let mut names = self.names.lock();
-        for (&ino, node) in &recovered.nodes {
+        let needed = |ino: Ino, node: &Node| {
+            let kernels = references.0.contains_key(&ino) || open.iter().any(|file| file.ino == ino);
+            let warm = node.cached || node.pinned || node.attr.kind == Kind::Directory;
+            kernels || !node.gone && (node.dirty || node.attr_dirty || warm)
+        };
+        let changed: rustc_hash::FxHashSet<Ino> = left
+            .changes
+            .values()
+            .flat_map(|change| change.objects().into_iter().chain(change.directories()))
+            .collect();
+        for (&ino, node) in &left.nodes {
             names.reserve(ino);
             if ino == Ino::ROOT {
+                if node.attr_dirty
+                    && let Some(root) = names.inode(ino)
+                {
+                    let mut state = root.state.lock();
+                    (state.attr, state.attr_dirty) = (node.attr, true);
+                }
                 continue;
             }
-            let content = match node.held {
-                Held::Arena => self.arena.open_read(ino).and_then(|c| c.stat()).ok(),
-                Held::Unnamed if node.drained.is_empty() => {
-                    let unnamed = self.backing.open_read(&Engine::unnamed_path(ino));
-                    unnamed.and_then(|file| super::stat_of_file(&file)).ok()
-                }
-                Held::Unnamed | Held::Backing => None,
-            };
-            let inode = Arc::new(Inode::recovered(ino, node, content.as_ref()));
-            {
-                let mut state = inode.state.lock();
-                state.place = final_names.get(&ino).and_then(|links| links.first().cloned());
-                if state.place.is_none() {
-                    // Removed, and waiting to be removed on the backing too.
-                    state.attr.nlink = 0;
-                }
+            if !changed.contains(&ino) && !needed(ino, node) {
+                self.journal.dropped(ino, node.gone);
+                continue;
             }
+            let links = final_names.get(&ino).map_or(&[][..], Vec::as_slice);
+            let inode = Arc::new(self.taken_up(ino, node, links));
             if node.attr.kind == Kind::Directory {
-                names.dirs.insert(ino, Dir::default());
+                // One that the backing has may have more in it than is known here.
+                names
+                    .dirs
+                    .insert(ino, if node.drained.is_empty() { Dir::new_complete() } else { Dir::default() });
             }
             names.inodes.insert(ino, inode);
         }
-        for (&seq, change) in &recovered.changes {
+        for (&id, &ino) in &left.numbers {
+            names.bind(id, ino);
+        }
+        let inodes: Vec<Arc<Inode>> = names.inodes.values().cloned().collect();
+        for inode in &inodes {
+            let links = final_names.get(&inode.ino).map_or(&[][..], Vec::as_slice);
+            for link in links.iter().filter(|_| inode.ino != Ino::ROOT) {
+                names.take_up_name(link, inode);
+            }
+        }
+        names.reserve(left.highest);
+        self.take_up_changes(&mut names, left);
+        drop(names);
+        for inode in &inodes {
+            let mut state = inode.state.lock();
+            if let Some((slot, count)) = references.0.get(&inode.ino) {
+                (state.slot, state.lookups) = (Some(*slot), *count);
+            }
+            if state.unsettled() {
+                self.drain.mark(inode.ino);
+            } else if state.file.place == Place::Arena && !state.nameless() {
+                let bytes = state.attr.size;
+                drop(state);
+                self.may_be_evicted(inode.ino, bytes);
+            }
+        }
+        self.arena
+            .sweep(|ino| self.inode(ino).is_ok_and(|inode| inode.state.lock().file.place == Place::Arena));
+        for inode in inodes.iter().filter(|inode| !inode.state.lock().drained.is_empty()) {
+            if let Err(e) = self.complete_xattrs(inode) {
+                log::warn!("extended attributes of inode {} are not all known: {e}", inode.ino.0);
+            }
+        }
+        self.pinned.lock().extend(left.nodes.iter().filter(|(_, node)| node.pinned).map(|(ino, _)| *ino));
+        for file in open {
+            if let Err(e) = self.take_up_epoch(*file) {
+                log::error!("inode {} is open, and can't be served any more: {e}", file.ino.0);
+            }
+        }
+    }
+
+    fn taken_up(&self, ino: Ino, node: &Node, links: &[Link]) -> Inode {
+        let in_arena = node.cached || node.held == Held::Arena;
+        let content = if node.attr.kind != Kind::File || !(node.dirty || node.cached || node.gone) {
+            None
+        } else if in_arena {
+            self.arena.open_read(ino).and_then(|content| content.stat()).ok()
+        } else if node.held == Held::Unnamed && node.drained.is_empty() {
+            let unnamed = self.backing.open_read(&Engine::unnamed_path(ino));
+            unnamed.and_then(|file| super::stat_of_file(&file)).ok()
+        } else {
+            None
+        };
+        let inode = Inode::taken_up(ino, node, content.as_ref());
+        {
+            let mut state = inode.state.lock();
+            state.place = links.first().cloned().filter(|_| !node.gone);
+            if state.place.is_none() {
+                // Removed, and waiting to be removed on the backing too, or for its last user.
+                state.attr.nlink = 0;
+            }
+        }
+        inode
+    }
+
+    fn take_up_changes(&self, names: &mut Names, left: &Recovered) {
+        for (&seq, change) in &left.changes {
             for ino in change.objects().into_iter().chain(change.directories()) {
                 if let Some(inode) = names.inode(ino) {
                     inode.state.lock().pending += 1;
                 }
             }
-            self.oplog.resume_at(seq);
-            self.oplog.push(change.clone(), &self.below(&names, change));
-        }
-        drop(names);
-        for (&ino, node) in &recovered.nodes {
-            if node.dirty || node.attr_dirty {
-                self.drain.mark(ino);
+            let below = match change {
+                Change::Rename { ino, .. } | Change::Exchange { ino, .. } => names.directories_below(*ino),
+                _ => Vec::new(),
+            };
+            self.oplog.resume(seq, change.clone(), &below);
+            if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = change
+                && let Some(dir) = names.dirs.get_mut(&link.0)
+            {
+                dir.whiteouts.insert(link.1.clone(), seq);
             }
         }
     }
 
-    fn below(&self, names: &crate::namespace::Names, change: &Change) -> Vec<Ino> {
-        let _ = self;
-        match change {
-            Change::Rename { ino, .. } | Change::Exchange { ino, .. } => names.directories_below(*ino),
-            _ => Vec::new(),
+    /// The time from a file's first open to its last close goes on.
+    fn take_up_epoch(&self, file: StillOpen) -> Result<()> {
+        let StillOpen { ino, served, handles, writers, promised } = file;
+        let inode = self.inode(ino)?;
+        let on_backing = |write: bool| -> Result<File> {
+            let open = |path: &[u8]| {
+                let write = write.then(|| self.backing.open_write(path, crate::backing::Owner::ROOT));
+                write.and_then(std::io::Result::ok).map_or_else(|| self.backing.open_read(path), Ok)
+            };
+            self.open_unnamed(&inode, open)
+        };
+        let place = inode.state.lock().file.place;
+        let mode = match served {
+            Served::Arena => OpenMode::Arena(Arc::new(self.arena.open_read(ino)?)),
+            Served::Backing => OpenMode::Backing(Arc::new(on_backing(false)?)),
+            Served::Daemon if place.is_on_backing() => OpenMode::Daemon(Arc::new(on_backing(true)?)),
+            Served::Daemon => OpenMode::Daemon(Arc::new(self.arena.open_write(ino)?)),
+        };
+        self.reserved.fetch_add(promised, Ordering::Relaxed);
+        self.open_handles.fetch_add(u64::from(handles), Ordering::Relaxed);
+        let mut state = inode.state.lock();
+        if served == Served::Arena {
+            state.file.place = Place::Arena;
         }
+        let (expected, ahead, moving) = (state.attr.size, None, None);
+        let (scan, behind) = (crate::fetch::Scan::default(), Behind::default());
+        let epoch = Epoch {
+            mode,
+            handles,
+            writers,
+            promised,
+            ahead,
+            scan,
+            expected,
+            announced: false,
+            moving,
+            behind,
+        };
+        state.file.epoch = Some(Box::new(epoch));
+        state.file.lingering = false;
+        if writers > 0 {
+            state.file.touch();
+            if served == Served::Arena {
+                self.outgrown.opened(ino);
+            }
+            drop(state);
+            self.cache.lock().forget(ino.0);
+            self.drain.mark(ino);
+        }
+        Ok(())
     }
 
     /// Rewrites the journal from the live state when it has grown.
@@ -79,17 +230,24 @@ impl Engine {
         if !self.journal.wants_rewrite() {
             return;
         }
-        // What is appended while the live state is gathered is written behind it.
+        // What is appended while the live state is gathered is written behind it. Changes first: one that is done
+        // meanwhile is then done again by the replay, which does no harm.
         self.journal.begin_rewrite();
-        let names = self.names.lock();
+        let changes = self.oplog.snapshot();
         let mut records = Vec::new();
-        for (&ino, inode) in &names.inodes {
-            let state = inode.state.lock();
-            if inode.kind == Kind::Directory || state.unsettled() || state.pending > 0 {
-                records.extend(live(ino, &state));
-            }
+        {
+            let names = self.names.lock();
+            let number = |(id, ino): (BackingId, Ino)| Record::Number { ino, there: (id.dev, id.ino) };
+            records.extend(names.numbers().map(number));
+            // Says which numbers were given out, no more.
+            records.push(Record::Dropped { ino: names.last_ino(), gone: false });
         }
-        for op in self.oplog.snapshot().into_iter().filter(|op| !op.cancelled) {
+        let inodes: Vec<Arc<Inode>> = self.names.lock().inodes.values().cloned().collect();
+        for inode in inodes {
+            let state = inode.state.lock();
+            records.extend(live(inode.ino, &state, self.pinned.lock().contains(&inode.ino)));
+        }
+        for op in changes.into_iter().filter(|op| !op.cancelled) {
             records.push(Record::Changed { seq: op.seq, change: Cow::Owned(op.change) });
         }
         if let Err(e) = self.journal.rewrite(&records) {
@@ -97,16 +255,16 @@ impl Engine {
         }
     }
 
-    /// Whether a missing source or an existing target means that a change was done before.
-    pub(crate) fn is_recovering(&self) -> bool {
-        self.recovering.load(Ordering::Relaxed)
-    }
-
-    /// Removes what an interrupted drain left in our private directory.
+    /// Removes what an interrupted drain left in our private directory, unless it holds what is still to be named.
     pub fn clear_leftovers(&self) -> Result<()> {
         for listed in self.backing.list(PRIVATE_DIRECTORY)? {
-            let unnamed = listed.name.starts_with(super::unnamed::UNNAMED_PREFIX.as_bytes());
-            if unnamed || listed.name.starts_with(b"beside-") {
+            let unnamed = listed.name.strip_prefix(super::unnamed::UNNAMED_PREFIX.as_bytes());
+            let needed = unnamed
+                .and_then(|ino| u64::from_str_radix(std::str::from_utf8(ino).ok()?, 16).ok())
+                .is_some_and(|ino| {
+                    self.inode(Ino(ino)).is_ok_and(|inode| inode.state.lock().file.place == Place::Unnamed)
+                });
+            if !needed && (unnamed.is_some() || listed.name.starts_with(b"beside-")) {
                 self.backing.unlink(&crate::namespace::join_path(PRIVATE_DIRECTORY, &listed.name))?;
             }
         }
@@ -115,7 +273,7 @@ impl Engine {
 }
 
 /// The records that say all of one inode.
-fn live(ino: Ino, state: &InodeState) -> Vec<Record<'static>> {
+fn live(ino: Ino, state: &InodeState, pinned: bool) -> Vec<Record<'static>> {
     let mut records = Vec::new();
     if state.drained.is_empty() {
         let link: Link = state.place.clone().unwrap_or_else(|| (Ino::ROOT, Name::from(&b""[..])));
@@ -134,24 +292,51 @@ fn live(ino: Ino, state: &InodeState) -> Vec<Record<'static>> {
             records.push(Record::Attributes { ino, attr: state.attr, xattrs });
         }
     }
+    records.extend(state.baseline().map(|baseline| Record::Basis { ino, basis: baseline.into() }));
     if state.file.dirty {
         records.push(Record::dirty(ino, state));
+    } else if state.file.place == Place::Arena {
+        records.push(Record::Cached { ino, cached: true });
+    }
+    if pinned {
+        records.push(Record::Pinned { ino, pinned });
     }
     records
 }
 
+impl Names {
+    /// Enters a name as it was; what is behind it on the backing is told from what isn't.
+    fn take_up_name(&mut self, link: &Link, inode: &Inode) {
+        let drained = inode.state.lock().drained.contains(link);
+        if let Some(dir) = self.dirs.get_mut(&link.0)
+            && dir.get(&link.1).is_none()
+        {
+            dir.insert(link.1.clone(), inode.ino, inode.kind);
+            if drained {
+                dir.mark_on_backing(&link.1, inode.ino);
+            }
+        }
+    }
+}
+
 impl Inode {
     /// An inode as a journal left it.
-    fn recovered(ino: Ino, node: &Node, content: Option<&ArenaStat>) -> Inode {
+    fn taken_up(ino: Ino, node: &Node, content: Option<&ArenaStat>) -> Inode {
         let place = node.drained.first().cloned().unwrap_or_else(|| (Ino::ROOT, Name::from(&b""[..])));
         let inode = Inode::new(ino, node.attr, place);
         {
             let mut state = inode.state.lock();
             state.drained.extend(node.drained.iter().cloned());
             state.target = node.target.as_deref().map(Box::from);
-            state.attr_dirty = node.attr_dirty;
+            state.attr_dirty = node.attr_dirty && !node.gone;
+            if !node.drained.is_empty() {
+                state.xattrs = Xattrs::Unknown;
+            }
             for (name, value) in &node.xattrs {
                 state.xattrs.set(name, value.as_deref());
+            }
+            if !node.dirty && !node.attr_dirty {
+                state.set_baseline(node.basis.map(|basis| basis.baseline()));
             }
             if node.attr.kind == Kind::File {
                 state.file.place = match (content.is_some(), node.held, node.drained.is_empty()) {
@@ -160,13 +345,24 @@ impl Inode {
                     (false, _, true) => Place::Empty,
                     (false, _, false) => Place::Backing,
                 };
-                if let Some(content) = content.filter(|content| content.stamp.mtime <= node.attr.ctime) {
+                match content {
+                    Some(content) if node.cached && !node.dirty => {
+                        state.file.know(content);
+                        state.file.clean = Some(content.stamp);
+                    }
                     // Not written since its attributes were last set: those are the later word.
-                    state.file.know(content);
-                    state.attr.size = content.stamp.size;
+                    Some(content) if content.stamp.mtime <= node.attr.ctime => {
+                        state.file.know(content);
+                        state.attr.size = content.stamp.size;
+                    }
+                    Some(content) => state.fold(content),
+                    None => {}
                 }
-                if node.dirty {
+                if node.dirty && !node.gone {
                     state.file.touch();
+                    // A mapping may have outlived the last close; whoever needs to know asks again.
+                    state.file.lingering = state.file.place == Place::Arena;
+                    state.file.taken_up = state.file.place == Place::Backing;
                 }
             }
         }

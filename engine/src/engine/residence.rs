@@ -102,11 +102,15 @@ impl Engine {
         let targets = self.files_below(inos)?;
         // Before they come in, so that the last ones don't push out the first.
         self.pinned.lock().extend(targets.iter().map(|target| target.ino));
+        for target in &targets {
+            self.journal.pinned(target.ino, true);
+        }
         let done = self.bring(&targets, progress);
         for target in &targets {
             let there = self.inode(target.ino).is_ok_and(|i| !i.state.lock().file.place.is_on_backing());
             if !there {
                 self.pinned.lock().remove(&target.ino);
+                self.journal.pinned(target.ino, false);
             }
         }
         Ok(done)
@@ -131,6 +135,7 @@ impl Engine {
         let mut pinned = self.pinned.lock();
         for target in &targets {
             pinned.remove(&target.ino);
+            self.journal.pinned(target.ino, false);
         }
         drop(pinned);
         Ok(self.count(&targets, |_| true))

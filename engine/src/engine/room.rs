@@ -116,6 +116,7 @@ impl Engine {
     pub(super) fn evict_file(&self, inode: &Inode) -> u64 {
         let Some(mut state) = inode.state.try_lock() else { return 0 };
         let Some(stat) = self.clean_and_unused(inode, &state) else { return 0 };
+        self.journal.cached(inode.ino, false);
         self.arena.remove(inode.ino);
         self.arena.moved(0, stat.blocks * 512);
         state.file.place = Place::Backing;

@@ -108,6 +108,20 @@ impl Engine {
         });
     }
 
+    /// Of an inode of which a journal told the changes: what it has besides, from the backing.
+    pub(super) fn complete_xattrs(&self, inode: &Inode) -> Result<()> {
+        if !inode.state.lock().xattrs.is_dirty() {
+            return Ok(());
+        }
+        let _shape = self.shape.read_recursive();
+        let found = self.backing.xattrs(&self.drained_path(inode.ino)?)?;
+        if let Xattrs::Known(known) = &mut inode.state.lock().xattrs {
+            let others = found.into_iter().filter(|(name, _)| !known.1.contains(&name[..]));
+            known.0.extend(others.map(|(name, value)| (name.into(), value.into())));
+        }
+        Ok(())
+    }
+
     /// The same for a caller that holds `shape`.
     pub(crate) fn load_xattrs_for_drain(&self, inode: &Inode) -> Result<()> {
         if !matches!(inode.state.lock().xattrs, Xattrs::Unknown) {

@@ -1,11 +1,13 @@
 //! One record of the journal.
 
-use crate::attr::{Attr, Kind};
+use crate::attr::{Attr, Kind, Timestamp};
+use crate::backing::BackingId;
 use crate::ids::{Ino, Name, Seq};
-use crate::namespace::{InodeState, Link, Place, Xattrs};
+use crate::namespace::{Baseline, InodeState, Link, Place, Xattrs};
 use crate::oplog::Change;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Length and checksum, both little-endian u32, before each record.
@@ -76,6 +78,107 @@ pub enum Record<'a> {
         /// Whose.
         ino: Ino,
     },
+    /// What the backing holds of an object that it has.
+    Basis {
+        /// Which.
+        ino: Ino,
+        /// What it holds.
+        basis: Basis,
+    },
+    /// A change of names, as [`Record::Changed`], and what it made of the attributes of all that it touched.
+    Committed {
+        /// Its number.
+        seq: Seq,
+        /// What it does.
+        change: Cow<'a, Change>,
+        /// Attributes afterwards.
+        attrs: Vec<(Ino, Attr)>,
+    },
+    /// As [`Record::Cancelled`], with attributes of the directory and the object afterwards.
+    Withdrawn {
+        /// Which.
+        ino: Ino,
+        /// Attributes afterwards.
+        attrs: Vec<(Ino, Attr)>,
+    },
+    /// The arena has the content of a clean file, too; or has it no more.
+    Cached {
+        /// Which.
+        ino: Ino,
+        /// Whether it has.
+        cached: bool,
+    },
+    /// Nobody needs to know it any more.
+    Dropped {
+        /// Which.
+        ino: Ino,
+        /// The backing doesn't have it either: its number there is free for others.
+        gone: bool,
+    },
+    /// The number of an object that the backing has and that is not known any more; it keeps it when it is found again.
+    Number {
+        /// Its number here.
+        ino: Ino,
+        /// Its device and number there.
+        there: (u64, u64),
+    },
+    /// It stays in the arena by command, or may leave.
+    Pinned {
+        /// Which.
+        ino: Ino,
+        /// Whether it stays.
+        pinned: bool,
+    },
+    /// Bytes are about to be appended by a request, see [`Answered`].
+    Appends {
+        /// To which file.
+        ino: Ino,
+        /// Where they begin.
+        offset: u64,
+    },
+    /// A request whose change is in here was not answered yet when the journal was rewritten.
+    Unanswered {
+        /// What came of it.
+        answered: Answered,
+    },
+}
+
+/// What a request that changed something came to, for the next daemon, which may be given it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answered {
+    /// It is done; this is what was made, or changed.
+    Done(Ino),
+    /// It appended from this offset on.
+    Appended(u64),
+}
+
+/// What the backing held of an object when it was last in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime: Timestamp,
+    ctime: Timestamp,
+}
+
+impl From<Baseline> for Basis {
+    fn from(b: Baseline) -> Basis {
+        Basis { dev: b.id.dev, ino: b.id.ino, size: b.size, mtime: b.mtime, ctime: b.ctime }
+    }
+}
+
+impl Basis {
+    /// Which object.
+    pub fn id(self) -> BackingId {
+        BackingId { dev: self.dev, ino: self.ino }
+    }
+
+    /// As if it had been compared just now.
+    pub fn baseline(self) -> Baseline {
+        let Basis { size, mtime, ctime, .. } = self;
+        Baseline { id: self.id(), size, mtime, ctime, checked: Instant::now() }
+    }
 }
 
 /// Where a journal says that content is.
@@ -112,10 +215,32 @@ impl Record<'_> {
         Record::Dirty { ino, held }
     }
 
-    /// Head and body.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The inode that it gives a number to, or that had one.
+    pub(crate) fn numbered(&self) -> Option<Ino> {
+        match self {
+            Record::Node { ino, .. } | Record::Made { ino, .. } | Record::Dropped { ino, .. } => Some(*ino),
+            _ => None,
+        }
+    }
+
+    /// What it tells the request that asked for it, if it is the one that commits the change.
+    pub(crate) fn answers(&self) -> Option<Answered> {
+        match self {
+            Record::Committed { change, .. } => change.objects().first().copied().map(Answered::Done),
+            Record::Withdrawn { ino, .. } | Record::Attributes { ino, .. } => Some(Answered::Done(*ino)),
+            Record::Appends { offset, .. } => Some(Answered::Appended(*offset)),
+            Record::Unanswered { answered } => Some(*answered),
+            _ => None,
+        }
+    }
+
+    /// Head and body, which ends with the number of the request that it answers.
+    pub(crate) fn encode(&self, request: Option<u64>) -> Vec<u8> {
         let encoded = postcard::to_extend(self, vec![0; HEAD_BYTES]);
         let mut bytes = encoded.expect("records hold nothing that postcard can't encode");
+        if let Some(request) = request {
+            bytes.extend_from_slice(&request.to_le_bytes());
+        }
         let body = bytes.len() - HEAD_BYTES;
         let sum = xxh3_64(&bytes[HEAD_BYTES..]) as u32;
         bytes[..4].copy_from_slice(&(body as u32).to_le_bytes());
@@ -123,8 +248,10 @@ impl Record<'_> {
         bytes
     }
 
-    /// The first record of `bytes` and what follows it; `None` at the end or at a torn or damaged record.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<(Record<'static>, &[u8])> {
+    /// The first record of `bytes`, the request that it answers, and what follows it; `None` at the end or at a torn or
+    /// damaged record.
+    #[allow(clippy::type_complexity, reason = "a tuple that is taken apart at once")]
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(Record<'static>, Option<u64>, &[u8])> {
         let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let sum = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
@@ -132,7 +259,8 @@ impl Record<'_> {
         if xxh3_64(body) as u32 != sum {
             return None;
         }
-        Some((postcard::from_bytes::<Record<'static>>(body).ok()?, rest))
+        let (record, request) = postcard::take_from_bytes::<Record<'static>>(body).ok()?;
+        Some((record, request.try_into().ok().map(u64::from_le_bytes), rest))
     }
 }
 
@@ -142,11 +270,12 @@ mod tests {
 
     #[test]
     fn a_torn_or_flipped_record_ends_the_reading() {
-        let mut bytes = Record::Done { seq: Seq(7) }.encode();
+        let mut bytes = Record::Done { seq: Seq(7) }.encode(Some(1 << 40));
         let whole = bytes.len();
-        bytes.extend(Record::Clean { ino: Ino(9) }.encode());
-        let (first, rest) = Record::decode(&bytes).expect("whole");
-        assert!(matches!(first, Record::Done { seq: Seq(7) }));
+        bytes.extend(Record::Clean { ino: Ino(9) }.encode(None));
+        let (first, request, rest) = Record::decode(&bytes).expect("whole");
+        assert!(matches!(first, Record::Done { seq: Seq(7) }) && request == Some(1 << 40));
+        assert!(matches!(Record::decode(rest), Some((Record::Clean { ino: Ino(9) }, None, []))));
         for cut in 0..rest.len() {
             assert!(Record::decode(&rest[..cut]).is_none(), "cut at {cut}");
         }

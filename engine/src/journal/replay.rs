@@ -1,7 +1,9 @@
 //! Reading a journal: what was dirty, and which changes were under way, when its daemon died.
 
-use super::{Held, Record};
-use crate::attr::Attr;
+use super::record::Basis;
+use super::{Answered, Held, Record};
+use crate::attr::{Attr, Kind};
+use crate::backing::BackingId;
 use crate::ids::{Ino, Seq};
 use crate::namespace::Link;
 use crate::oplog::Change;
@@ -25,21 +27,35 @@ pub struct Node {
     pub dirty: bool,
     /// Where the content is.
     pub held: Held,
+    /// What the backing held of it when it was last in step.
+    pub basis: Option<Basis>,
+    /// The arena has its content, and the backing the same.
+    pub cached: bool,
+    /// It stays in the arena by command.
+    pub pinned: bool,
+    /// It has no name on the backing, and is given none: nothing is left of it but what has it open.
+    pub gone: bool,
 }
 
 /// All that a journal says.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Objects named in it.
+    /// Objects named in it, those that are gone included.
     pub nodes: FxHashMap<Ino, Node>,
     /// Changes that are not on the backing, in order.
     pub changes: BTreeMap<Seq, Change>,
+    /// The numbers of objects of the backing, of those that are not known any more, too.
+    pub numbers: FxHashMap<BackingId, Ino>,
+    /// No inode had a higher number.
+    pub highest: Ino,
+    /// What requests came to, by their numbers. Most of them were answered.
+    pub answered: FxHashMap<u64, Answered>,
 }
 
 impl Recovered {
     /// The names that each object has when all changes are on the backing.
     pub fn final_names(&self) -> FxHashMap<Ino, Vec<Link>> {
-        let mut after = Recovered { nodes: self.nodes.clone(), changes: BTreeMap::new() };
+        let mut after = Recovered { nodes: self.nodes.clone(), ..Recovered::default() };
         for change in self.changes.values() {
             after.apply(change);
         }
@@ -48,43 +64,47 @@ impl Recovered {
 
     /// Whether the backing lacks anything.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && !self.nodes.values().any(|node| node.dirty || node.attr_dirty)
+        self.changes.is_empty()
+            && !self.nodes.values().any(|node| !node.gone && (node.dirty || node.attr_dirty))
     }
 }
 
 /// Reads a journal from its start to its end, or to the first record that isn't whole.
 pub fn replay(mut bytes: &[u8]) -> Recovered {
     let mut recovered = Recovered::default();
-    let mut cancelled: FxHashSet<Ino> = FxHashSet::default();
-    while let Some((record, rest)) = Record::decode(bytes) {
-        recovered.enter(record, &mut cancelled);
+    let mut made: FxHashMap<Ino, Seq> = FxHashMap::default();
+    while let Some((record, request, rest)) = Record::decode(bytes) {
+        if let Some(ino) = record.numbered() {
+            recovered.highest = recovered.highest.max(ino);
+        }
+        if let Some((request, answered)) = request.zip(record.answers()) {
+            recovered.answered.insert(request, answered);
+        }
+        recovered.enter(record, &mut made);
         bytes = rest;
     }
-    recovered
-        .changes
-        .retain(|_, change| !matches!(change, Change::Make { ino, .. } if cancelled.contains(ino)));
-    recovered.nodes.retain(|ino, _| !cancelled.contains(ino));
-    // What has no name on the backing and is given none by what is left to do is gone.
     let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
-    recovered.nodes.retain(|ino, node| !node.drained.is_empty() || named.contains(ino));
+    for (ino, node) in &mut recovered.nodes {
+        node.gone = node.drained.is_empty() && !named.contains(ino);
+    }
     recovered
 }
 
 /// The length of the whole records at the head of a journal.
 pub fn whole_bytes(bytes: &[u8]) -> usize {
     let mut rest = bytes;
-    while let Some((_, next)) = Record::decode(rest) {
+    while let Some((_, _, next)) = Record::decode(rest) {
         rest = next;
     }
     bytes.len() - rest.len()
 }
 
 impl Recovered {
-    fn enter(&mut self, record: Record<'static>, cancelled: &mut FxHashSet<Ino>) {
+    fn enter(&mut self, record: Record<'static>, made: &mut FxHashMap<Ino, Seq>) {
         match record {
             Record::Node { ino, attr, drained, .. } => {
                 let node = self.nodes.entry(ino).or_insert_with(|| Node::new(attr));
-                node.drained = drained;
+                (node.attr, node.drained) = (attr, drained);
             }
             Record::Made { ino, attr, target, xattrs, .. } => {
                 let node = Node {
@@ -95,16 +115,20 @@ impl Recovered {
                 };
                 self.nodes.insert(ino, node);
             }
-            Record::Changed { seq, change } => {
-                self.changes.insert(seq, change.into_owned());
-            }
+            Record::Changed { seq, change } => self.change(seq, change.into_owned(), made),
             Record::Done { seq } => {
                 if let Some(change) = self.changes.remove(&seq) {
                     self.apply(&change);
                 }
             }
-            Record::Cancelled { ino } => {
-                cancelled.insert(ino);
+            Record::Cancelled { ino } => self.cancel(ino, made),
+            Record::Committed { seq, change, attrs } => {
+                self.change(seq, change.into_owned(), made);
+                self.date(attrs);
+            }
+            Record::Withdrawn { ino, attrs } => {
+                self.cancel(ino, made);
+                self.date(attrs);
             }
             Record::Attributes { ino, attr, xattrs } => {
                 if let Some(node) = self.nodes.get_mut(&ino) {
@@ -121,9 +145,61 @@ impl Recovered {
             }
             Record::Clean { ino } => {
                 if let Some(node) = self.nodes.get_mut(&ino) {
+                    // What was clean in the arena stays there.
+                    node.cached = node.dirty && node.held == Held::Arena || node.cached;
                     (node.dirty, node.attr_dirty) = (false, false);
                     node.xattrs.clear();
                 }
+            }
+            Record::Basis { ino, basis } => {
+                self.numbers.insert(basis.id(), ino);
+                if let Some(node) = self.nodes.get_mut(&ino) {
+                    node.basis = Some(basis);
+                }
+            }
+            Record::Cached { ino, cached } => {
+                if let Some(node) = self.nodes.get_mut(&ino) {
+                    node.cached = cached;
+                }
+            }
+            Record::Pinned { ino, pinned } => {
+                if let Some(node) = self.nodes.get_mut(&ino) {
+                    node.pinned = pinned;
+                }
+            }
+            Record::Dropped { ino, gone } => {
+                let basis = self.nodes.remove(&ino).and_then(|node| node.basis);
+                if let Some(basis) = basis.filter(|basis| gone && self.numbers.get(&basis.id()) == Some(&ino))
+                {
+                    self.numbers.remove(&basis.id());
+                }
+            }
+            Record::Number { ino, there: (dev, number) } => {
+                self.numbers.insert(BackingId { dev, ino: number }, ino);
+            }
+            Record::Appends { .. } | Record::Unanswered { .. } => {}
+        }
+    }
+
+    fn change(&mut self, seq: Seq, change: Change, made: &mut FxHashMap<Ino, Seq>) {
+        if let Change::Make { ino, .. } = &change {
+            made.insert(*ino, seq);
+        }
+        self.changes.insert(seq, change);
+    }
+
+    /// The making of an object is taken back: that the drain is done with it says nothing.
+    fn cancel(&mut self, ino: Ino, made: &FxHashMap<Ino, Seq>) {
+        if let Some(seq) = made.get(&ino) {
+            self.changes.remove(seq);
+        }
+    }
+
+    fn date(&mut self, attrs: Vec<(Ino, Attr)>) {
+        for (ino, attr) in attrs {
+            if let Some(node) = self.nodes.get_mut(&ino) {
+                node.attr_dirty |= attr.kind == Kind::Directory;
+                node.attr = attr;
             }
         }
     }
@@ -174,6 +250,10 @@ impl Node {
             attr_dirty: false,
             dirty: false,
             held: Held::Backing,
+            basis: None,
+            cached: false,
+            pinned: false,
+            gone: false,
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::BackingId;
 use crate::fetch::Scan;
 use crate::ids::{Ino, Name};
+use crate::journal::Slot;
 use crate::namespace::{Behind, Moving};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -52,6 +53,8 @@ pub struct InodeState {
     pub pending: u32,
     /// References the kernel holds (lookups less forgets).
     pub lookups: u64,
+    /// Where the journal keeps those.
+    pub(crate) slot: Option<Slot>,
     /// Regular files.
     pub file: FileState,
 }
@@ -83,6 +86,8 @@ pub struct FileState {
     pub clean: Option<Stamp>,
     /// Checksums of chunks as last drained while still open; see `drain::content`.
     pub chunks: Option<Box<[u128]>>,
+    /// Written on the backing in the time of a daemon that died: its times there may be news.
+    pub taken_up: bool,
     /// Last close, for eviction.
     pub used: Option<Instant>,
 }
@@ -206,6 +211,7 @@ impl InodeState {
             settling: false,
             pending: 0,
             lookups: 0,
+            slot: None,
             file: FileState {
                 place: Place::Empty,
                 dirty: false,
@@ -219,6 +225,7 @@ impl InodeState {
                 touched: 0,
                 clean: None,
                 chunks: None,
+                taken_up: false,
                 used: None,
             },
         }

@@ -31,6 +31,11 @@ impl Names {
         ino
     }
 
+    /// The last number that was given out.
+    pub fn last_ino(&self) -> Ino {
+        Ino(self.next - 1)
+    }
+
     /// Keeps numbers up to and including `ino` from being given out.
     pub fn reserve(&mut self, ino: Ino) {
         self.next = self.next.max(ino.0 + 1);
@@ -44,6 +49,16 @@ impl Names {
         let ino = self.new_ino();
         self.numbers.insert(id, ino);
         ino
+    }
+
+    /// The number of an object of the backing, if it was given one.
+    pub fn number_of(&self, id: BackingId) -> Option<Ino> {
+        self.numbers.get(&id).copied()
+    }
+
+    /// All of them.
+    pub fn numbers(&self) -> impl Iterator<Item = (BackingId, Ino)> {
+        self.numbers.iter().map(|(&id, &ino)| (id, ino))
     }
 
     /// Remembers which object of the backing an inode became.

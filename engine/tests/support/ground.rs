@@ -4,7 +4,8 @@
 use super::NEVER;
 use aimss_engine::arena::Arena;
 use aimss_engine::backing::{Backing, LocalBacking};
-use aimss_engine::journal::{Journal, replay};
+use aimss_engine::engine::StillOpen;
+use aimss_engine::journal::{Journal, References, replay};
 use aimss_engine::{Engine, EngineConfig, predict};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -89,8 +90,18 @@ impl Ground {
         let left = std::fs::read(self.journal()).expect("the journal");
         let journal = Journal::resume(&self.journal()).expect("the journal opens");
         let engine = self.engine_with(backing, Setup::default(), journal);
-        engine.recover(&replay(&left));
+        engine.take_up(&replay(&left), &References::default(), &[]);
         engine.start();
+        engine
+    }
+
+    /// The engine of a daemon that takes a mount over, not started: the kernel still has `open`, and what the table of
+    /// references says.
+    pub fn taking_over(&self, backing: Arc<dyn Backing>, setup: Setup, open: &[StillOpen]) -> Arc<Engine> {
+        let left = std::fs::read(self.journal()).expect("the journal");
+        let (journal, references) = Journal::take_over(&self.journal()).expect("the journal opens");
+        let engine = self.engine_with(backing, setup, journal);
+        engine.take_up(&replay(&left), &references, open);
         engine
     }
 

@@ -5,7 +5,7 @@ use super::ground::{Ground, Setup};
 use super::model::{Id, Model, Outcome, ROOT, uid_of};
 use super::random::Random;
 use super::watched::Watched;
-use aimss_engine::engine::{New, Reason, SetAttr, Want};
+use aimss_engine::engine::{New, Reason, Served, SetAttr, StillOpen, Want};
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Error, Ino, Kind, Timestamp};
 use std::collections::BTreeMap;
@@ -376,6 +376,28 @@ impl World {
         let status = self.engine.status();
         assert!(drained, "the backing recovered, the drain did not: {:?}", status.last_error);
         assert_eq!(status.conflicts, 0, "nobody changed the backing: {:?}", status.last_error);
+    }
+
+    /// The daemon is gone from one moment to the next, and another one takes over: names, numbers, handles and the kernel's
+    /// references stay.
+    pub fn taken_over(&mut self, ground: &Ground, watched: &Arc<Watched>, setup: Setup) {
+        self.note("the daemon dies".into());
+        self.engine.stop();
+        let mut open: BTreeMap<Ino, StillOpen> = BTreeMap::new();
+        for handle in &self.handles {
+            let served = match handle.mode {
+                OpenMode::Arena(_) => Served::Arena,
+                OpenMode::Backing(_) => Served::Backing,
+                OpenMode::Daemon(_) => Served::Daemon,
+            };
+            let none = StillOpen { ino: handle.ino, served, handles: 0, writers: 0, promised: 0 };
+            let file = open.entry(handle.ino).or_insert(none);
+            file.handles += 1;
+            file.writers += u32::from(handle.write);
+        }
+        let open: Vec<StillOpen> = open.into_values().collect();
+        self.engine = ground.taking_over(watched.clone(), setup, &open);
+        self.engine.start();
     }
 
     /// One random operation. False when an fsync failed.
