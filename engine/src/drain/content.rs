@@ -348,7 +348,10 @@ impl Engine {
     fn redate_parent(&self, inode: &Inode) {
         let parent = inode.state.lock().drained.first().map(|link| link.0);
         if let Some(parent) = parent.and_then(|parent| self.inode(parent).ok()) {
-            parent.state.lock().attr_dirty = true;
+            let mut state = parent.state.lock();
+            state.attr_dirty = true;
+            self.journal.attributes(parent.ino, &state);
+            drop(state);
             self.drain.mark(parent.ino);
             self.drain.unsynced(parent.ino);
         }

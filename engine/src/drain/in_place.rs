@@ -27,9 +27,6 @@ impl Engine {
         let (touched, size, unseen_writers, failed) = {
             let mut state = inode.state.lock();
             self.fold(inode.ino, &mut state);
-            if std::mem::take(&mut state.file.taken_up) {
-                state.take_newer_times(&crate::engine::stat_of_file(&file)?);
-            }
             let passed_through =
                 matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Backing(_)));
             let unseen = passed_through && state.file.writers() > 0;

@@ -191,11 +191,13 @@ impl InodeState {
     }
 
     /// After a daemon's death: what was written after its last word on this inode is newer than that.
-    pub(crate) fn take_newer_times(&mut self, stat: &ArenaStat) {
-        self.attr.size = stat.stamp.size;
-        if stat.stamp.mtime > self.attr.ctime {
-            (self.attr.mtime, self.attr.ctime) = (stat.stamp.mtime, stat.stamp.mtime);
+    pub(crate) fn take_newer_times(&mut self, there: &Attr) {
+        self.attr.size = there.size;
+        if there.mtime > self.attr.ctime {
+            (self.attr.mtime, self.attr.ctime) = (there.mtime, there.mtime);
         }
+        self.file.seen = Stamp { size: there.size, mtime: there.mtime };
+        self.file.seen_atime = there.atime;
     }
 
     /// Nobody has `file`, which is the backing's, open any more: do mappings outlive that?

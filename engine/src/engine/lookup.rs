@@ -116,7 +116,12 @@ impl Engine {
                 let mut names = self.names.lock();
                 match self.known(&names, parent, name)? {
                     Known::Yes(ino) => match names.named(parent, name, ino) {
-                        Some(inode) if self.still_valid(&inode) => return Ok(inode),
+                        Some((inode, news)) if self.still_valid(&inode) => {
+                            if news {
+                                self.journal.found(inode.ino, &inode.state.lock());
+                            }
+                            return Ok(inode);
+                        }
                         _ => {}
                     },
                     Known::No => return Err(Error::NotFound),
@@ -373,18 +378,20 @@ impl Engine {
 
 impl Names {
     /// The inode that an entry stands for. A file with several names may have been found under another of them: this
-    /// one counts from here on, too.
-    fn named(&self, parent: Ino, name: &[u8], ino: Ino) -> Option<Arc<Inode>> {
+    /// one counts from here on, too; whether it is news.
+    fn named(&self, parent: Ino, name: &[u8], ino: Ino) -> Option<(Arc<Inode>, bool)> {
         let inode = self.inode(ino)?;
         let entry = self.dirs.get(&parent).and_then(|dir| dir.get(name));
+        let mut news = false;
         if entry.is_some_and(|entry| entry.on_backing && entry.ino == ino) {
             let mut state = inode.state.lock();
             let link: Link = (parent, Name::from(name));
             if state.attr.nlink > 1 && inode.kind != Kind::Directory && !state.drained.contains(&link) {
                 state.drained.push(link);
+                news = true;
             }
         }
-        Some(inode.clone())
+        Some((inode.clone(), news))
     }
 
     /// Enters what the backing has under `name`, `asked` then, or refreshes what is known of it; whether that is news to

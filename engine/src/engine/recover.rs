@@ -79,7 +79,7 @@ impl Engine {
                 continue;
             }
             let links = final_names.get(&ino).map_or(&[][..], Vec::as_slice);
-            let inode = Arc::new(self.taken_up(ino, node, links));
+            let inode = Arc::new(self.taken_up(ino, node, links, left.exact));
             if node.attr.kind == Kind::Directory {
                 // One that the backing has may have more in it than is known here.
                 names
@@ -102,6 +102,13 @@ impl Engine {
         self.take_up_changes(&mut names, left);
         drop(names);
         for inode in &inodes {
+            let written_there = inode.state.lock().file.taken_up;
+            if written_there
+                && let Ok(stat) =
+                    self.drained_path(inode.ino).and_then(|path| Ok(self.backing.stat(&path)?))
+            {
+                inode.state.lock().take_newer_times(&stat.attr);
+            }
             let mut state = inode.state.lock();
             if let Some((slot, count)) = references.0.get(&inode.ino) {
                 (state.slot, state.lookups) = (Some(*slot), *count);
@@ -129,7 +136,7 @@ impl Engine {
         }
     }
 
-    fn taken_up(&self, ino: Ino, node: &Node, links: &[Link]) -> Inode {
+    fn taken_up(&self, ino: Ino, node: &Node, links: &[Link], exact: bool) -> Inode {
         let in_arena = node.cached || node.held == Held::Arena;
         let content = if node.attr.kind != Kind::File || !(node.dirty || node.cached || node.gone) {
             None
@@ -145,7 +152,7 @@ impl Engine {
         {
             let mut state = inode.state.lock();
             state.place = links.first().cloned().filter(|_| !node.gone);
-            if state.place.is_none() {
+            if state.place.is_none() && (node.gone || !exact || inode.kind == Kind::Directory) {
                 // Removed, and waiting to be removed on the backing too, or for its last user.
                 state.attr.nlink = 0;
             }

@@ -46,6 +46,8 @@ pub struct Recovered {
     pub changes: BTreeMap<Seq, Change>,
     /// The numbers of objects of the backing, of those that are not known any more, too.
     pub numbers: FxHashMap<BackingId, Ino>,
+    /// It keeps link counts with the changes. Those of older versions don't.
+    pub exact: bool,
     /// No inode had a higher number.
     pub highest: Ino,
     /// What requests came to, by their numbers. Most of them were answered.
@@ -74,6 +76,8 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
     let mut recovered = Recovered::default();
     let mut made: FxHashMap<Ino, Seq> = FxHashMap::default();
     while let Some((record, request, rest)) = Record::decode(bytes) {
+        recovered.exact |=
+            matches!(record, Record::Committed { .. } | Record::Withdrawn { .. } | Record::Dropped { .. });
         if let Some(ino) = record.numbered() {
             recovered.highest = recovered.highest.max(ino);
         }
@@ -85,7 +89,8 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
     }
     let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
     for (ino, node) in &mut recovered.nodes {
-        node.gone = node.drained.is_empty() && !named.contains(ino);
+        let nameless = node.attr.kind == Kind::Directory || node.attr.nlink == 0 || !recovered.exact;
+        node.gone = nameless && node.drained.is_empty() && !named.contains(ino);
     }
     recovered
 }
@@ -119,6 +124,12 @@ impl Recovered {
             Record::Done { seq } => {
                 if let Some(change) = self.changes.remove(&seq) {
                     self.apply(&change);
+                    // The backing dated it anew.
+                    for dir in change.directories() {
+                        if let Some(node) = self.nodes.get_mut(&dir) {
+                            node.attr_dirty = true;
+                        }
+                    }
                 }
             }
             Record::Cancelled { ino } => self.cancel(ino, made),

@@ -102,6 +102,7 @@ impl Ground {
         let (journal, references) = Journal::take_over(&self.journal()).expect("the journal opens");
         let engine = self.engine_with(backing, setup, journal);
         engine.take_up(&replay(&left), &references, open);
+        engine.clear_leftovers().expect("leftovers are cleared");
         engine
     }
 
