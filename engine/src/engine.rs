@@ -221,6 +221,11 @@ impl Engine {
         self.config.revalidate
     }
 
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// The arena.
     pub fn arena(&self) -> &Arena {
         &self.arena

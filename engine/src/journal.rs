@@ -33,6 +33,7 @@ use rustc_hash::FxHashMap;
 use rustix::fs::{Mode, OFlags};
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rewritten when it has grown by at least this much, and to twice of what it held after the last rewrite.
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
+/// Answers that a rewritten journal keeps: more than there are requests at a time.
+const ANSWERS: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -59,14 +62,23 @@ struct End {
     records: Mapped,
     /// While the journal is being rewritten: what was added meanwhile.
     meanwhile: Option<Vec<u8>>,
-    /// What requests came to that are not answered yet, by their numbers.
-    unanswered: FxHashMap<u64, Answered>,
+    /// What the last requests came to, by their numbers: some may not be answered yet.
+    answered: VecDeque<(u64, Answered)>,
+    /// See [`Journal::note`].
+    notes: FxHashMap<u64, Vec<u8>>,
 }
 
 impl End {
     fn new(file: File, bytes: u64) -> io::Result<End> {
         let records = Mapped::new(file, bytes)?;
-        Ok(End { records, meanwhile: None, unanswered: FxHashMap::default() })
+        Ok(End { records, meanwhile: None, answered: VecDeque::new(), notes: FxHashMap::default() })
+    }
+
+    fn keep_answer(&mut self, request: u64, answered: Answered) {
+        if self.answered.len() >= ANSWERS {
+            self.answered.pop_front();
+        }
+        self.answered.push_back((request, answered));
     }
 
     /// Adds whole records, or nothing of them: a torn one would hide all that follow.
@@ -98,21 +110,17 @@ fn beside(journal: &Path) -> PathBuf {
     journal.with_extension("lookups")
 }
 
-/// A request of the kernel is worked on by this thread: the record of what it changes says so. Dropped when the answer is
-/// given. See [`Journal::answering`].
+/// A request of the kernel is worked on by this thread: the record of what it changes says so. See
+/// [`Journal::answering`].
 #[derive(Debug)]
-pub struct Answering<'j> {
-    journal: &'j Journal,
+#[must_use]
+pub struct Answering {
     before: Option<u64>,
 }
 
-impl Drop for Answering<'_> {
+impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(request) = REQUEST.replace(self.before)
-            && let Some(end) = &mut *self.journal.file.lock()
-        {
-            end.unanswered.remove(&request);
-        }
+        REQUEST.set(self.before);
     }
 }
 
@@ -170,8 +178,8 @@ impl Journal {
     /// From here on, until what is returned is dropped, what this thread changes is changed by the request of this number.
     /// If the daemon dies before it has answered, the next one is given the same request, and finds in
     /// [`Recovered::answered`] what came of it.
-    pub fn answering(&self, request: u64) -> Answering<'_> {
-        Answering { journal: self, before: REQUEST.replace(Some(request)) }
+    pub fn answering(request: u64) -> Answering {
+        Answering { before: REQUEST.replace(Some(request)) }
     }
 
     fn append(&self, record: &Record<'_>) {
@@ -179,7 +187,7 @@ impl Journal {
         let Some(end) = &mut *end else { return };
         let answered = REQUEST.get().and_then(|request| Some((request, record.answers()?)));
         if let Some((request, answered)) = answered {
-            end.unanswered.insert(request, answered);
+            end.keep_answer(request, answered);
         }
         match end.add(&record.encode(answered.map(|(request, _)| request))) {
             Ok(()) => self.bytes.store(end.records.end(), Ordering::Relaxed),
@@ -274,6 +282,25 @@ impl Journal {
         self.append(&Record::Pinned { ino, pinned });
     }
 
+    /// Keeps `value` under `key` for the next daemon, until it is taken back with `None`: what the file system above has to
+    /// remember, such as open handles.
+    pub fn note(&self, key: u64, value: Option<Vec<u8>>) {
+        self.append(&Record::Note { key, value: Cow::Borrowed(value.as_deref().unwrap_or_default()) });
+        if let Some(end) = &mut *self.file.lock() {
+            match value {
+                Some(value) => drop(end.notes.insert(key, value)),
+                None => drop(end.notes.remove(&key)),
+            }
+        }
+    }
+
+    /// Goes on with what a replay found.
+    pub(crate) fn take_up(&self, left: &Recovered) {
+        if let Some(end) = &mut *self.file.lock() {
+            end.notes.clone_from(&left.notes);
+        }
+    }
+
     /// Bytes are about to be appended by the request that this thread works on.
     pub(crate) fn appends(&self, ino: Ino, offset: u64) {
         if REQUEST.get().is_some() {
@@ -300,18 +327,24 @@ impl Journal {
 
     /// Replaces the journal by `records`, gathered since [`Journal::begin_rewrite`], and what was added meanwhile.
     pub(crate) fn rewrite(&self, records: &[Record<'_>]) -> io::Result<()> {
+        let next = self.path.with_extension("new");
+        let mut replacement = End::new(new_file(&next)?, 0)?;
+        for record in records {
+            replacement.add(&record.encode(None))?;
+        }
+        // From here on others wait.
         let mut file = self.file.lock();
         let Some(end) = &mut *file else { return Ok(()) };
-        let mut buffer: Vec<u8> = records.iter().flat_map(|record| record.encode(None)).collect();
-        buffer.extend(end.meanwhile.take().unwrap_or_default());
-        for (&request, &answered) in &end.unanswered {
-            buffer.extend(Record::Unanswered { answered }.encode(Some(request)));
+        for (&key, value) in &end.notes {
+            replacement.add(&Record::Note { key, value: Cow::Borrowed(value) }.encode(None))?;
         }
-        let beside = self.path.with_extension("new");
-        let mut replacement = End::new(new_file(&beside)?, 0)?;
-        replacement.add(&buffer)?;
-        replacement.unanswered = std::mem::take(&mut end.unanswered);
-        fs::rename(&beside, &self.path)?;
+        replacement.add(&end.meanwhile.take().unwrap_or_default())?;
+        for &(request, answered) in &end.answered {
+            replacement.add(&Record::Unanswered { answered }.encode(Some(request)))?;
+        }
+        fs::rename(&next, &self.path)?;
+        replacement.answered = std::mem::take(&mut end.answered);
+        replacement.notes = std::mem::take(&mut end.notes);
         self.bytes.store(replacement.records.end(), Ordering::Relaxed);
         self.rewritten.store(replacement.records.end(), Ordering::Relaxed);
         *end = replacement;

@@ -29,6 +29,7 @@ fn history(seed: u64) {
         // With and without room for all files in memory.
         budget_bytes: if seed.is_multiple_of(5) { 6000 } else { AMPLE_BYTES },
         journal: seed.is_multiple_of(3),
+        ..Setup::default()
     };
     let mut world = World::new(&ground, &watched, setup, seed);
     world.engine.start();

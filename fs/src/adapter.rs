@@ -7,6 +7,7 @@
 
 mod convert;
 mod executed;
+mod handles;
 mod passthrough;
 mod streams;
 
@@ -15,7 +16,8 @@ use crate::latency::Latency;
 use crate::policy::Policy;
 use crate::posix::{self, Caller};
 use crate::streams::{Node, StreamFiles};
-use aimss_engine::engine::{DirEntry, Found, SetAttr, Want, Whence};
+use aimss_engine::engine::{DirEntry, Found, SetAttr, StillOpen, Want, Whence};
+use aimss_engine::journal::{Answered, Journal, Recovered};
 use aimss_engine::{Engine, Ino, Kind, Result, Timestamp};
 use convert::{attr_out, kind_out, time_in};
 use executed::Executed;
@@ -25,8 +27,11 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
     WriteFlags,
 };
-use passthrough::Registered;
+use handles::Handles;
+use passthrough::{KernelId, Registered};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -56,6 +61,32 @@ pub struct Shared {
     pub limits: parking_lot::Mutex<Vec<String>>,
     /// Tells the kernel what to forget; there once it is mounted.
     pub notifier: OnceLock<fuser::Notifier>,
+    /// The connection to the kernel; there once it is mounted.
+    pub device: OnceLock<Arc<OwnedFd>>,
+}
+
+/// What a daemon finds of the one before.
+#[derive(Debug, Default)]
+pub struct Left {
+    handles: Handles,
+    /// What its requests came to.
+    answered: HashMap<u64, Answered>,
+}
+
+impl Left {
+    /// From the journal.
+    pub fn of(recovered: &Recovered) -> Left {
+        let files = recovered.notes.iter().filter(|(key, _)| **key < crate::streams::HANDLE_FIRST);
+        Left {
+            handles: Handles::take_up(files.map(|(key, note)| (*key, &note[..]))),
+            answered: recovered.answered.iter().map(|(request, answered)| (*request, *answered)).collect(),
+        }
+    }
+
+    /// Files that are open still.
+    pub fn still_open(&self) -> Vec<StillOpen> {
+        self.handles.still_open()
+    }
 }
 
 /// See the module. Its copies are the same adapter: a request that waits takes one along.
@@ -66,6 +97,9 @@ pub struct Adapter {
     shared: Arc<Shared>,
     registered: Arc<Registered>,
     executed: Arc<Executed>,
+    handles: Arc<Handles>,
+    /// What requests came to that the last daemon may not have answered.
+    answered: Arc<HashMap<u64, Answered>>,
     streams: Arc<StreamFiles>,
     appenders: Arc<AppenderIds>,
     /// Somebody looks for threads that don't get to where they were sent.
@@ -76,12 +110,13 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter over `engine`; requests that wait for storage run on `blocking`.
+    /// An adapter over `engine`, which took up what is `left`; requests that wait for storage run on `blocking`.
     pub fn new(
         engine: Arc<Engine>,
         policy: Arc<Policy>,
         shared: Arc<Shared>,
         streams: Arc<StreamFiles>,
+        left: Left,
         blocking: tokio::runtime::Handle,
     ) -> Adapter {
         let latency = Latency::start();
@@ -91,6 +126,8 @@ impl Adapter {
             shared,
             registered: Arc::default(),
             executed: Arc::default(),
+            handles: Arc::new(left.handles),
+            answered: Arc::new(left.answered),
             streams,
             appenders: Arc::default(),
             expecting: Arc::default(),
@@ -113,6 +150,55 @@ impl Adapter {
         } else {
             run(self);
         }
+    }
+
+    /// Takes up the backing ids of files that are open. Call once [`Shared::device`] is there, before requests come.
+    pub fn take_up(&self) {
+        let files = self.handles.all();
+        let mut known = HashSet::new();
+        for file in &files {
+            if file.exec {
+                self.executed.opened(Ino(file.ino));
+            }
+            if let Some(raw) = file.id.filter(|raw| known.insert(*raw))
+                && let Some(mode) = self.engine.served(Ino(file.ino))
+                && let Some(id) = KernelId::taken_up(&self.shared, raw)
+            {
+                self.registered.take_up(&mode, id);
+            }
+        }
+        if let (Some(device), Ok(null)) =
+            (self.shared.device.get(), std::fs::File::open(self.engine.arena().path()))
+            && let Ok(next) = KernelId::register(&self.shared, null.as_fd())
+        {
+            passthrough::close_unnoted(device, &known, next.raw());
+        }
+    }
+
+    /// What a request came to that the last daemon worked on, if this is one that it may not have answered.
+    fn before(&self, request: u64) -> Option<Answered> {
+        self.answered.get(&crate::session::first_number(request)?).copied()
+    }
+
+    /// The object that such a request made or changed.
+    fn done_before(&self, request: u64) -> Option<Ino> {
+        match self.before(request) {
+            Some(Answered::Done(ino)) => Some(ino),
+            _ => None,
+        }
+    }
+
+    /// The handle that such a request was given.
+    fn noted_before(&self, request: u64) -> Option<u64> {
+        match self.before(request) {
+            Some(Answered::Noted(handle)) => Some(handle),
+            _ => None,
+        }
+    }
+
+    /// The entry that such a request made: the kernel's reference was counted.
+    fn made_before(&self, request: u64) -> Option<Result<Found>> {
+        Some(self.engine.attr_and_age(self.done_before(request)?))
     }
 
     fn passthrough(
@@ -159,17 +245,7 @@ impl Adapter {
 }
 
 fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
-}
-
-/// A file handle says whether it may write and whether it is exec(2)'s; everything else is the inode's.
-fn handle(write: bool, exec: bool) -> FileHandle {
-    FileHandle(u64::from(write) | u64::from(exec) << 1)
-}
-
-/// What [`handle()`] was given.
-fn unhandle(fh: FileHandle) -> (bool, bool) {
-    (fh.0 & 1 != 0, fh.0 & 2 != 0)
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid(), request: req.unique().0 }
 }
 
 fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
@@ -278,6 +354,9 @@ impl Filesystem for Adapter {
         };
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
         let (ino, caller) = (self.ino(number), caller(req));
+        if self.done_before(caller.request).is_some() {
+            return self.getattr(req, number, None, reply);
+        }
         // Whose a stream is, and a time that is set, are noted beside its log.
         let noted = uid.is_some() || mtime.is_some();
         // An ACL goes with the mode, and capabilities with the owner.
@@ -286,7 +365,10 @@ impl Filesystem for Adapter {
             || (noted && self.streams.is_known(ino))
             || (acl && self.engine.xattrs_wait(ino))
             || (size.is_some() && self.engine.read_waits(ino));
-        self.aside_if(waits, move |adapter| adapter.change_attributes(number, caller, change, reply));
+        self.aside_if(waits, move |adapter| {
+            let _answering = Journal::answering(caller.request);
+            adapter.change_attributes(number, caller, change, reply);
+        });
     }
 
     fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
@@ -309,12 +391,13 @@ impl Filesystem for Adapter {
     ) {
         let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, caller) = (self.ino(parent), caller(req));
-        self.change_name(parent, name, move |adapter, name| {
-            let made =
-                posix::prepare(&adapter.engine, parent, caller, kind, mode, umask).and_then(|mut new| {
-                    new.rdev = rdev;
-                    adapter.engine.make(parent, name, &new)
-                });
+        self.change_name(caller.request, parent, name, move |adapter, name| {
+            let make = || {
+                let mut new = posix::prepare(&adapter.engine, parent, caller, kind, mode, umask)?;
+                new.rdev = rdev;
+                adapter.engine.make(parent, name, &new)
+            };
+            let made = adapter.made_before(caller.request).unwrap_or_else(make);
             adapter.reply_entry(made, reply);
         });
     }
@@ -322,53 +405,62 @@ impl Filesystem for Adapter {
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.latency.request();
         let (parent, caller) = (self.ino(parent), caller(req));
-        self.change_name(parent, name, move |adapter, name| {
-            let made = posix::prepare(&adapter.engine, parent, caller, Kind::Directory, mode, umask)
-                .and_then(|new| adapter.engine.make(parent, name, &new));
+        self.change_name(caller.request, parent, name, move |adapter, name| {
+            let make = || {
+                let new = posix::prepare(&adapter.engine, parent, caller, Kind::Directory, mode, umask)?;
+                adapter.engine.make(parent, name, &new)
+            };
+            let made = adapter.made_before(caller.request).unwrap_or_else(make);
             adapter.reply_entry(made, reply);
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
-        let parent = self.ino(parent);
+        let (parent, request) = (self.ino(parent), req.unique().0);
+        if let Some(gone) = self.done_before(request) {
+            return self.after_names_changed(Ok(()), None, Some(gone), reply);
+        }
         if self.is_group_name(parent, name.as_bytes()) {
             let name = name.as_bytes().to_vec();
             return self.aside_if(true, move |adapter| {
                 reply_empty(adapter.unlink_group(parent, &name), reply);
             });
         }
-        self.change_name(parent, name, move |adapter, name| {
+        self.change_name(request, parent, name, move |adapter, name| {
             let gone = adapter.streams.named(parent, name);
             let removed = adapter.engine.unlink(parent, name);
             adapter.after_names_changed(removed, None, gone, reply);
         });
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.latency.request();
-        let parent = self.ino(parent);
-        self.change_name(parent, name, move |adapter, name| {
+        let (parent, request) = (self.ino(parent), req.unique().0);
+        if self.done_before(request).is_some() {
+            return reply.ok();
+        }
+        self.change_name(request, parent, name, move |adapter, name| {
             reply_empty(adapter.engine.rmdir(parent, name), reply);
         });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (parent, caller, target) = (self.ino(parent), caller(req), target.as_os_str().to_owned());
-        self.change_name(parent, name, move |adapter, name| {
-            let made = posix::prepare(&adapter.engine, parent, caller, Kind::Symlink, 0o777, 0).and_then(
-                |mut new| {
-                    new.target = Some(target.as_bytes());
-                    adapter.engine.make(parent, name, &new)
-                },
-            );
+        self.change_name(caller.request, parent, name, move |adapter, name| {
+            let make = || {
+                let mut new = posix::prepare(&adapter.engine, parent, caller, Kind::Symlink, 0o777, 0)?;
+                new.target = Some(target.as_bytes());
+                adapter.engine.make(parent, name, &new)
+            };
+            let made = adapter.made_before(caller.request).unwrap_or_else(make);
             adapter.reply_entry(made, reply);
         });
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -378,6 +470,7 @@ impl Filesystem for Adapter {
     ) {
         self.latency.request();
         let (from_parent, to_parent) = (self.ino(parent), self.ino(newparent));
+        let request = req.unique().0;
         let waits = self.engine.change_waits(from_parent, name.as_bytes())
             || self.engine.change_waits(to_parent, newname.as_bytes());
         let (name, newname) = (name.to_owned(), newname.to_owned());
@@ -385,7 +478,10 @@ impl Filesystem for Adapter {
             let from = (from_parent, name.as_bytes());
             let to = (to_parent, newname.as_bytes());
             let replaced = adapter.streams.named(to.0, to.1);
-            let result = if flags == RenameFlags::RENAME_EXCHANGE {
+            let _answering = Journal::answering(request);
+            let result = if adapter.done_before(request).is_some() {
+                Ok(())
+            } else if flags == RenameFlags::RENAME_EXCHANGE {
                 adapter.engine.exchange(from, to)
             } else if flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
                 adapter.engine.rename(from, to, flags.contains(RenameFlags::RENAME_NOREPLACE))
@@ -397,10 +493,12 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn link(&self, _req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let (ino, parent) = (self.ino(number), self.ino(newparent));
-        self.change_name(parent, newname, move |adapter, name| {
-            adapter.reply_entry(adapter.engine.link(ino, parent, name), reply);
+    fn link(&self, req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let (ino, parent, request) = (self.ino(number), self.ino(newparent), req.unique().0);
+        self.change_name(request, parent, newname, move |adapter, name| {
+            let link = || adapter.engine.link(ino, parent, name);
+            let linked = adapter.made_before(request).unwrap_or_else(link);
+            adapter.reply_entry(linked, reply);
         });
     }
 
@@ -426,7 +524,7 @@ impl Filesystem for Adapter {
     ) {
         self.latency.request();
         let (parent, caller) = (self.ino(parent), caller(req));
-        self.change_name(parent, name, move |adapter, name| {
+        self.change_name(caller.request, parent, name, move |adapter, name| {
             adapter.create_file(caller, (parent, name), (mode, umask), flags, reply);
         });
     }
@@ -461,7 +559,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -488,7 +586,14 @@ impl Filesystem for Adapter {
             kill(&self.engine);
             return self.write_stream(&handle, offset, data, append, reply);
         }
+        let request = req.unique().0;
+        // What was appended before is written to the same place.
+        let (offset, append) = match self.before(request) {
+            Some(Answered::Appended(offset)) if append => (offset, false),
+            _ => (offset, append),
+        };
         let write = move |engine: &Engine, data: &[u8]| {
+            let _answering = Journal::answering(request);
             kill(engine);
             match engine.write(ino, offset, data, append) {
                 Ok(()) => reply.written(data.len() as u32),
@@ -519,12 +624,13 @@ impl Filesystem for Adapter {
     ) {
         self.latency.request();
         self.aside_if(self.streams.close_waits(fh.0), move |adapter| {
-            if !adapter.release_stream(number.0, fh) {
-                let (write, exec) = unhandle(fh);
-                if exec {
-                    adapter.executed.closed(adapter.ino(number));
+            if !adapter.release_stream(number.0, fh)
+                && let Some(file) = adapter.handles.close(adapter.engine.journal(), fh.0)
+            {
+                if file.exec {
+                    adapter.executed.closed(Ino(file.ino));
                 }
-                adapter.registered.release(&adapter.engine, adapter.ino(number), write);
+                adapter.registered.release(&adapter.engine, Ino(file.ino), file.write);
             }
             reply.ok();
         });
@@ -568,23 +674,21 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let dir = self.ino(number);
-        if self.dots(dir, offset, |at, cookie, name| {
-            reply.add(INodeNo(at.0), cookie, fuser::FileType::Directory, name)
-        }) {
-            return reply.ok();
-        }
-        let result = self.engine.read_directory(dir, offset, |entry: &DirEntry| {
-            !reply.add(
-                INodeNo(entry.ino.0),
-                entry.cookie,
-                kind_out(entry.kind),
-                OsStr::from_bytes(&entry.name),
-            )
+        self.listed(dir, move |adapter| {
+            if adapter.dots(dir, offset, |at, cookie, name| {
+                reply.add(INodeNo(at.0), cookie, fuser::FileType::Directory, name)
+            }) {
+                return reply.ok();
+            }
+            let result = adapter.engine.read_directory(dir, offset, |entry: &DirEntry| {
+                let (ino, kind) = (INodeNo(entry.ino.0), kind_out(entry.kind));
+                !reply.add(ino, entry.cookie, kind, OsStr::from_bytes(&entry.name))
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(errno(&e)),
+            }
         });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(errno(&e)),
-        }
     }
 
     fn readdirplus(
@@ -593,29 +697,10 @@ impl Filesystem for Adapter {
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         let dir = self.ino(number);
-        let none = attr_out(Ino(0), &convert::NOTHING);
-        let full = self.dots(dir, offset, |at, cookie, name| {
-            let attr = fuser::FileAttr { ino: INodeNo(at.0), kind: fuser::FileType::Directory, ..none };
-            // The kernel takes no reference for these two.
-            reply.add(INodeNo(at.0), cookie, name, &Duration::ZERO, &attr, Generation(0))
-        });
-        if full {
-            return reply.ok();
-        }
-        let mut batch: Vec<DirEntry> = Vec::new();
-        // A reply holds at most a few hundred entries with attributes.
-        const BATCH_MAX: usize = 1024;
-        let listed = self.engine.read_directory(dir, offset, |entry: &DirEntry| {
-            batch.push(entry.clone());
-            batch.len() < BATCH_MAX
-        });
-        if let Err(e) = listed {
-            return reply.error(errno(&e));
-        }
-        self.add_entries(dir, batch.into_iter(), false, reply);
+        self.listed(dir, move |adapter| adapter.list_with_attributes(dir, offset, reply));
     }
 
     fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
@@ -630,7 +715,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -644,8 +729,12 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EPERM);
         }
         let (create, replace) = (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0);
-        let (name, value) = (name.to_owned(), value.to_owned());
+        let (name, value, request) = (name.to_owned(), value.to_owned(), req.unique().0);
+        if self.done_before(request).is_some() {
+            return reply.ok();
+        }
         self.with_xattrs(number, move |adapter| {
+            let _answering = Journal::answering(request);
             let ino = adapter.ino(number);
             let set = posix::set_xattr(&adapter.engine, ino, name.as_bytes(), &value, create, replace);
             reply_empty(set, reply);
@@ -689,9 +778,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn removexattr(&self, _req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.to_owned();
+    fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (name, request) = (name.to_owned(), req.unique().0);
+        if self.done_before(request).is_some() {
+            return reply.ok();
+        }
         self.with_xattrs(number, move |adapter| {
+            let _answering = Journal::answering(request);
             reply_empty(adapter.engine.remove_xattr(adapter.ino(number), name.as_bytes()), reply);
         });
     }
@@ -904,23 +997,34 @@ impl Adapter {
         }
         let want = self.want(ino, caller.pid, flags);
         let kills = want.truncate && caller.uid != 0;
+        let before = (caller.request, self.noted_before(caller.request));
         let context = self.open_context();
         let open = move |engine: &Engine| {
             if kills {
                 let _ = posix::kill_privileges(engine, ino);
             }
-            context.open(engine, ino, want, exec, reply);
+            context.open(engine, ino, want, exec, before, reply);
         };
         let waits = self.engine.open_waits(ino, want) || (kills && self.engine.xattrs_wait(ino));
         if waits { self.aside(open) } else { open(&self.engine) }
     }
 
-    /// Runs a change of `name` in `parent`, aside where it waits for storage.
-    fn change_name(&self, parent: Ino, name: &OsStr, run: impl FnOnce(&Adapter, &[u8]) + Send + 'static) {
+    /// Runs a change of `name` in `parent` for a request, aside where it waits for storage.
+    fn change_name(
+        &self,
+        request: u64,
+        parent: Ino,
+        name: &OsStr,
+        run: impl FnOnce(&Adapter, &[u8]) + Send + 'static,
+    ) {
         if self.engine.change_waits(parent, name.as_bytes()) {
             let name = name.to_owned();
-            self.aside_if(true, move |adapter| run(adapter, name.as_bytes()));
+            self.aside_if(true, move |adapter| {
+                let _answering = Journal::answering(request);
+                run(adapter, name.as_bytes());
+            });
         } else {
+            let _answering = Journal::answering(request);
             run(self, name.as_bytes());
         }
     }
@@ -934,8 +1038,13 @@ impl Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = posix::prepare(&self.engine, parent, caller, Kind::File, mode, umask)
-            .and_then(|new| self.engine.make(parent, name, &new));
+        let noted = self.noted_before(caller.request);
+        let ino = noted.and_then(|handle| self.handles.file(handle)).map(|file| Ino(file.ino));
+        let made = match ino.or_else(|| self.done_before(caller.request)) {
+            Some(ino) => self.engine.attr_and_age(ino),
+            None => posix::prepare(&self.engine, parent, caller, Kind::File, mode, umask)
+                .and_then(|new| self.engine.make(parent, name, &new)),
+        };
         match made {
             Ok(found) if self.streams.is_stream_name(parent, name) => {
                 let name = name.to_vec();
@@ -948,7 +1057,9 @@ impl Adapter {
                 let want =
                     Want { truncate: false, ..self.want(found.ino, caller.pid, flags & !libc::O_TRUNC) };
                 let context = self.open_context();
-                let open = move |engine: &Engine| context.create(engine, &found, OURS, want, reply);
+                let open = move |engine: &Engine| {
+                    context.create(engine, &found, OURS, want, (caller.request, noted), reply)
+                };
                 if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
             }
             // The kernel thinks that there is no such name, and may be wrong: it looks again, and opens what is there.
@@ -981,6 +1092,41 @@ impl Adapter {
             _ => return None,
         };
         Some(value.ok_or(Errno::ENODATA))
+    }
+
+    /// Runs what reads a directory, once all of its names are known.
+    fn listed(&self, dir: Ino, run: impl FnOnce(&Adapter) + Send + 'static) {
+        if self.engine.is_listed(dir) {
+            return run(self);
+        }
+        self.aside_if(self.engine.listing_waits(dir), move |adapter| {
+            // What can't be listed now is read as far as it is known.
+            let _ = adapter.engine.load_directory(dir);
+            run(adapter);
+        });
+    }
+
+    fn list_with_attributes(&self, dir: Ino, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let none = attr_out(Ino(0), &convert::NOTHING);
+        let full = self.dots(dir, offset, |at, cookie, name| {
+            let attr = fuser::FileAttr { ino: INodeNo(at.0), kind: fuser::FileType::Directory, ..none };
+            // The kernel takes no reference for these two.
+            reply.add(INodeNo(at.0), cookie, name, &Duration::ZERO, &attr, Generation(0))
+        });
+        if full {
+            return reply.ok();
+        }
+        let mut batch: Vec<DirEntry> = Vec::new();
+        // A reply holds at most a few hundred entries with attributes.
+        const BATCH_MAX: usize = 1024;
+        let listed = self.engine.read_directory(dir, offset, |entry: &DirEntry| {
+            batch.push(entry.clone());
+            batch.len() < BATCH_MAX
+        });
+        if let Err(e) = listed {
+            return reply.error(errno(&e));
+        }
+        self.add_entries(dir, batch.into_iter(), false, reply);
     }
 
     /// Fills a reply with entries and their attributes, from the first one on that waits aside, unless this `is_aside`.

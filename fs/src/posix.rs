@@ -25,6 +25,8 @@ pub struct Caller {
     pub gid: u32,
     /// Process.
     pub pid: u32,
+    /// The request by which it asks.
+    pub request: u64,
 }
 
 /// A new object's attributes, from what the caller asked for and the directory it goes to.

@@ -50,7 +50,7 @@ const AT: u8 = b'@';
 /// Behind a group's name: its members don't wait at the end.
 const EOF: &str = "+eof";
 /// First handle that is a stream's; smaller ones are other files'.
-const HANDLE_FIRST: u64 = 1 << 32;
+pub const HANDLE_FIRST: u64 = 1 << 62;
 /// Files that were no streams when they were looked into: this many are remembered.
 const PLAIN_MAX: usize = 1 << 16;
 /// How long after it was sent to the twin a thread may take to get there.

@@ -334,6 +334,12 @@ impl Engine {
         Ok(Some((stat, if unchanged { None } else { Some(self.backing.list(&path)?) })))
     }
 
+    /// Whether all names of a directory are known, so that it can be read. It was loaded when it was opened, but perhaps by
+    /// a daemon that died.
+    pub fn is_listed(&self, ino: Ino) -> bool {
+        self.names.lock().dirs.get(&ino).is_none_or(|dir| dir.complete)
+    }
+
     /// Entries of a directory behind `cookie`; `visit` says false when it has no room for more.
     pub fn read_directory(
         &self,

@@ -124,6 +124,8 @@ pub struct Opened {
     pub mode: OpenMode,
     /// Why.
     pub reason: Reason,
+    /// Bytes of the arena promised to its writers.
+    pub promised: u64,
 }
 
 /// What a release left.
@@ -245,6 +247,11 @@ impl Engine {
         Ok(opened)
     }
 
+    /// How an open file is served.
+    pub fn served(&self, ino: Ino) -> Option<OpenMode> {
+        self.inode(ino).ok()?.state.lock().file.epoch.as_ref().map(|epoch| epoch.mode.clone())
+    }
+
     /// Whether an open would wait for storage: a cold file that is fetched, or a new one that is made on the backing.
     pub fn open_waits(&self, ino: Ino, want: Want) -> bool {
         let Ok(inode) = self.inode(ino) else { return false };
@@ -310,7 +317,7 @@ impl Engine {
         path: Option<&[u8]>,
     ) -> Result<Opened> {
         if let Some(epoch) = &state.file.epoch {
-            return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen });
+            return Ok(Opened { mode: epoch.mode.clone(), reason: Reason::AsOpen, promised: 0 });
         }
         let epoch = |mode, promised, ahead| {
             let (scan, behind) = (Scan::default(), Behind::default());
@@ -354,7 +361,7 @@ impl Engine {
             && let Some(reason) = self.fits_backing_better(state, want, known)
             && let Some(file) = known.unnamed.take().and_then(|made| made.take(state))
         {
-            let opened = Opened { mode: OpenMode::Backing(Arc::new(file)), reason };
+            let opened = Opened { mode: OpenMode::Backing(Arc::new(file)), reason, promised: 0 };
             state.file.epoch = epoch(opened.mode.clone(), 0, None);
             self.promise_ended(known.promised);
             return Ok(opened);
@@ -395,7 +402,7 @@ impl Engine {
             self.promise_ended(known.promised);
         }
         state.file.epoch = epoch(opened.mode.clone(), promised, ahead);
-        Ok(opened)
+        Ok(Opened { promised, ..opened })
     }
 
     /// A file whose content is (or will be) in the arena. `mapped`: mappings outlived its last close.
@@ -430,11 +437,11 @@ impl Engine {
                     }
                     _ => None,
                 };
-                Ok((Opened { mode: OpenMode::Arena(content.clone()), reason }, ahead))
+                Ok((Opened { mode: OpenMode::Arena(content.clone()), reason, promised: 0 }, ahead))
             }
             Err(reason) => {
                 let file = self.arena.open_write(ino)?;
-                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason }, None))
+                Ok((Opened { mode: OpenMode::Daemon(Arc::new(file)), reason, promised: 0 }, None))
             }
         }
     }
@@ -445,14 +452,14 @@ impl Engine {
             Ok(()) if self.backing_stacks.load(Ordering::Relaxed) => {
                 let file = Arc::new(self.backing.open_read(path)?);
                 let reason = if want.write { write_reason } else { Reason::Cold };
-                Ok(Opened { mode: OpenMode::Backing(file), reason })
+                Ok(Opened { mode: OpenMode::Backing(file), reason, promised: 0 })
             }
             other => {
                 let reason = other.err().unwrap_or(Reason::NotAvailable);
                 // A backing that can only be read still serves readers.
                 let file = self.backing.open_write(path, Owner::ROOT);
                 let file = if want.write { file? } else { file.or_else(|_| self.backing.open_read(path))? };
-                Ok(Opened { mode: OpenMode::Daemon(Arc::new(file)), reason })
+                Ok(Opened { mode: OpenMode::Daemon(Arc::new(file)), reason, promised: 0 })
             }
         }
     }

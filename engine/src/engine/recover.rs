@@ -51,6 +51,7 @@ impl Engine {
     /// Goes on with what a journal says. Call before [`Engine::start`]; the engine's own journal is to be the same one,
     /// continued. `references` and `open` are what the kernel still has; without a kernel, nothing.
     pub fn take_up(&self, left: &Recovered, references: &References, open: &[StillOpen]) {
+        self.journal.take_up(left);
         let final_names = left.final_names();
         let mut names = self.names.lock();
         let needed = |ino: Ino, node: &Node| {

@@ -136,7 +136,14 @@ pub enum Record<'a> {
         /// Where they begin.
         offset: u64,
     },
-    /// A request whose change is in here was not answered yet when the journal was rewritten.
+    /// What the file system above remembers; nothing: no more.
+    Note {
+        /// Its name for it.
+        key: u64,
+        /// What it is.
+        value: Cow<'a, [u8]>,
+    },
+    /// A request whose change is in here may not have been answered when the journal was rewritten.
     Unanswered {
         /// What came of it.
         answered: Answered,
@@ -150,6 +157,8 @@ pub enum Answered {
     Done(Ino),
     /// It appended from this offset on.
     Appended(u64),
+    /// It was noted under this key.
+    Noted(u64),
 }
 
 /// What the backing held of an object when it was last in step.
@@ -229,6 +238,7 @@ impl Record<'_> {
             Record::Committed { change, .. } => change.objects().first().copied().map(Answered::Done),
             Record::Withdrawn { ino, .. } | Record::Attributes { ino, .. } => Some(Answered::Done(*ino)),
             Record::Appends { offset, .. } => Some(Answered::Appended(*offset)),
+            Record::Note { key, .. } => Some(Answered::Noted(*key)),
             Record::Unanswered { answered } => Some(*answered),
             _ => None,
         }

@@ -46,6 +46,8 @@ pub struct Recovered {
     pub changes: BTreeMap<Seq, Change>,
     /// The numbers of objects of the backing, of those that are not known any more, too.
     pub numbers: FxHashMap<BackingId, Ino>,
+    /// What the file system above remembered, by its keys.
+    pub notes: FxHashMap<u64, Vec<u8>>,
     /// It keeps link counts with the changes. Those of older versions don't.
     pub exact: bool,
     /// No inode had a higher number.
@@ -188,6 +190,8 @@ impl Recovered {
             Record::Number { ino, there: (dev, number) } => {
                 self.numbers.insert(BackingId { dev, ino: number }, ino);
             }
+            Record::Note { key, value } if value.is_empty() => drop(self.notes.remove(&key)),
+            Record::Note { key, value } => drop(self.notes.insert(key, value.into_owned())),
             Record::Appends { .. } | Record::Unanswered { .. } => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The entries of one directory, in an order that survives changes while it is read.
 //!
-//! Every entry gets a cookie when it is made, larger than all before. A reader that continues behind a cookie sees
+//! Every entry has a cookie, by its name. A reader that continues behind a cookie sees
 //! each entry that was there all the time exactly once, whatever else comes and goes.
 
 use crate::attr::{Kind, Timestamp};
@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Cookies 0 to 2 stand for the start, `.` and `..`.
 const COOKIE_MIN: u64 = 3;
@@ -36,7 +37,6 @@ pub struct Entry {
 pub struct Dir {
     entries: FxHashMap<Name, Entry>,
     order: BTreeMap<u64, Name>,
-    last_cookie: u64,
     /// Names that the backing still shows, but that are gone here, with the change that will remove them there.
     pub whiteouts: FxHashMap<Name, Seq>,
     /// All that the backing holds is in `entries`: no need to ask it for a name.
@@ -111,12 +111,21 @@ impl Dir {
     /// Adds `name`, which isn't there.
     pub fn insert(&mut self, name: Name, ino: Ino, kind: Kind) {
         self.changed(&name);
-        self.last_cookie = (self.last_cookie + 1).max(COOKIE_MIN);
-        let entry = Entry { ino, kind, cookie: self.last_cookie, on_backing: false };
+        let entry = Entry { ino, kind, cookie: self.cookie(&name), on_backing: false };
         self.order.insert(entry.cookie, name.clone());
         let before = self.entries.insert(name, entry);
         debug_assert!(before.is_none(), "a name is added once");
         self.subdirectories += u32::from(kind == Kind::Directory);
+    }
+
+    /// The position of a name: the same in each daemon of a mount, so that whoever reads the directory when one takes over
+    /// goes on where he was. By a hash, and beside it where that is taken: two of a directory meet once in 2^61 pairs.
+    fn cookie(&self, name: &[u8]) -> u64 {
+        let mut cookie = (xxh3_64(name) >> 2).max(COOKIE_MIN);
+        while self.order.contains_key(&cookie) {
+            cookie += 1;
+        }
+        cookie
     }
 
     /// Remembers that the backing has `name` for `ino`, if that is what it stands for here.

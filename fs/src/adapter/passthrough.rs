@@ -1,24 +1,32 @@
 //! Opening files the way the engine decided, and the kernel's backing ids.
 //!
 //! A backing id belongs to the time from a file's first open to its last close: the kernel wants the same one for
-//! every handle of it. The engine gives each such time its own descriptor, whose address is the key here. Ids are
-//! registered from read-only descriptors (they serve writers too), so that we never look like a writer ourselves.
+//! every handle of it, also over the death of a daemon. The engine gives each such time its own descriptor, whose address
+//! is the key here. Ids are registered from read-only descriptors (they serve writers too), so that we never look like a
+//! writer ourselves. They are closed by us and not by `fuser`, which would close them with its own values.
 
 use super::executed::Executed;
-use super::{Adapter, handle};
+use super::handles::{Handles, KeptFile};
+use super::{Adapter, Shared};
 use crate::errno::errno;
 use crate::policy::Policy;
-use aimss_engine::engine::{Found, Opened, Reason, Want};
+use aimss_engine::engine::{Found, Opened, Reason, Served, Want};
+use aimss_engine::journal::Journal;
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Ino, Result};
-use fuser::{BackingId, FopenFlags, Generation, ReplyCreate, ReplyOpen};
+use fuser::{BackingId, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyOpen};
 use parking_lot::Mutex;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// FUSE_DEV_IOC_BACKING_CLOSE, as the kernel's `linux/fuse.h` has it.
+const BACKING_CLOSE: libc::Ioctl = rustix::ioctl::opcode::write::<u32>(229, 2) as libc::Ioctl;
+/// Ids before the next one that a dead daemon may have registered without noting it.
+const UNNOTED_MAX: u32 = 1024;
 
 /// Writes of several handles at once; their order is the application's business, as on any file system.
 const DIRECT: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
@@ -55,9 +63,71 @@ fn mode_word(mode: &OpenMode) -> &'static str {
     }
 }
 
+/// A backing id; dropped, it is closed. Files that are open with it stay so.
+#[derive(Debug)]
+pub(super) struct KernelId {
+    raw: u32,
+    device: Arc<OwnedFd>,
+}
+
+impl KernelId {
+    /// Registers a file.
+    pub fn register(shared: &Shared, file: BorrowedFd<'_>) -> io::Result<KernelId> {
+        let device = shared.device.get().ok_or(io::ErrorKind::NotConnected)?.clone();
+        Ok(KernelId { raw: BackingId::create_raw(device.as_fd(), file)?, device })
+    }
+
+    /// One that the last daemon registered.
+    pub fn taken_up(shared: &Shared, raw: u32) -> Option<KernelId> {
+        Some(KernelId { raw, device: shared.device.get()?.clone() })
+    }
+
+    /// The kernel's number.
+    pub fn raw(&self) -> u32 {
+        self.raw
+    }
+
+    /// Replies with it.
+    pub fn opened(&self, handle: FileHandle, reply: ReplyOpen) {
+        // SAFETY: the id is the session's and open; it is given back below, before it could be closed.
+        let id = unsafe { reply.wrap_backing(self.raw) };
+        reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+        id.into_raw();
+    }
+
+    /// The same for a file that was made.
+    pub fn created(&self, handle: FileHandle, ttl: Duration, attr: &fuser::FileAttr, reply: ReplyCreate) {
+        // SAFETY: as above.
+        let id = unsafe { reply.wrap_backing(self.raw) };
+        reply.created_passthrough(&ttl, attr, Generation(0), handle, FopenFlags::empty(), &id);
+        id.into_raw();
+    }
+}
+
+impl Drop for KernelId {
+    fn drop(&mut self) {
+        close_id(&self.device, self.raw);
+    }
+}
+
+fn close_id(device: &OwnedFd, raw: u32) {
+    // SAFETY: the call reads a number that lives as long as it. After an unmount there is nothing to close.
+    unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE, &raw) };
+}
+
+/// Closes ids that a dead daemon registered and did not live to note: all up to `next`, the one that was registered just
+/// now, that are not `known`. The kernel counts upwards.
+pub(super) fn close_unnoted(device: &OwnedFd, known: &HashSet<u32>, next: u32) {
+    for raw in next.saturating_sub(UNNOTED_MAX).max(1)..next {
+        if !known.contains(&raw) {
+            close_id(device, raw);
+        }
+    }
+}
+
 /// Ids in use, by the address of the engine's descriptor.
 #[derive(Debug, Default)]
-pub(super) struct Registered(Mutex<HashMap<usize, Arc<BackingId>>>);
+pub(super) struct Registered(Mutex<HashMap<usize, Arc<KernelId>>>);
 
 fn key(mode: &OpenMode) -> Option<usize> {
     match mode {
@@ -68,24 +138,26 @@ fn key(mode: &OpenMode) -> Option<usize> {
 }
 
 impl Registered {
-    fn id(
-        &self,
-        mode: &OpenMode,
-        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
-    ) -> io::Result<Option<Arc<BackingId>>> {
-        use std::os::fd::AsFd;
+    fn id(&self, mode: &OpenMode, shared: &Shared) -> io::Result<Option<Arc<KernelId>>> {
         let Some(key) = key(mode) else { return Ok(None) };
         let mut ids = self.0.lock();
         if let Some(id) = ids.get(&key) {
             return Ok(Some(id.clone()));
         }
         let id = Arc::new(match mode {
-            OpenMode::Arena(content) => register(content.as_fd())?,
-            OpenMode::Backing(file) => register(file.as_fd())?,
+            OpenMode::Arena(content) => KernelId::register(shared, content.as_fd())?,
+            OpenMode::Backing(file) => KernelId::register(shared, file.as_fd())?,
             OpenMode::Daemon(_) => return Ok(None),
         });
         ids.insert(key, id.clone());
         Ok(Some(id))
+    }
+
+    /// An id that the last daemon registered for a file that is served so.
+    pub(super) fn take_up(&self, mode: &OpenMode, id: KernelId) {
+        if let Some(key) = key(mode) {
+            self.0.lock().insert(key, Arc::new(id));
+        }
     }
 
     /// One handle is closed; with the last, the id goes before the engine asks whether the file is quiet.
@@ -103,8 +175,9 @@ impl Registered {
 pub(super) struct OpenContext {
     registered: Arc<Registered>,
     executed: Arc<Executed>,
+    handles: Arc<Handles>,
     policy: Arc<Policy>,
-    shared: Arc<super::Shared>,
+    shared: Arc<Shared>,
 }
 
 impl Adapter {
@@ -112,6 +185,7 @@ impl Adapter {
         OpenContext {
             registered: self.registered.clone(),
             executed: self.executed.clone(),
+            handles: self.handles.clone(),
             policy: self.policy.clone(),
             shared: self.shared.clone(),
         }
@@ -119,19 +193,10 @@ impl Adapter {
 }
 
 impl OpenContext {
-    fn try_open(
-        &self,
-        engine: &Engine,
-        ino: Ino,
-        want: Want,
-        register: impl FnOnce(BorrowedFd<'_>) -> io::Result<BackingId>,
-    ) -> Result<Option<Arc<BackingId>>> {
+    fn serve(&self, engine: &Engine, ino: Ino, want: Want) -> Result<(Opened, Option<Arc<KernelId>>)> {
         let opened = engine.open(ino, want)?;
-        match self.registered.id(&opened.mode, register) {
-            Ok(id) => {
-                self.shared.counts.count(&opened);
-                Ok(id)
-            }
+        match self.registered.id(&opened.mode, &self.shared) {
+            Ok(id) => Ok((opened, id)),
             Err(e) => {
                 // Without privilege, or on a file system that can't be stacked upon.
                 if matches!(opened.mode, OpenMode::Arena(_)) {
@@ -149,18 +214,56 @@ impl OpenContext {
                     self.registered.release(engine, ino, want.write);
                     return Err(aimss_engine::Error::Io(e));
                 }
-                self.shared.counts.count(&opened);
-                Ok(None)
+                Ok((opened, None))
             }
         }
     }
 
-    /// `exec`: the handle is exec(2)'s, and counted as such.
-    pub(super) fn open(&self, engine: &Engine, ino: Ino, want: Want, exec: bool, reply: ReplyOpen) {
-        let fh = handle(want.write, exec);
-        match self.try_open(engine, ino, want, |fd| reply.open_backing(fd)) {
-            Ok(Some(id)) => reply.opened_passthrough(fh, FopenFlags::empty(), &id),
-            Ok(None) => reply.opened(fh, DIRECT),
+    /// Opens, and notes the handle before anybody is told of it.
+    fn try_open(
+        &self,
+        engine: &Engine,
+        ino: Ino,
+        want: Want,
+        exec: bool,
+    ) -> Result<(FileHandle, Option<Arc<KernelId>>)> {
+        let (opened, id) = self.serve(engine, ino, want)?;
+        self.shared.counts.count(&opened);
+        let served = match opened.mode {
+            OpenMode::Arena(_) => Served::Arena,
+            OpenMode::Backing(_) => Served::Backing,
+            OpenMode::Daemon(_) => Served::Daemon,
+        };
+        let (write, promised, raw) = (want.write, opened.promised, id.as_deref().map(KernelId::raw));
+        let file = KeptFile { ino: ino.0, write, exec, served: served.into(), id: raw, promised };
+        Ok((self.handles.keep_file(engine.journal(), file), id))
+    }
+
+    /// The open of a request that a daemon noted before it died.
+    fn again(&self, engine: &Engine, handle: u64) -> Option<(FileHandle, Option<Arc<KernelId>>)> {
+        let file = self.handles.file(handle)?;
+        let mode = engine.served(Ino(file.ino))?;
+        Some((FileHandle(handle), self.registered.id(&mode, &self.shared).ok()?))
+    }
+
+    /// `exec`: the handle is exec(2)'s, and counted as such. `noted`: the handle that this request was given before.
+    pub(super) fn open(
+        &self,
+        engine: &Engine,
+        ino: Ino,
+        want: Want,
+        exec: bool,
+        (request, noted): (u64, Option<u64>),
+        reply: ReplyOpen,
+    ) {
+        let _answering = Journal::answering(request);
+        let opened = match noted.and_then(|handle| self.again(engine, handle)) {
+            Some(opened) => Ok(opened),
+            None => self.try_open(engine, ino, want, exec),
+        };
+        match opened {
+            Ok((handle, Some(id))) => id.opened(handle, reply),
+            Ok((handle, None)) => reply.opened(handle, DIRECT),
             Err(e) => {
                 if exec {
                     self.executed.closed(ino);
@@ -176,15 +279,18 @@ impl OpenContext {
         found: &Found,
         ttl: Duration,
         want: Want,
+        (request, noted): (u64, Option<u64>),
         reply: ReplyCreate,
     ) {
-        let (attr, fh) = (super::convert::attr_out(found.ino, &found.attr), handle(want.write, false));
-        match self.try_open(engine, found.ino, want, |fd| reply.open_backing(fd)) {
-            Ok(Some(id)) => {
-                let flags = FopenFlags::empty();
-                reply.created_passthrough(&ttl, &attr, Generation(0), fh, flags, &id);
-            }
-            Ok(None) => reply.created(&ttl, &attr, Generation(0), fh, DIRECT),
+        let _answering = Journal::answering(request);
+        let attr = super::convert::attr_out(found.ino, &found.attr);
+        let opened = match noted.and_then(|handle| self.again(engine, handle)) {
+            Some(opened) => Ok(opened),
+            None => self.try_open(engine, found.ino, want, false),
+        };
+        match opened {
+            Ok((handle, Some(id))) => id.created(handle, ttl, &attr, reply),
+            Ok((handle, None)) => reply.created(&ttl, &attr, Generation(0), handle, DIRECT),
             Err(e) => {
                 engine.forget(found.ino, 1);
                 reply.error(errno(&e));

@@ -1,7 +1,8 @@
 //! Requests on streams and groups: what [`crate::streams`] decided, as replies.
 
-use super::Adapter;
 use super::convert::attr_out;
+use super::passthrough::KernelId;
+use super::{Adapter, Shared};
 use crate::errno::errno;
 use crate::streams::{
     self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, ViewNode, Way, group_name,
@@ -12,12 +13,12 @@ use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
 use aimss_engine::stream::{Framing, Position};
 use aimss_engine::{Error, Ino, Result};
 use fuser::{
-    BackingId, Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, PollEvents, PollFlags,
-    PollNotifier, ReplyCreate, ReplyData, ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, Request,
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, PollEvents, PollFlags, PollNotifier,
+    ReplyCreate, ReplyData, ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, Request,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,21 +36,16 @@ const WHOLE_REQUEST_BYTES: u32 = super::REQUEST_BYTES - 4096;
 
 /// Backing ids of active files, and how many handles use each.
 #[derive(Debug, Default)]
-pub(super) struct AppenderIds(Mutex<HashMap<Ino, (Arc<BackingId>, u64)>>);
+pub(super) struct AppenderIds(Mutex<HashMap<Ino, (Arc<KernelId>, u64)>>);
 
 impl AppenderIds {
-    fn get(
-        &self,
-        ino: Ino,
-        stream: &Stream,
-        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
-    ) -> std::io::Result<Arc<BackingId>> {
+    fn get(&self, ino: Ino, stream: &Stream, shared: &Shared) -> std::io::Result<Arc<KernelId>> {
         let mut ids = self.0.lock();
         if let Some((id, users)) = ids.get_mut(&ino) {
             *users += 1;
             return Ok(id.clone());
         }
-        let id = Arc::new(register(stream.active_file().as_fd())?);
+        let id = Arc::new(KernelId::register(shared, stream.active_file().as_fd())?);
         ids.insert(ino, (id.clone(), 1));
         Ok(id)
     }
@@ -254,11 +250,11 @@ impl Adapter {
             // By a descriptor in /proc. What it would read or write is not the stream.
             return reply.error(Errno::EPERM);
         }
-        match self.appenders.get(ino, &stream, |fd| reply.open_backing(fd)) {
+        match self.appenders.get(ino, &stream, &self.shared) {
             Ok(id) => {
                 self.shared.counts.count_append();
                 let handle = self.streams.keep(Handle::Appender { stream });
-                reply.opened_passthrough(FileHandle(handle), FopenFlags::empty(), &id);
+                id.opened(FileHandle(handle), reply);
             }
             Err(e) => {
                 stream.writer_closed(true);
@@ -293,13 +289,12 @@ impl Adapter {
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
         let zero = Duration::ZERO;
         if appends && self.passthrough(found.ino, thread, true).is_ok() && stream.writer_opened(true) {
-            match self.appenders.get(found.ino, &stream, |fd| reply.open_backing(fd)) {
+            match self.appenders.get(found.ino, &stream, &self.shared) {
                 Ok(id) => {
                     self.shared.counts.count_append();
                     let handle = FileHandle(self.streams.keep(Handle::Appender { stream }));
                     attr.ino = INodeNo(StreamFiles::appender(found.ino));
-                    let flags = FopenFlags::empty();
-                    return reply.created_passthrough(&zero, &attr, Generation(0), handle, flags, &id);
+                    return id.created(handle, zero, &attr, reply);
                 }
                 Err(e) => {
                     log::warn!(
