@@ -12,23 +12,27 @@ pub mod residence;
 mod resources;
 mod streams;
 
-use crate::adapter::{Adapter, Shared};
+use crate::adapter::{Adapter, Left, Shared};
 use crate::config::{FsyncPolicy, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{
-    DaemonStatus, DrainStatus, FileStatus, MemoryStatus, MountStatus, OutstandingStatus, OverflowStatus,
+    DaemonStatus, DrainStatus, FileStatus, KeeperStatus, MemoryStatus, MountStatus, OutstandingStatus,
+    OverflowStatus,
 };
+use crate::keeper::{self, FromDaemon, Hello, Life, ToDaemon};
 use crate::policy::Policy;
+use crate::session;
 use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
 use crate::streams::StreamFiles;
 use aimss_engine::arena::{Arena, Overflow};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
-use aimss_engine::journal::Journal;
+use aimss_engine::journal::{Journal, Recovered, References};
 use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::{Engine, EngineConfig, Ino};
-use fuser::{MountOption, Session, SessionACL};
+use fuser::SessionACL;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,18 +81,6 @@ pub enum ServeError {
         /// Where it was mounted.
         mountpoint: String,
     },
-    /// A daemon died here, and the backing doesn't take what it left.
-    #[error(
-        "what the last daemon of {mountpoint} left can't be brought to {backing} yet: {source}; nothing is lost, mount again when the backing works"
-    )]
-    Recovery {
-        /// The mount point.
-        mountpoint: String,
-        /// The backing.
-        backing: String,
-        /// Why.
-        source: aimss_engine::Error,
-    },
     /// The swap file can't be made, or not be used.
     #[error(
         "--overflow {path} can't be used: {source}; give the name of a file to be made on a local ext4 or XFS with room, or a device set up by mkswap"
@@ -126,10 +118,53 @@ pub struct Daemon {
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
+    life: Life,
+    keeper: u32,
 }
 
-/// Mounts and serves until unmounted; `ready` is called when the mount can be used.
-pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(), ServeError> {
+/// The daemon's side of the socket to its keeper.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Link {
+    /// The socket, and what it is told first.
+    pub fn new(socket: OwnedFd) -> std::io::Result<(Link, Hello)> {
+        let hello = keeper::receive(socket.as_fd())?.ok_or(std::io::ErrorKind::UnexpectedEof)?.0;
+        Ok((Link(socket), hello))
+    }
+
+    /// Tells the keeper why there is no daemon.
+    pub fn refused(&self, sentence: &str) {
+        let _ = keeper::send(self.0.as_fd(), &FromDaemon::Refused(sentence.into()), None);
+    }
+
+    fn ask(&self, question: &FromDaemon) -> std::io::Result<OwnedFd> {
+        keeper::send(self.0.as_fd(), question, None)?;
+        match keeper::receive(self.0.as_fd())? {
+            Some((ToDaemon::Attached, Some(device))) => Ok(device),
+            Some((ToDaemon::Failed(why), _)) => Err(std::io::Error::other(why)),
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn ready(&self) {
+        // A keeper that is gone needs not be told.
+        let _ = keeper::send(self.0.as_fd(), &FromDaemon::Ready, None);
+    }
+}
+
+/// What a daemon found of the one before, and where it goes on.
+struct Memory {
+    arena: Fresh,
+    overflow: Option<Overflow>,
+    journal: Journal,
+    recovered: Recovered,
+    references: References,
+}
+
+/// Mounts, or takes a mount over, and serves until it is unmounted; `ready` is called when the mount can be used.
+pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let Hello { config, life, keeper } = hello;
     let io = |what: &str| {
         let what = what.to_string();
         move |source| ServeError::Io { what, source }
@@ -137,6 +172,9 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     // What we make is ours alone until its attributes are applied.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_limits();
+    die_of_panics();
+    keeper::as_others_for_oom_killer();
+    let takes_over = life != Life::First;
     let state = StateDir::of(&config.mountpoint);
     let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
     state.create()?;
@@ -150,40 +188,18 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         }
     };
     let cleanup = Cleanup { state: state.clone() };
-    if let Some(before) =
-        lease.before().filter(|before| before.mountpoint != config.mountpoint && before.node == node)
-        && StateDir::of(&before.mountpoint).has_journal()
-    {
-        return Err(ServeError::LeftElsewhere {
-            backing: config.backing.display().to_string(),
-            mountpoint: before.mountpoint.display().to_string(),
-        });
+    if !takes_over {
+        refuse_what_was_left_elsewhere(&config, &state, &lease, &node)?;
     }
-    if let Some(record) =
-        state.read_record().filter(|record| record.backing != config.backing && state.has_journal())
-    {
-        return Err(ServeError::LeftElsewhere {
-            backing: record.backing.display().to_string(),
-            mountpoint: config.mountpoint.display().to_string(),
-        });
+    let Memory { mut arena, overflow, journal, recovered, references } =
+        recovery::memory(&config, &state, takes_over)?;
+    if !takes_over {
+        recovery::remove_doomed_streams(&config.backing);
+        restore_times(&config, &root_times);
     }
-    recovery::finish_what_was_left(&config, &state, &node)?;
-    recovery::remove_doomed_streams(&config.backing);
-    // Of a daemon that died: what it held is drained by now.
-    state::end_overflow(&state);
-    let overflow = state::open_overflow(&state, config.overflow.as_ref()).map_err(|source| {
-        let path = config.overflow.as_ref().map_or_else(String::new, |o| o.path.display().to_string());
-        ServeError::Overflow { path, source }
-    })?;
-    let arena_bytes = config.memory_bytes + overflow.as_ref().map_or(0, Overflow::bytes);
-    let mut arena_mount =
-        Fresh(Some(state::mount_arena(&state.arena(), arena_bytes).map_err(io("no memory for the arena"))?));
-    let journal = Journal::create(&arena_mount.journal()).map_err(io("no memory for the journal"))?;
-    restore_times(&config, &root_times);
-    let engine = build_engine(&config, &arena_mount, overflow, node, journal)?;
-    if let Err(e) = engine.clear_leftovers() {
-        log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
-    }
+    let left = if takes_over { Left::of(&recovered) } else { Left::default() };
+    let engine = build_engine(&config, &arena, overflow, node, journal)?;
+    engine.take_up(&recovered, &references, &left.still_open());
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
     }
@@ -194,12 +210,12 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         hot_bytes: config.memory_bytes / STREAMS_SHARE,
         removed_after: config.drain_delay + REMOVED_AFTER,
     };
-    let streams = Streams::new(&config.backing, &arena_mount.streams(), limits)
-        .map_err(io("streams can't be served"))?;
+    let streams =
+        Streams::new(&config.backing, &arena.streams(), limits).map_err(io("streams can't be served"))?;
     streams.start();
     let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams)?);
     let shared = Arc::new(Shared::default());
-    note_limits(&shared, &arena_mount);
+    note_limits(&shared, &arena);
     let daemon = Arc::new(Daemon {
         config: config.clone(),
         engine: engine.clone(),
@@ -207,6 +223,8 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
+        life,
+        keeper,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -219,9 +237,17 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         server::listen(&state.socket()).map_err(io("the control socket can't be made"))?
     };
     runtime.spawn(server::serve(listener, daemon.clone()));
-    let adapter = Adapter::new(engine.clone(), policy, shared, files, runtime.handle().clone());
-    let session = Session::new(adapter, &config.mountpoint, &session_config(&config)).map_err(|source| {
-        ServeError::Mount { mountpoint: config.mountpoint.display().to_string(), source }
+    let adapter = Adapter::new(engine.clone(), policy, shared, files, left, runtime.handle().clone());
+    let question = if takes_over { FromDaemon::Attach } else { FromDaemon::Mount };
+    let session = link.ask(&question).and_then(|device| {
+        let device = daemon.shared.device.get_or_init(|| Arc::new(device));
+        adapter.take_up();
+        let (acl, settings) = session_config(&config);
+        session::begin(adapter, device.as_fd(), acl, settings, &state.init(), takes_over)
+    });
+    let session = session.map_err(|source| ServeError::Mount {
+        mountpoint: config.mountpoint.display().to_string(),
+        source,
     })?;
     let _ = daemon.shared.notifier.set(session.notifier());
     let pid = std::process::id();
@@ -230,15 +256,26 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
         backing: config.backing.clone(),
         pid,
         started: state::started(pid).unwrap_or(0),
+        keeper: state::started(keeper).map(|started| (keeper, started)),
     };
     state.record(&record).map_err(io("the state directory can't be written"))?;
-    let arena_mount = arena_mount.served();
+    let arena_mount = arena.served();
     runtime.spawn(unmount_on_signal(config.mountpoint.clone()));
+    if let Some(device) = daemon.shared.device.get().filter(|_| takes_over) {
+        session::ask_again(device.as_fd())
+            .map_err(io("the kernel doesn't send again what is not answered"))?;
+    }
+    link.ready();
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
-    if let Err(e) = session.run() {
-        log::warn!("the FUSE session ended with an error: {e}");
-    }
+    let tidy = engine.clone();
+    runtime.spawn_blocking(move || {
+        if let Err(e) = tidy.clear_leftovers() {
+            log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
+        }
+    });
+    // A session that ends like this was not unmounted: the next daemon takes over.
+    session.run().map_err(io("the connection to the kernel broke"))?;
     daemon.drain_the_rest();
     engine.stop();
     if engine.predicts()
@@ -261,6 +298,33 @@ pub fn serve(config: MountConfig, ready: Box<dyn FnOnce() + Send>) -> Result<(),
     }
     drop(cleanup);
     runtime.shutdown_timeout(Duration::from_millis(200));
+    Ok(())
+}
+
+/// A backing, or a mount point, at which a daemon died whose memory is kept for the same two.
+fn refuse_what_was_left_elsewhere(
+    config: &MountConfig,
+    state: &StateDir,
+    lease: &Lease,
+    node: &str,
+) -> Result<(), ServeError> {
+    if let Some(before) =
+        lease.before().filter(|before| before.mountpoint != config.mountpoint && before.node == node)
+        && StateDir::of(&before.mountpoint).has_journal()
+    {
+        return Err(ServeError::LeftElsewhere {
+            backing: config.backing.display().to_string(),
+            mountpoint: before.mountpoint.display().to_string(),
+        });
+    }
+    if let Some(record) =
+        state.read_record().filter(|record| record.backing != config.backing && state.has_journal())
+    {
+        return Err(ServeError::LeftElsewhere {
+            backing: record.backing.display().to_string(),
+            mountpoint: config.mountpoint.display().to_string(),
+        });
+    }
     Ok(())
 }
 
@@ -293,23 +357,13 @@ fn build_engine(
     Engine::new(engine_config, backing, memory, journal).map_err(fail)
 }
 
-fn session_config(config: &MountConfig) -> fuser::Config {
-    let root = rustix::process::geteuid().is_root();
+fn session_config(config: &MountConfig) -> (SessionACL, fuser::Config) {
     let mut session = fuser::Config::default();
-    session.mount_options = vec![
-        MountOption::FSName(config.backing.display().to_string().replace(',', "\\,")),
-        MountOption::Subtype("aimss".into()),
-        MountOption::DefaultPermissions,
-    ];
-    if root {
-        // As the backing itself would show them; the backing's own nosuid and nodev still hold below.
-        session.mount_options.extend([MountOption::Suid, MountOption::Dev]);
-    }
     session.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     session.n_threads = Some(REQUEST_THREADS);
     // Requests read through a clone would die with the daemon; see the takeover in the design.
     session.clone_fd = false;
-    session
+    (session.acl, session)
 }
 
 /// Thousands of files may be open at once, two descriptors each.
@@ -317,6 +371,14 @@ fn raise_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// A daemon in which a thread panicked would leave a request without an answer. The next one is better.
+fn die_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("the daemon panicked: {panic}\n{}", std::backtrace::Backtrace::force_capture());
+        std::process::abort();
+    }));
 }
 
 fn note_limits(shared: &Shared, arena: &ArenaMount) {
@@ -372,12 +434,16 @@ fn unmount(mountpoint: &std::path::Path) -> std::io::Result<()> {
     if status.success() { Ok(()) } else { Err(std::io::Error::other("fusermount3 failed")) }
 }
 
-/// An arena of a mount that may not come about: until it is served it holds nothing, and goes.
-struct Fresh(Option<ArenaMount>);
+/// An arena of a mount that may not come about: until it is served, one that was made for it goes again. One that the
+/// last daemon left stays.
+struct Fresh {
+    arena: Option<ArenaMount>,
+    made: bool,
+}
 
 impl Fresh {
     fn served(&mut self) -> Option<ArenaMount> {
-        self.0.take()
+        self.arena.take()
     }
 }
 
@@ -385,13 +451,13 @@ impl std::ops::Deref for Fresh {
     type Target = ArenaMount;
 
     fn deref(&self) -> &ArenaMount {
-        self.0.as_ref().expect("it is asked for before it is served")
+        self.arena.as_ref().expect("it is asked for before it is served")
     }
 }
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        if let Some(arena) = self.0.take() {
+        if let Some(arena) = self.arena.take().filter(|_| self.made) {
             arena.discard();
         }
     }
@@ -482,12 +548,21 @@ impl Daemon {
             },
             daemon: DaemonStatus {
                 pid: std::process::id(),
+                restarts: match &self.life {
+                    Life::First => 0,
+                    Life::Next { deaths, .. } => *deaths,
+                },
+                last_death: match &self.life {
+                    Life::First => None,
+                    Life::Next { reason, .. } => Some(reason.clone()),
+                },
                 uptime: self.started.elapsed().as_secs_f64(),
                 cpu: resources::cpu_seconds(),
                 resident: resources::resident_bytes(),
                 heap: resources::heap_bytes(),
                 journal: s.journal,
             },
+            keeper: KeeperStatus { pid: self.keeper },
             memory: MemoryStatus {
                 budget: s.budget,
                 ceiling: s.ceiling,

@@ -202,7 +202,10 @@ fn how(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
             let name = rustix::process::Signal::from_named_raw(signal).map(|signal| format!("{signal:?}"));
-            name.map_or_else(|| format!("signal {signal}"), |name| format!("signal {signal} ({name})"))
+            match name.as_deref().and_then(|name| Some(name.strip_prefix("Signal::")?.trim_matches('"'))) {
+                Some(name) => format!("signal {signal} ({name})"),
+                None => format!("signal {signal}"),
+            }
         }
         (None, Some(code)) => format!("it ended with code {code}; its log says why"),
         (None, None) => "nobody knows how".into(),

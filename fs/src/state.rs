@@ -8,10 +8,12 @@
 //!     version         a number in text
 //!     mount.json      mount point, backing, process
 //!     control.sock    see `control`
+//!     init            the kernel's INIT, for daemons that take over; see `session`
 //!     overflow        the path of the swap file, while there is one
 //!     arena/          a tmpfs of its own for root
 //!       files/        file data, a file an inode
 //!       journal       see the engine's `journal`
+//!       journal.lookups  what the kernel holds of each inode
 //! BACKING/.aimss/lease  who owns the backing: node, process, mount point
 //! BACKING/.aimss/transitions  which files are opened behind which, where that is predicted
 //! ```
@@ -35,7 +37,7 @@ use std::path::{Path, PathBuf};
 /// Tries to make a directory beside others that remove its parent.
 const TRIES: u32 = 8;
 /// Version of the layout above.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Who serves a mount.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub struct MountRecord {
     pub pid: u32,
     /// When it started, in clock ticks since boot, so that a reused pid isn't taken for it.
     pub started: u64,
+    /// Its keeper, which starts it again, and when that started.
+    #[serde(default)]
+    pub keeper: Option<(u32, u64)>,
 }
 
 /// A mount's private directory.
@@ -129,7 +134,8 @@ impl StateDir {
         let version = self.path.join("version");
         match fs::read_to_string(&version) {
             Ok(found) if found.trim().parse() == Ok(VERSION) => Ok(()),
-            // Version 1 knew no `Held::Unnamed` in its journal, and is read as it is.
+            // Version 1 knew no `Held::Unnamed` in its journal, version 2 no records for daemons that take over: both are
+            // read as they are.
             Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found < VERSION) => {
                 fs::write(version, VERSION.to_string()).map_err(io)
             }
@@ -161,10 +167,17 @@ impl StateDir {
         self.path.join("control.sock")
     }
 
+    /// Where the kernel's INIT is kept.
+    pub fn init(&self) -> PathBuf {
+        self.path.join("init")
+    }
+
     /// Writes who serves the mount.
     pub fn record(&self, record: &MountRecord) -> io::Result<()> {
         let json = serde_json::to_vec(record).map_err(io::Error::other)?;
-        fs::write(self.path.join("mount.json"), json)
+        // Whoever looks while it is written sees the old one.
+        fs::write(self.path.join("mount.json.new"), json)?;
+        fs::rename(self.path.join("mount.json.new"), self.path.join("mount.json"))
     }
 
     /// Reads who serves the mount.
@@ -192,9 +205,19 @@ impl StateDir {
 }
 
 impl MountRecord {
-    /// Whether the daemon lives.
+    /// Whether the mount is served: the daemon lives, or a keeper that starts the next one.
     pub fn alive(&self) -> bool {
+        self.daemon_lives() || self.keeper().is_some()
+    }
+
+    /// Whether the daemon lives.
+    pub fn daemon_lives(&self) -> bool {
         started(self.pid) == Some(self.started)
+    }
+
+    /// The keeper, if it lives.
+    pub fn keeper(&self) -> Option<u32> {
+        self.keeper.filter(|(pid, when)| started(*pid) == Some(*when)).map(|(pid, _)| pid)
     }
 }
 
@@ -240,7 +263,13 @@ mod tests {
     fn this_process_is_found_alive_and_a_reused_pid_is_not() {
         let pid = std::process::id();
         let started = started(pid).expect("we run");
-        let record = |started| MountRecord { mountpoint: "/m".into(), backing: "/b".into(), pid, started };
+        let record = |started| MountRecord {
+            mountpoint: "/m".into(),
+            backing: "/b".into(),
+            pid,
+            started,
+            keeper: None,
+        };
         assert!(record(started).alive());
         assert!(!record(started + 1).alive());
     }

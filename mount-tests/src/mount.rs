@@ -172,11 +172,28 @@ impl Mount {
         Ok(all["mounts"][0].take())
     }
 
-    /// Kills the daemon as a crash would, and returns when it is gone.
-    pub fn kill_daemon(&self) -> Result<()> {
-        let pid = self.daemon().context("the mount has a daemon")?;
-        kill(pid);
+    /// Kills keeper and daemon as a crash of both would, and returns when they are gone.
+    pub fn kill_both(&self) -> Result<()> {
+        let daemon = self.daemon().context("the mount has a daemon")?;
+        if let Some(keeper) = self.process("keeper") {
+            kill(keeper);
+        }
+        kill(daemon);
         Ok(())
+    }
+
+    /// Kills the daemon as a crash would; its keeper starts the next one. Returns when that serves.
+    pub fn kill_daemon(&self) -> Result<()> {
+        let daemon = self.daemon().context("the mount has a daemon")?;
+        send(daemon, rustix::process::Signal::KILL);
+        let next = || self.daemon().is_some_and(|next| next != daemon);
+        crate::wait_until("the next daemon", Duration::from_secs(20), next);
+        Ok(())
+    }
+
+    /// The daemon of this moment.
+    pub fn daemon_pid(&self) -> Option<i32> {
+        self.daemon()
     }
 
     /// Unmounts, and fails unless the backing then shows the tree that the mount showed, and nothing is left.
@@ -193,11 +210,20 @@ impl Mount {
     }
 
     fn daemon(&self) -> Option<i32> {
+        self.process("pid")
+    }
+
+    /// `pid` for the daemon, or `keeper`.
+    fn process(&self, which: &str) -> Option<i32> {
         let record = fs::read(self.state_dirs().first()?.join("mount.json")).ok()?;
         let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
-        let pid = record["pid"].as_i64()?.try_into().ok()?;
-        // The number of a daemon that is long dead may be another process's by now.
-        (started(pid) == record["started"].as_u64()).then_some(pid)
+        let (pid, when) = match which {
+            "pid" => (&record["pid"], &record["started"]),
+            _ => (&record[which][0], &record[which][1]),
+        };
+        let pid = pid.as_i64()?.try_into().ok()?;
+        // The number of a process that is long dead may be another one's by now.
+        (started(pid) == when.as_u64()).then_some(pid)
     }
 
     /// The state directories whose record names our mount point: none or one.
@@ -227,7 +253,7 @@ impl Mount {
                 break;
             }
         }
-        if let Some(pid) = self.daemon() {
+        for pid in [self.process("keeper"), self.daemon()].into_iter().flatten() {
             kill(pid);
         }
         for dir in self.state_dirs() {
@@ -330,9 +356,14 @@ fn started(pid: i32) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+fn send(pid: i32, signal: rustix::process::Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
 fn kill(pid: i32) {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    send(pid, rustix::process::Signal::KILL);
     // Dead is not gone: its memory and descriptors are freed first. A zombie holds neither.
     let gone = || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

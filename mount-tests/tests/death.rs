@@ -31,7 +31,7 @@ both_modes! {
         fs::remove_file(mount.at("a/b/file1"))?;
         fs::hard_link(mount.at("a/b/file2"), mount.at("a/linked"))?;
         let open = File::open(mount.at("a/b/file3"))?;
-        mount.kill_daemon()?;
+        mount.kill_both()?;
         drop(open);
         take_up(mount)?;
         let look = |at: fn(&Mount, String) -> std::path::PathBuf| -> anyhow::Result<()> {
@@ -64,7 +64,7 @@ both_modes! {
         let memory = mount.status()?["memory"].clone();
         let left = [&memory["overflow"]["used"], &memory["spilled_files"]];
         assert!(left.iter().any(|count| count.as_u64() > Some(0)), "all of it is in memory: {memory}");
-        mount.kill_daemon()?;
+        mount.kill_both()?;
         drop(file);
         take_up(mount)?;
         let mut file = File::open(mount.at("grows"))?;
@@ -95,7 +95,7 @@ both_modes! {
                     Ok(400)
                 });
                 std::thread::sleep(Duration::from_millis(60));
-                mount.kill_daemon()?;
+                mount.kill_both()?;
                 well(&mount.aimss(&["umount", "--lazy"]))?;
                 anyhow::Ok(writer.join().expect("it does not panic")?)
             })?;
@@ -119,7 +119,7 @@ both_modes! {
         std::thread::scope(|scope| {
             let drain = scope.spawn(|| mount.aimss(&["drain"]));
             std::thread::sleep(Duration::from_millis(40));
-            mount.kill_daemon()?;
+            mount.kill_both()?;
             drain.join().expect("it does not panic");
             anyhow::Ok(())
         })?;

@@ -63,7 +63,7 @@ both_modes! {
         let mut member = fs::File::open(mount.at("b@g"))?;
         let mut held = [0; 100];
         assert_eq!(member.read(&mut held)?, 5);
-        mount.kill_daemon()?;
+        mount.kill_both()?;
         drop(member);
         well(&mount.aimss(&["umount", "--lazy"]))?;
         mount.mount_again()?;

@@ -169,7 +169,7 @@ both_modes! {
         appender(&mount.at("x.stream"))?.write_all(b"one\n")?;
         mount.drain()?;
         fs::remove_file(mount.at("x.stream"))?;
-        mount.kill_daemon()?;
+        mount.kill_both()?;
         log_of_the_stream(mount).context("it is still there")?;
         well(&mount.aimss(&["umount", "--lazy"]))?;
         take_up(mount);
@@ -185,7 +185,7 @@ both_modes! {
         fs::rename(mount.at("dir/x.stream"), mount.at("y.stream"))?;
         fs::remove_file(mount.at("y.stream"))?;
         mount.drain()?;
-        mount.kill_daemon()?;
+        mount.kill_both()?;
         well(&mount.aimss(&["umount", "--lazy"]))?;
         fs::write(mount.behind("dir/x.stream"), marker)?;
         take_up(mount);

@@ -1,19 +1,22 @@
-//! The daemon's start: from `aimss mount`, which returns when the mount is ready, to a process of its own.
+//! The start of keeper and daemon: from `aimss mount`, which returns when the mount is ready, to processes of their own.
 //!
 //! 1. The parent starts its own binary (`/proc/self/exe`, so a replaced binary doesn't matter) with the
-//!    hidden command `serve`, and writes the settings as JSON to its stdin.
-//! 2. The child leaves the session and the directory it was started in, so that neither a closing terminal
-//!    nor an unmount of that directory is in its way.
-//! 3. The child's stdout is a pipe on which it says one line: `ready`, or `error` and a sentence. If it dies
+//!    hidden command `keep`, and writes the settings as JSON to its stdin.
+//! 2. The keeper leaves the session and the directory it was started in, so that neither a closing terminal
+//!    nor an unmount of that directory is in its way, and starts `serve`, the daemon; see [`aimss_fs::keeper`].
+//! 3. The keeper's stdout is a pipe on which it says one line: `ready`, or `error` and a sentence. If it dies
 //!    first, the pipe closes, and the parent says that.
 //! 4. stderr is the log file, or the parent's stderr until the mount is ready and nothing afterwards.
 
 use crate::logger;
 use aimss_fs::config::MountConfig;
+use aimss_fs::daemon::Link;
+use aimss_fs::keeper::{self, Told};
 use anyhow::{Context as _, Result, anyhow, bail};
 use log::LevelFilter;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -21,7 +24,7 @@ use std::process::{Child, Command, Stdio};
 const READY: &str = "ready";
 const ERROR: &str = "error ";
 
-/// Starts a daemon for `config` and returns when its mount can be used. The error is the daemon's sentence.
+/// Starts a keeper for `config`, and returns when its mount can be used. The error is the daemon's sentence.
 pub fn start(config: &MountConfig, log: Option<&Path>) -> Result<Child> {
     let stderr = match log {
         Some(path) => Stdio::from(open_log(path)?),
@@ -31,7 +34,7 @@ pub fn start(config: &MountConfig, log: Option<&Path>) -> Result<Child> {
     let settings = serde_json::to_vec(config).context("the settings have no JSON form")?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("aimss")
-        .arg("serve")
+        .arg("keep")
         .args(log_flag)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -66,12 +69,13 @@ pub fn open_log(path: &Path) -> Result<File> {
     })
 }
 
-/// The child's side: what `aimss serve` does.
-pub fn serve(stderr_is_log: bool) -> Result<()> {
+/// The keeper's side: what `aimss keep` does.
+pub fn keep(stderr_is_log: bool) -> Result<()> {
     let mut settings = Vec::new();
     std::io::stdin().read_to_end(&mut settings)?;
     let config: MountConfig = serde_json::from_slice(&settings)
-        .context("`aimss serve` reads its settings from stdin; use `aimss mount`")?;
+        .context("`aimss keep` reads its settings from stdin; use `aimss mount`")?;
+    // The pipe to the parent, apart from stdout, which closes.
     let mut pipe = File::from(rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3)?);
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
@@ -80,30 +84,76 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
     let _ = rustix::process::setsid();
     rustix::process::chdir("/")?;
     // Or it would be called `exe`.
-    let _ = rustix::thread::set_name(c"aimss");
-    let mut telling = pipe.try_clone()?;
-    let ready = Box::new(move || {
-        // The parent may have been killed meanwhile; the mount is as ready as ever.
-        let _ = writeln!(telling, "{READY}");
-        if !stderr_is_log {
-            let _ = rustix::stdio::dup2_stderr(&null);
-        }
-    });
+    let _ = rustix::thread::set_name(c"aimss-keeper");
     // Without a log, stderr is the terminal of `aimss mount`, which says itself what goes wrong.
-    let level = if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off };
-    let told = run(config, level, ready);
-    if let Err(error) = told {
-        let sentence = format!("{error:#}").replace('\n', " ");
-        log::error!("{sentence}");
-        let _ = writeln!(pipe, "{ERROR}{sentence}");
-        std::process::exit(1);
-    }
+    logger::install(if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off });
+    keeper::keep(
+        &config,
+        |socket| daemon(socket, stderr_is_log, false),
+        |told| {
+            // The parent may have been killed meanwhile; the mount is as ready as ever.
+            let _ = match told {
+                Told::Ready => writeln!(pipe, "{READY}"),
+                Told::Refused(sentence) => writeln!(pipe, "{ERROR}{}", sentence.replace('\n', " ")),
+            };
+            if !stderr_is_log {
+                let _ = rustix::stdio::dup2_stderr(&null);
+            }
+        },
+    )?;
     Ok(())
 }
 
-/// Serves `config` in this process until it is unmounted; SIGINT and SIGTERM unmount it and drain (the daemon
-/// sees to that itself).
-pub fn run(config: MountConfig, level: LevelFilter, ready: Box<dyn FnOnce() + Send>) -> Result<()> {
-    logger::install(level);
-    aimss_fs::daemon::serve(config, ready).map_err(|error| anyhow!("{error}"))
+/// Keeps a mount from this process, which is in the foreground, until it is unmounted; SIGINT and SIGTERM unmount it and
+/// drain. The error is the daemon's sentence.
+pub fn keep_here(config: &MountConfig, mut ready: impl FnMut()) -> Result<()> {
+    logger::install(LevelFilter::Info);
+    let mut refused = None;
+    keeper::keep(
+        config,
+        |socket| daemon(socket, true, true),
+        |told| match told {
+            Told::Ready => ready(),
+            Told::Refused(sentence) => refused = Some(sentence),
+        },
+    )?;
+    refused.map_or(Ok(()), |sentence| Err(anyhow!("{sentence}")))
+}
+
+/// Starts a daemon whose stdin is the socket to its keeper.
+fn daemon(socket: OwnedFd, stderr_is_log: bool, foreground: bool) -> std::io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("aimss").arg("serve").stdin(Stdio::from(socket)).stdout(Stdio::null());
+    if stderr_is_log {
+        command.arg("--log");
+    }
+    if foreground {
+        // The terminal's signals come to the keeper, which passes them on.
+        command.process_group(0);
+    }
+    command.spawn()
+}
+
+/// The daemon's side: what `aimss serve` does.
+pub fn serve(stderr_is_log: bool) -> Result<()> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::process::chdir("/")?;
+    let _ = rustix::thread::set_name(c"aimss");
+    logger::install(if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off });
+    let (link, hello) =
+        Link::new(socket).context("`aimss serve` is started by a keeper; use `aimss mount`")?;
+    let ready = move || {
+        if !stderr_is_log {
+            let _ = rustix::stdio::dup2_stderr(&null);
+        }
+    };
+    if let Err(error) = aimss_fs::daemon::serve(hello, &link, ready) {
+        let sentence = error.to_string();
+        log::error!("{sentence}");
+        link.refused(&sentence);
+        std::process::exit(1);
+    }
+    Ok(())
 }

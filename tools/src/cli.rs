@@ -74,7 +74,10 @@ pub enum Command {
     /// Measure the mount against /dev/shm, the bare disk and other systems, side by side
     #[command(after_long_help = BENCH_EXAMPLES)]
     Bench(Bench),
-    /// The daemon: reads its settings from stdin. Started by `aimss mount`.
+    /// The keeper: reads its settings from stdin. Started by `aimss mount`.
+    #[command(hide = true)]
+    Keep(Serve),
+    /// The daemon: its stdin is a socket to its keeper, which starts it.
     #[command(hide = true)]
     Serve(Serve),
     /// A worker of `aimss bench` that puts itself into a memory cgroup.
@@ -361,7 +364,7 @@ pub struct Bench {
     pub json: bool,
 }
 
-/// The hidden daemon.
+/// The hidden keeper and daemon.
 #[derive(Debug, Args)]
 pub struct Serve {
     /// stderr is the log: keep it.

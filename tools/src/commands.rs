@@ -42,6 +42,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Doctor(asked) => doctor::run(&asked),
         Command::Demo(asked) => demo::run(&asked),
         Command::Bench(asked) => bench::run(&asked),
+        Command::Keep(asked) => crate::background::keep(asked.log),
         Command::Serve(asked) => crate::background::serve(asked.log),
         Command::CgroupWorker(asked) => crate::bench::cgroup::worker(&asked),
     }

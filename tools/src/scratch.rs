@@ -81,6 +81,7 @@ impl Mounted {
             backing: config.backing.clone(),
             pid: child.id(),
             alive: true,
+            keeper: None,
             state_dir: PathBuf::new(),
         };
         let mut mounted = Self { known, child, ended: false };

@@ -211,6 +211,9 @@ fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display
             known.pid
         );
     }
+    if let Some(keeper) = known.keeper {
+        processes::wait_gone(keeper, LAZY_LOOK);
+    }
     if known.state_dir.exists() {
         bail!(
             "{} is unmounted, but its daemon left {} behind; the next `aimss mount` of {} takes it up",

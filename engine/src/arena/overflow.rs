@@ -77,6 +77,17 @@ impl Overflow {
         Ok(Overflow { path: path.into(), bytes, used: AtomicU64::new(0), ours: AtomicU64::new(0) })
     }
 
+    /// Goes on with one that a daemon that died began; `None` where it is not in use any more.
+    pub fn take_up(path: &Path) -> io::Result<Option<Overflow>> {
+        let area = in_use(path)?;
+        Ok(area.map(|area| Overflow {
+            path: path.into(),
+            bytes: area.bytes,
+            used: AtomicU64::new(area.used),
+            ours: AtomicU64::new(0),
+        }))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

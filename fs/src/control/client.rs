@@ -5,6 +5,10 @@ use crate::state::StateDir;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a daemon that died may take to be followed by the next.
+const NEXT_DAEMON: Duration = Duration::from_secs(5);
 
 /// A mount that has a state directory.
 #[derive(Debug, Clone)]
@@ -15,8 +19,10 @@ pub struct Known {
     pub backing: PathBuf,
     /// The daemon.
     pub pid: u32,
-    /// Whether it lives.
+    /// Whether the mount is served: the daemon lives, or is being started again.
     pub alive: bool,
+    /// The daemon's keeper, if it lives.
+    pub keeper: Option<u32>,
     /// Its state directory.
     pub state_dir: PathBuf,
 }
@@ -53,13 +59,14 @@ pub fn mounts() -> Vec<Known> {
         .into_iter()
         .filter_map(|dir| {
             let record = dir.read_record()?;
-            let alive = record.alive();
+            let (alive, keeper) = (record.alive(), record.keeper());
             let state_dir = dir.path().to_path_buf();
             Some(Known {
                 mountpoint: record.mountpoint,
                 backing: record.backing,
                 pid: record.pid,
                 alive,
+                keeper,
                 state_dir,
             })
         })
@@ -83,9 +90,16 @@ pub fn connect(mountpoint: &Path) -> Result<Client, ControlError> {
     if !known.alive {
         return Err(ControlError::Dead { mountpoint: shown, pid: known.pid });
     }
-    match UnixStream::connect(known.state_dir.join("control.sock")) {
-        Ok(stream) => Ok(Client { mountpoint: shown, stream: BufReader::new(stream) }),
-        Err(source) => Err(ControlError::Io { mountpoint: shown, source }),
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(known.state_dir.join("control.sock")) {
+            Ok(stream) => return Ok(Client { mountpoint: shown, stream: BufReader::new(stream) }),
+            // The next daemon is on its way.
+            Err(_) if known.keeper.is_some() && begun.elapsed() < NEXT_DAEMON => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(source) => return Err(ControlError::Io { mountpoint: shown, source }),
+        }
     }
 }
 

@@ -35,10 +35,19 @@ pub struct MountStatus {
     pub streams: StreamsStatus,
     /// How opens were served since the mount: mode, then reason, then count.
     pub modes: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The process that starts the daemon again when it dies.
+    pub keeper: KeeperStatus,
     /// The oldest call on the backing that has not come back.
     pub outstanding: Option<OutstandingStatus>,
     /// What this mount could not have, and why (no passthrough, no huge pages, ...), in sentences.
     pub limits: Vec<String>,
+}
+
+/// The keeper.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperStatus {
+    /// Process id; 0 if there is none.
+    pub pid: u32,
 }
 
 /// A call on the backing that has not come back.
@@ -68,6 +77,12 @@ pub struct OverflowStatus {
 pub struct DaemonStatus {
     /// Process id.
     pub pid: u32,
+    /// Daemons of this mount that died before it.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How the last one of them died, a sentence.
+    #[serde(default)]
+    pub last_death: Option<String>,
     /// Seconds since it took the mount.
     pub uptime: f64,
     /// Processor seconds used (user and system).

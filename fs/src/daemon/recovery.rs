@@ -1,10 +1,11 @@
-//! Before a mount: finishing what a daemon that died left in arena and journal, and removing the logs of streams that
-//! had lost their names.
+//! Before a mount is served: taking up what a daemon that died left in arena and journal, and removing the logs of streams
+//! that had lost their names.
 
-use super::{ServeError, build_engine};
+use super::{Fresh, Memory, ServeError};
 use crate::config::MountConfig;
 use crate::state::{self, StateDir};
-use aimss_engine::journal::{Journal, replay};
+use aimss_engine::arena::Overflow;
+use aimss_engine::journal::{Journal, Recovered, References, replay};
 use aimss_engine::stream::live::Streams;
 use aimss_engine::stream::settings::MARKER_BYTES;
 use aimss_engine::stream::{Marker, StreamId};
@@ -13,53 +14,53 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Drains what is left, if anything; afterwards the arena is gone. On an error all of it stays.
-pub(super) fn finish_what_was_left(
-    config: &MountConfig,
-    state: &StateDir,
-    node: &str,
-) -> Result<(), ServeError> {
-    let io =
-        |source| ServeError::Io { what: "the arena that the last daemon left can't be read".into(), source };
-    let journal = state.arena().join("journal");
-    let bytes = match std::fs::read(&journal) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(io(e)),
+/// The memory of the last daemon, or a new one. `takes_over`: the kernel is the same, too.
+pub(super) fn memory(config: &MountConfig, state: &StateDir, takes_over: bool) -> Result<Memory, ServeError> {
+    let io = |what: &str| {
+        let what = what.to_string();
+        move |source| ServeError::Io { what, source }
     };
-    // Streams are all that the journal does not know of.
-    let streams = state.arena().join(state::STREAMS);
-    Streams::recover(&config.backing, &streams).map_err(|e| ServeError::Recovery {
-        mountpoint: config.mountpoint.display().to_string(),
-        backing: config.backing.display().to_string(),
-        source: crate::streams::error(e),
-    })?;
+    let overflow = |source| {
+        let path = config.overflow.as_ref().map_or_else(String::new, |o| o.path.display().to_string());
+        ServeError::Overflow { path, source }
+    };
+    let unreadable = "the arena that the last daemon left can't be read";
+    let path = state.arena().join("journal");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !takes_over => {
+            // Of a daemon that died before it had anything.
+            state::end_overflow(state);
+            let overflow = state::open_overflow(state, config.overflow.as_ref()).map_err(overflow)?;
+            let bytes = config.memory_bytes + overflow.as_ref().map_or(0, Overflow::bytes);
+            let arena = state::mount_arena(&state.arena(), bytes).map_err(io("no memory for the arena"))?;
+            let arena = Fresh { arena: Some(arena), made: true };
+            let journal = Journal::create(&arena.journal()).map_err(io("no memory for the journal"))?;
+            let (recovered, references) = (Recovered::default(), References::default());
+            return Ok(Memory { arena, overflow, journal, recovered, references });
+        }
+        Err(e) => return Err(io(unreadable)(e)),
+    };
+    let overflow = state::open_overflow(state, config.overflow.as_ref()).map_err(overflow)?;
+    let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(unreadable))?;
+    let arena = Fresh { arena: Some(arena), made: false };
     let recovered = replay(&bytes);
-    let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io)?;
-    if recovered.is_empty() {
-        arena.discard();
-        return Ok(());
+    let (journal, references) = if takes_over {
+        Journal::take_over(&path).map_err(io(unreadable))?
+    } else {
+        // Streams are all that the journal does not know of.
+        Streams::recover(&config.backing, &arena.streams())
+            .map_err(|e| io(unreadable)(io::Error::other(e.to_string())))?;
+        (Journal::resume(&path).map_err(io(unreadable))?, References::default())
+    };
+    if !recovered.is_empty() {
+        log::info!(
+            "the last daemon died with {} changes of names and {} files not on the backing: they are kept and drained",
+            recovered.changes.len(),
+            recovered.nodes.values().filter(|node| node.dirty && !node.gone).count()
+        );
     }
-    log::info!(
-        "the last daemon died with {} changes of names and {} files not on the backing: they are drained first",
-        recovered.changes.len(),
-        recovered.nodes.values().filter(|node| node.dirty).count()
-    );
-    let journal = Journal::resume(&journal).map_err(io)?;
-    let engine = build_engine(config, &arena, None, node.into(), journal)?;
-    engine.recover(&recovered);
-    engine.start();
-    let drained = engine.drain_all(|_| {});
-    engine.stop();
-    if let Err(source) = drained {
-        return Err(ServeError::Recovery {
-            mountpoint: config.mountpoint.display().to_string(),
-            backing: config.backing.display().to_string(),
-            source,
-        });
-    }
-    arena.discard();
-    Ok(())
+    Ok(Memory { arena, overflow, journal, recovered, references })
 }
 
 /// Logs whose streams lost their last name before a crash go now, unless it brought a name back, under whatever name

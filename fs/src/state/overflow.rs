@@ -12,13 +12,16 @@ use std::path::Path;
 /// Name of the note in the state directory; it holds the path.
 const NOTE: &str = "overflow";
 
-/// Swaps to what the settings name, if they name something.
+/// Swaps to what the settings name, if they name something; or goes on with what the last daemon swapped to, if its arena
+/// is taken up.
 pub fn open_overflow(state: &StateDir, config: Option<&OverflowConfig>) -> io::Result<Option<Overflow>> {
-    let Some(config) = config else { return Ok(None) };
     let note = state.path().join(NOTE);
-    if note.exists() {
-        return Err(io::Error::other("the one of the last daemon can't be ended; `swapoff` it"));
+    if let Ok(path) = fs::read(&note)
+        && let Some(overflow) = Overflow::take_up(Path::new(OsStr::from_bytes(&path)))?
+    {
+        return Ok(Some(overflow));
     }
+    let Some(config) = config else { return Ok(None) };
     // Somebody else's is neither used nor ever ended by us.
     check_overflow_free(&config.path)?;
     // Before it is there: a daemon that dies in between leaves nothing unnoted.

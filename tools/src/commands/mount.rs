@@ -15,5 +15,5 @@ pub fn run(asked: &cli::Mount) -> Result<()> {
         rustix::stdio::dup2_stderr(background::open_log(log)?)?;
     }
     let ready = format!("aimss: {} is ready; Ctrl-C drains and unmounts", escape::path(&config.mountpoint));
-    background::run(config, log::LevelFilter::Info, Box::new(move || eprintln!("{ready}")))
+    background::keep_here(&config, || eprintln!("{ready}"))
 }

@@ -115,6 +115,7 @@ mod tests {
             backing: backing.into(),
             pid: 77,
             alive: true,
+            keeper: None,
             state_dir: PathBuf::from("/run/aimss/x"),
         }
     }

@@ -58,6 +58,18 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
         status.fsync,
     );
     line(&mut out, "daemon", &text);
+    let keeper = match (status.keeper.pid, &daemon.last_death) {
+        (0, _) => "none: a death of the daemon ends the mount".into(),
+        (pid, None) => format!("process {pid}"),
+        (pid, Some(reason)) => {
+            let reason = crate::escape::text(reason);
+            format!(
+                "process {pid}; has started the daemon again {} times, last after: {reason}",
+                daemon.restarts
+            )
+        }
+    };
+    line(&mut out, "keeper", &keeper);
     for limit in &status.limits {
         line(&mut out, "limit", limit);
     }
