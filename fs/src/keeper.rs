@@ -10,7 +10,7 @@
 //!    descriptor, and hands a copy over. A next one asks for the copy alone ([`FromDaemon::Attach`]).
 //! 3. When the socket closes, the daemon is gone. Exit code 0: it was unmounted, and the keeper ends, too. Anything else
 //!    is a death: it is logged with its reason, and the next daemon is started, at once and then with pauses that grow.
-//! 4. Daemons that die again and again before they have served for [`SETTLED`] are given up: the keeper ends, and the
+//! 4. Daemons that die again and again before they are ready, or as soon as they are, are given up: the keeper ends, and the
 //!    kernel ends the connection with it, so that applications get an error instead of waiting for ever. Arena and journal
 //!    stay for the next mount.
 
@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 mod mount;
 
-/// A daemon that served for so long is not in a row of deaths any more.
-const SETTLED: Duration = Duration::from_secs(10);
+/// A daemon that was ready for so long is not in a row of deaths: less, and the first request killed it.
+const SETTLED: Duration = Duration::from_millis(20);
 /// So many deaths in a row, and it is given up.
 const DEATHS_MAX: u32 = 6;
 /// Before the second try of a row; doubled with each.
@@ -106,10 +106,10 @@ pub fn keep(
 ) -> io::Result<()> {
     spare_from_oom_killer();
     pass_signals_on();
-    let mut keeper = Keeper { config, device: None, was_ready: false };
+    let mut keeper = Keeper { config, device: None, was_ready: false, ready: None };
     let (mut life, mut row) = (Life::First, 0);
     loop {
-        let begun = Instant::now();
+        keeper.ready = None;
         let (status, refused) = keeper.one_life(&life, &start, &mut tell)?;
         if status.success() {
             return Ok(());
@@ -120,7 +120,8 @@ pub fn keep(
             return Ok(());
         }
         let deaths = if let Life::Next { deaths, .. } = life { deaths + 1 } else { 1 };
-        row = if begun.elapsed() > SETTLED { 1 } else { row + 1 };
+        let settled = keeper.ready.is_some_and(|ready| ready.elapsed() > SETTLED);
+        row = if settled { 1 } else { row + 1 };
         log::error!("the daemon of {} died: {reason}", config.mountpoint.display());
         if row > DEATHS_MAX {
             log::error!(
@@ -141,6 +142,8 @@ struct Keeper<'c> {
     /// The connection to the kernel.
     device: Option<OwnedFd>,
     was_ready: bool,
+    /// Since when this daemon is.
+    ready: Option<Instant>,
 }
 
 impl Keeper<'_> {
@@ -171,6 +174,7 @@ impl Keeper<'_> {
                         self.answer(ours.as_fd(), device.map_err(Into::into).and_then(OwnedFd::try_clone));
                     }
                     FromDaemon::Ready => {
+                        self.ready = Some(Instant::now());
                         if !std::mem::replace(&mut self.was_ready, true) {
                             tell(Told::Ready);
                         }
@@ -202,7 +206,7 @@ fn how(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
             let name = rustix::process::Signal::from_named_raw(signal).map(|signal| format!("{signal:?}"));
-            match name.as_deref().and_then(|name| Some(name.strip_prefix("Signal::")?.trim_matches('"'))) {
+            match name.as_deref().and_then(|name| name.trim_matches('"').strip_prefix("Signal::")) {
                 Some(name) => format!("signal {signal} ({name})"),
                 None => format!("signal {signal}"),
             }

@@ -148,6 +148,9 @@ impl Engine {
                     self.clear_the_way(&self.path_in(to)?)?;
                 }
                 let _shape = self.shape.write();
+                if let Some(replaced) = replaced {
+                    self.keep_for_users(*replaced, to, &self.path_in(to)?);
+                }
                 match self.backing.rename(&self.path_in(from)?, &self.path_in(to)?, RenameMode::Replace) {
                     Err(e) if e.kind() == io::ErrorKind::NotFound && resumed => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => self.source_is_gone(*ino, from),
@@ -315,6 +318,7 @@ impl Engine {
         self.settle_before_last_known_name_goes(ino, link)?;
         let _shape = self.shape.write();
         let Ok(path) = self.path_in(link) else { return Ok(()) };
+        self.keep_for_users(ino, link, &path);
         let removed = if directory { self.backing.rmdir(&path) } else { self.backing.unlink(&path) };
         match removed {
             Ok(()) => {}
@@ -341,6 +345,28 @@ impl Engine {
             state.file.dirty && !state.nameless() && state.drained.len() == 1 && state.drained[0] == *link
         };
         if last_known { self.settle(&inode, false) } else { Ok(()) }
+    }
+
+    /// A file loses its last name on the backing, which has its content, and is open: it gets one in our private directory, by
+    /// which the next daemon finds it if this one dies. Removed with the last user.
+    fn keep_for_users(&self, ino: Ino, link: &Link, path: &[u8]) {
+        let Ok(inode) = self.inode(ino) else { return };
+        let needed = {
+            let state = inode.state.lock();
+            let open = state.file.epoch.is_some() && state.file.place == Place::Backing;
+            open && state.nameless() && state.drained.len() == 1 && state.drained[0] == *link
+        };
+        // Where that can't be (no hard links, another device), it is gone with this daemon.
+        let kept = |linked: io::Result<()>| match linked {
+            // By a daemon that died right after that.
+            Err(e) => e.kind() == io::ErrorKind::AlreadyExists,
+            Ok(()) => true,
+        };
+        if needed && kept(self.backing.link(path, &Engine::unnamed_path(ino))) {
+            let mut state = inode.state.lock();
+            state.file.place = Place::Unnamed;
+            self.journal.dirty(ino, &state);
+        }
     }
 
     /// The backing no longer has `ino` under `link`. With the last name its number there is free for others.

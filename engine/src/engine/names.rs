@@ -6,7 +6,7 @@ use super::{Engine, Found};
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::error::{Error, Result};
 use crate::ids::{Ino, Name};
-use crate::namespace::{Dir, Entry, Inode, Link, Names, Place};
+use crate::namespace::{Dir, Entry, Inode, Link, Names};
 use crate::oplog::Change;
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -146,7 +146,8 @@ impl Engine {
         // A name from a listing whose inode nobody looked up was looked up by our callers.
         let inode = names.inode(ino).cloned().ok_or(Error::NotFound)?;
         names.leave(&link, entry.kind);
-        let (cancelled, unnamed) = {
+        // What is in our private directory stays there for who has it open.
+        let cancelled = {
             let mut state = inode.state.lock();
             state.lose_name(&link, entry.kind);
             let only_made = state.pending == 1 && state.nameless() && state.drained.is_empty();
@@ -155,12 +156,7 @@ impl Engine {
                 // Its memory goes now, not when the change's turn comes.
                 state.pending = 0;
             }
-            let unnamed = cancelled && state.file.place == Place::Unnamed;
-            if unnamed {
-                // Nobody will name it any more: who has it open keeps it, as any file that was removed.
-                state.file.place = Place::Backing;
-            }
-            (cancelled, unnamed)
+            cancelled
         };
         if cancelled {
             self.drain.count_cancelled(if entry.kind == Kind::Directory { 1 } else { 2 });
@@ -169,9 +165,6 @@ impl Engine {
             self.record(&mut names, &Change::Unlink { ino, link }, &[]);
         }
         drop(names);
-        if unnamed {
-            self.remove_unnamed(ino);
-        }
         self.drain.unmark_if_nameless(self, ino);
         self.drop_if_unused(ino);
         Ok(())

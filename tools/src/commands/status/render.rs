@@ -290,6 +290,7 @@ mod tests {
         };
         status.files = FileStatus { known: 1203, open: 4, lingering: 1 };
         status.daemon.pid = 77;
+        status.keeper.pid = 76;
         status.daemon.uptime = 180.0;
         status.daemon.heap = 1 << 20;
         let reasons = BTreeMap::from([("known size".to_owned(), 100), ("new name".to_owned(), 20)]);
@@ -312,6 +313,7 @@ mod tests {
   opens      120 passthrough: 100 known size, 20 new name
   daemon     process 77, version 0.1.0, up 3 min, 0.0 s of processor time, 0 B
              resident (1 MiB heap), journal 0 B; fsync durable
+  keeper     process 76
   last error Writing model.bin to /data/ckpt failed: no space left on device.
 "
         );
