@@ -302,7 +302,7 @@ impl Journal {
     }
 
     /// Bytes are about to be appended by the request that this thread works on.
-    pub(crate) fn appends(&self, ino: Ino, offset: u64) {
+    pub fn appends(&self, ino: Ino, offset: u64) {
         if REQUEST.get().is_some() {
             self.append(&Record::Appends { ino, offset });
         }

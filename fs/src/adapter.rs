@@ -15,6 +15,7 @@ use crate::errno::errno;
 use crate::latency::Latency;
 use crate::policy::Policy;
 use crate::posix::{self, Caller};
+use crate::streams::kept::{AppenderId, is_stream_handle};
 use crate::streams::{Node, StreamFiles};
 use aimss_engine::engine::{DirEntry, Found, SetAttr, StillOpen, Want, Whence};
 use aimss_engine::journal::{Answered, Journal, Recovered};
@@ -76,7 +77,7 @@ pub struct Left {
 impl Left {
     /// From the journal.
     pub fn of(recovered: &Recovered) -> Left {
-        let files = recovered.notes.iter().filter(|(key, _)| **key < crate::streams::HANDLE_FIRST);
+        let files = recovered.notes.iter().filter(|(key, _)| **key < crate::streams::NODE_FIRST);
         Left {
             handles: Handles::take_up(files.map(|(key, note)| (*key, &note[..]))),
             answered: recovered.answered.iter().map(|(request, answered)| (*request, *answered)).collect(),
@@ -152,10 +153,17 @@ impl Adapter {
         }
     }
 
-    /// Takes up the backing ids of files that are open. Call once [`Shared::device`] is there, before requests come.
-    pub fn take_up(&self) {
+    /// Takes up the backing ids of files that are open, and of streams that are appended to. Call once [`Shared::device`]
+    /// is there, before requests come.
+    pub fn take_up(&self, appenders: Vec<AppenderId>) {
         let files = self.handles.all();
         let mut known = HashSet::new();
+        for AppenderId { ino, id } in appenders {
+            known.insert(id);
+            if let Some(id) = KernelId::taken_up(&self.shared, id) {
+                self.appenders.take_up(ino, id);
+            }
+        }
         for file in &files {
             if file.exec {
                 self.executed.opened(Ino(file.ino));
@@ -423,8 +431,12 @@ impl Filesystem for Adapter {
         }
         if self.is_group_name(parent, name.as_bytes()) {
             let name = name.as_bytes().to_vec();
-            return self.aside_if(true, move |adapter| {
-                reply_empty(adapter.unlink_group(parent, &name), reply);
+            return self.aside_if(true, move |adapter| match adapter.unlink_group(parent, &name) {
+                // It was removed, by a daemon that did not live to say so.
+                Err(aimss_engine::Error::NotFound) if crate::session::first_number(request).is_some() => {
+                    reply.ok();
+                }
+                removed => reply_empty(removed, reply),
             });
         }
         self.change_name(request, parent, name, move |adapter, name| {
@@ -506,7 +518,7 @@ impl Filesystem for Adapter {
         self.latency.request();
         let (waits, caller) = (self.streams.open_waits(number.0, flags.0), caller(req));
         self.aside_if(waits, move |adapter| {
-            if let Some(reply) = adapter.open_stream(caller.pid, number.0, flags.0, reply) {
+            if let Some(reply) = adapter.open_stream(caller, number.0, flags.0, reply) {
                 adapter.open_file(caller, number, flags.0, reply);
             }
         });
@@ -546,6 +558,10 @@ impl Filesystem for Adapter {
             let paged = lock_owner.is_none().then_some(number.0);
             return self.read_stream(req, handle, (offset, paged), size, flags.0, reply);
         }
+        if is_stream_handle(fh.0) {
+            // It could not be had back from the last daemon.
+            return reply.error(Errno::EIO);
+        }
         let ino = self.ino(number);
         self.aside_if(self.engine.read_waits(ino), move |adapter| {
             passthrough::with_buffer(size as usize, |buffer| {
@@ -584,7 +600,10 @@ impl Filesystem for Adapter {
         }
         if let Some(handle) = self.streams.handle(fh.0) {
             kill(&self.engine);
-            return self.write_stream(&handle, offset, data, append, reply);
+            return self.write_stream(req.unique().0, &handle, offset, data, append, reply);
+        }
+        if is_stream_handle(fh.0) {
+            return reply.error(Errno::EIO);
         }
         let request = req.unique().0;
         // What was appended before is written to the same place.
@@ -1039,7 +1058,8 @@ impl Adapter {
         reply: ReplyCreate,
     ) {
         let noted = self.noted_before(caller.request);
-        let ino = noted.and_then(|handle| self.handles.file(handle)).map(|file| Ino(file.ino));
+        let of_file = |handle| self.handles.file(handle).map(|file| Ino(file.ino));
+        let ino = noted.and_then(|handle| of_file(handle).or_else(|| self.streams.inode_of_handle(handle)));
         let made = match ino.or_else(|| self.done_before(caller.request)) {
             Some(ino) => self.engine.attr_and_age(ino),
             None => posix::prepare(&self.engine, parent, caller, Kind::File, mode, umask)
@@ -1049,7 +1069,7 @@ impl Adapter {
             Ok(found) if self.streams.is_stream_name(parent, name) => {
                 let name = name.to_vec();
                 self.aside_if(true, move |adapter| {
-                    adapter.create_stream(caller.pid, (parent, &name), &found, flags, reply);
+                    adapter.create_stream(caller, (parent, &name), &found, flags, reply);
                 });
             }
             Ok(found) => {

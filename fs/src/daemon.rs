@@ -214,6 +214,11 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         Streams::new(&config.backing, &arena.streams(), limits).map_err(io("streams can't be served"))?;
     streams.start();
     let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams)?);
+    let (appenders, polled) = if takes_over {
+        (files.take_up(&recovered), StreamFiles::polled(&recovered))
+    } else {
+        (Vec::new(), Vec::new())
+    };
     let shared = Arc::new(Shared::default());
     note_limits(&shared, &arena);
     let daemon = Arc::new(Daemon {
@@ -241,7 +246,7 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     let question = if takes_over { FromDaemon::Attach } else { FromDaemon::Mount };
     let session = link.ask(&question).and_then(|device| {
         let device = daemon.shared.device.get_or_init(|| Arc::new(device));
-        adapter.take_up();
+        adapter.take_up(appenders);
         let (acl, settings) = session_config(&config);
         session::begin(adapter, device.as_fd(), acl, settings, &state.init(), takes_over)
     });
@@ -268,8 +273,15 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     link.ready();
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
-    let tidy = engine.clone();
+    let (tidy, notifier) = (engine.clone(), session.notifier());
     runtime.spawn_blocking(move || {
+        for kernel in polled {
+            // Who waits for a stream asks again.
+            let _ = notifier.poll(fuser::PollHandle(kernel));
+        }
+        if takes_over && let Err(e) = streams.open_left() {
+            log::warn!("streams of the last daemon can't be looked for: {e}");
+        }
         if let Err(e) = tidy.clear_leftovers() {
             log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
         }

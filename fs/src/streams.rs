@@ -20,6 +20,7 @@
 //!
 //! Not here: FUSE; that is `adapter/streams.rs`.
 
+pub mod kept;
 pub mod partitions;
 
 use aimss_engine::stream::group::{self, MemberId};
@@ -28,6 +29,7 @@ use aimss_engine::stream::settings::MARKER_BYTES;
 use aimss_engine::stream::{Framing, Marker, Position, Settings, StreamId};
 use aimss_engine::{Attr, Engine, Error, Ino, Kind, Result, Timestamp};
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use kept::{KeptHandle, KeptNode};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -43,6 +45,8 @@ const APPENDER: u64 = 1 << 62;
 const GROUP: u64 = 1 << 61;
 /// Set in the number of a view.
 const VIEW: u64 = 1 << 60;
+/// Numbers of nodes that are no inodes', and of handles of streams, are not below this.
+pub const NODE_FIRST: u64 = VIEW;
 /// Pages of the kernel's cache begin at multiples of this.
 const PAGE_BYTES: u64 = 4096;
 /// Separates a stream's name from a group's.
@@ -154,7 +158,11 @@ pub struct StreamFiles {
     /// Threads that were sent to a twin, and since when.
     sent: Mutex<HashMap<u32, (Ino, Instant)>>,
     handles: Mutex<HashMap<u64, Handle>>,
+    /// The same handles, as the journal has them.
+    kept: Mutex<HashMap<u64, KeptHandle>>,
     next_handle: AtomicU64,
+    /// When this daemon began.
+    begun: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -183,33 +191,44 @@ impl<N: Clone + Eq + Hash> Numbers<N> {
         Mutex::new(Numbers { kind, by_number: HashMap::new(), by_node: HashMap::new(), next: 0 })
     }
 
-    /// The number of a node, which the kernel then knows.
-    fn tell(&mut self, node: &N) -> u64 {
+    /// One that the kernel knows from the last daemon's time.
+    fn take_up(&mut self, number: u64, node: &N) {
+        self.next = self.next.max(number & !self.kind);
+        // It forgets all at once.
+        self.by_number.insert(number, (node.clone(), 1));
+        self.by_node.insert(node.clone(), number);
+    }
+
+    /// The number of a node, which the kernel then knows, and whether it is new to it.
+    fn tell(&mut self, node: &N) -> (u64, bool) {
         if let Some(number) = self.by_node.get(node).copied() {
             if let Some((_, lookups)) = self.by_number.get_mut(&number) {
                 *lookups += 1;
             }
-            return number;
+            return (number, false);
         }
         self.next += 1;
         let number = self.next | self.kind;
         self.by_number.insert(number, (node.clone(), 1));
         self.by_node.insert(node.clone(), number);
-        number
+        (number, true)
     }
 
     fn node(&self, number: u64) -> Option<N> {
         self.by_number.get(&number).map(|(node, _)| node.clone())
     }
 
-    fn forget(&mut self, number: u64, count: u64) {
-        let Some((node, lookups)) = self.by_number.get_mut(&number) else { return };
+    /// True if it knows nothing of it any more.
+    fn forget(&mut self, number: u64, count: u64) -> bool {
+        let Some((node, lookups)) = self.by_number.get_mut(&number) else { return false };
         *lookups = lookups.saturating_sub(count);
         if *lookups == 0 {
             let node = node.clone();
             self.by_number.remove(&number);
             self.by_node.remove(&node);
+            return true;
         }
+        false
     }
 }
 
@@ -260,7 +279,9 @@ impl StreamFiles {
             paged: Mutex::default(),
             sent: Mutex::default(),
             handles: Mutex::default(),
-            next_handle: AtomicU64::new(HANDLE_FIRST),
+            kept: Mutex::default(),
+            next_handle: AtomicU64::new(HANDLE_FIRST + kept::first_number()),
+            begun: Instant::now(),
         })
     }
 
@@ -302,7 +323,11 @@ impl StreamFiles {
 
     /// The number of a group, which the kernel then knows.
     pub fn group_number(&self, node: &GroupNode) -> u64 {
-        self.groups.lock().tell(node)
+        let (number, new) = self.groups.lock().tell(node);
+        if new {
+            self.note_node(number, Some(&KeptNode::of_group(node)));
+        }
+        number
     }
 
     /// The number that the name of a stream leads to now, which the kernel then knows, and the first byte there.
@@ -311,7 +336,11 @@ impl StreamFiles {
         if begin == log.opened_at() {
             return Ok((stream.0, begin));
         }
-        Ok((self.views.lock().tell(&ViewNode { stream, begin }), begin))
+        let (number, new) = self.views.lock().tell(&ViewNode { stream, begin });
+        if new {
+            self.note_node(number, Some(&KeptNode::View { stream: stream.0, begin: begin.0 }));
+        }
+        Ok((number, begin))
     }
 
     /// The first byte of a node.
@@ -372,11 +401,10 @@ impl StreamFiles {
     /// The kernel forgets a number. True if it was a group's.
     pub fn forget(&self, number: u64, count: u64) -> bool {
         self.paged.lock().remove(&number);
-        if number & VIEW != 0 {
-            self.views.lock().forget(number, count);
-        }
-        if number & GROUP != 0 {
-            self.groups.lock().forget(number, count);
+        let gone = (number & VIEW != 0 && self.views.lock().forget(number, count))
+            || (number & GROUP != 0 && self.groups.lock().forget(number, count));
+        if gone {
+            self.note_node(number, None);
         }
         number & GROUP != 0
     }
@@ -588,6 +616,10 @@ impl StreamFiles {
         if !appends || !passthrough || stream.framing() == Framing::Write {
             return Ok(Way::Served);
         }
+        if self.begun.elapsed() < SENT_FOR {
+            // The last daemon may have sent this thread to the twin, and the kernel looks again only once.
+            return Ok(Way::Served);
+        }
         let before = self.sent.lock().remove(&thread);
         if let Some((of, _)) = before {
             if of == ino {
@@ -640,11 +672,17 @@ impl StreamFiles {
         right
     }
 
-    /// Keeps an open file; returns the number of its handle.
-    pub fn keep(&self, handle: Handle) -> u64 {
+    /// Keeps an open file, for the next daemon, too; returns the number of its handle.
+    fn keep(&self, handle: Handle, kept: KeptHandle) -> u64 {
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.note_handle(number, kept);
         self.handles.lock().insert(number, handle);
         number
+    }
+
+    /// Keeps one that appends by passthrough, with the kernel's backing id.
+    pub fn keep_appender(&self, ino: Ino, stream: Arc<Stream>, id: u32) -> u64 {
+        self.keep(Handle::Appender { stream }, KeptHandle::Appender { ino: ino.0, id })
     }
 
     /// The open file of a handle, if it is a stream's.
@@ -658,6 +696,7 @@ impl StreamFiles {
             return None;
         }
         let handle = self.handles.lock().remove(&number)?;
+        self.forget_handle(number);
         match &handle {
             Handle::Plain { stream, write, .. } => {
                 if *write {
@@ -672,18 +711,24 @@ impl StreamFiles {
     }
 
     /// Opens a stream for us to serve, from this byte on.
-    pub fn open_plain(&self, stream: Arc<Stream>, begin: Position, write: bool) -> u64 {
+    pub fn open_plain(&self, ino: Ino, stream: Arc<Stream>, begin: Position, write: bool) -> u64 {
         if write {
             stream.writer_opened(false);
         }
-        self.keep(Handle::Plain { stream, begin, write })
+        let kept = KeptHandle::Plain { ino: ino.0, begin: begin.0, write };
+        self.keep(Handle::Plain { stream, begin, write }, kept)
     }
 
     /// Opens a group, of a stream or of a directory of partitions, for a member.
     pub fn open_group(&self, node: &GroupNode) -> Result<u64> {
-        let Some(stream) = self.of_inode(node.stream) else { return self.open_partitioned_group(node) };
+        let handle = self.join(node)?;
+        Ok(self.keep(handle, KeptHandle::Member(KeptNode::of_group(node))))
+    }
+
+    fn join(&self, node: &GroupNode) -> Result<Handle> {
+        let Some(stream) = self.of_inode(node.stream) else { return self.join_partitioned(node) };
         let member = stream.join(&node.group)?;
-        Ok(self.keep(Handle::Member { stream, group: node.group.clone(), member, eof: node.eof }))
+        Ok(Handle::Member { stream, group: node.group.clone(), member, eof: node.eof })
     }
 
     /// Removes such a group.

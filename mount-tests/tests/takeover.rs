@@ -168,7 +168,45 @@ fn syncs(dir: &Path, load: &Load) -> Result<()> {
     })
 }
 
-const WORKS: [(&str, Work); 8] = [
+fn appends_to_a_stream(dir: &Path, load: &Load) -> Result<()> {
+    let path = dir.join("x.stream");
+    let mut writer = OpenOptions::new().append(true).create(true).open(&path)?;
+    let mut reader = File::open(dir.join("x.stream@group+eof"))?;
+    let mut appended = 0;
+    // The number of the next record that the reader has not seen, and how many it was given again.
+    let (mut next, mut again) = (0, 0);
+    let mut consume = |at_most: u64| -> Result<bool> {
+        let mut batch = vec![0; 1 << 16];
+        let bytes = reader.read(&mut batch).context("a read of the group")?;
+        for line in std::str::from_utf8(&batch[..bytes])?.lines() {
+            let number: u64 = line.strip_prefix("record ").context("a record")?.parse()?;
+            ensure!(number <= next && number < at_most, "record {number} came where {next} was due");
+            again += u64::from(number < next);
+            next = next.max(number + 1);
+        }
+        Ok(bytes > 0)
+    };
+    load.each(|number| {
+        writer.write_all(format!("record {number}\n").as_bytes()).context("an append")?;
+        appended = number + 1;
+        if number.is_multiple_of(16) {
+            consume(appended)?;
+        }
+        Ok(())
+    })?;
+    while consume(appended)? {}
+    ensure!(next == appended, "{next} of {appended} records were delivered");
+    println!("appends-to-a-stream: {appended} records, of which {again} were delivered again");
+    let whole = fs::read_to_string(&path)?;
+    for (number, line) in whole.lines().enumerate() {
+        ensure!(line == format!("record {number}"), "{line} stands where record {number} should");
+    }
+    ensure!(whole.lines().count() as u64 == appended, "{} of {appended} records", whole.lines().count());
+    fs::remove_file(path)?;
+    Ok(())
+}
+
+const WORKS: [(&str, Work); 9] = [
     ("appends", appends),
     ("makes-and-removes", makes_and_removes),
     ("makes-directories", makes_directories),
@@ -177,6 +215,7 @@ const WORKS: [(&str, Work); 8] = [
     ("reads", reads),
     ("writes-in-place", writes_in_place),
     ("syncs", syncs),
+    ("appends-to-a-stream", appends_to_a_stream),
 ];
 
 fn number(variable: &str, default: u64) -> u64 {

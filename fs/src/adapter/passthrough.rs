@@ -67,19 +67,25 @@ fn mode_word(mode: &OpenMode) -> &'static str {
 #[derive(Debug)]
 pub(super) struct KernelId {
     raw: u32,
-    device: Arc<OwnedFd>,
+    /// None: it is somebody else's to close.
+    device: Option<Arc<OwnedFd>>,
 }
 
 impl KernelId {
     /// Registers a file.
     pub fn register(shared: &Shared, file: BorrowedFd<'_>) -> io::Result<KernelId> {
         let device = shared.device.get().ok_or(io::ErrorKind::NotConnected)?.clone();
-        Ok(KernelId { raw: BackingId::create_raw(device.as_fd(), file)?, device })
+        Ok(KernelId { raw: BackingId::create_raw(device.as_fd(), file)?, device: Some(device) })
     }
 
     /// One that the last daemon registered.
     pub fn taken_up(shared: &Shared, raw: u32) -> Option<KernelId> {
-        Some(KernelId { raw, device: shared.device.get()?.clone() })
+        Some(KernelId { raw, device: Some(shared.device.get()?.clone()) })
+    }
+
+    /// It is not ours to close.
+    pub fn forget(mut self) {
+        self.device = None;
     }
 
     /// The kernel's number.
@@ -106,7 +112,9 @@ impl KernelId {
 
 impl Drop for KernelId {
     fn drop(&mut self) {
-        close_id(&self.device, self.raw);
+        if let Some(device) = &self.device {
+            close_id(device, self.raw);
+        }
     }
 }
 

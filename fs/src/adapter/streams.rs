@@ -4,10 +4,12 @@ use super::convert::attr_out;
 use super::passthrough::KernelId;
 use super::{Adapter, Shared};
 use crate::errno::errno;
+use crate::posix::Caller;
 use crate::streams::{
     self, GroupName, GroupNode, Handle, Node, SENT_FOR, StreamFiles, ViewNode, Way, group_name,
 };
 use aimss_engine::engine::{Found, Whence};
+use aimss_engine::journal::{Answered, Journal};
 use aimss_engine::stream::group::MemberId;
 use aimss_engine::stream::live::{AtEnd, Refusal, Stream, Waiting};
 use aimss_engine::stream::{Framing, Position};
@@ -48,6 +50,23 @@ impl AppenderIds {
         let id = Arc::new(KernelId::register(shared, stream.active_file().as_fd())?);
         ids.insert(ino, (id.clone(), 1));
         Ok(id)
+    }
+
+    fn of(&self, ino: Ino) -> Option<Arc<KernelId>> {
+        self.0.lock().get(&ino).map(|(id, _)| id.clone())
+    }
+
+    /// One that the last daemon registered.
+    pub(super) fn take_up(&self, ino: Ino, id: KernelId) {
+        let mut ids = self.0.lock();
+        match ids.get_mut(&ino) {
+            Some((_, users)) => {
+                *users += 1;
+                // The same number: it is closed once.
+                id.forget();
+            }
+            None => drop(ids.insert(ino, (Arc::new(id), 1))),
+        }
     }
 
     fn release(&self, ino: Ino) {
@@ -158,11 +177,18 @@ impl Adapter {
     /// Opens a stream, its twin, or a group; gives the reply back for other files.
     pub(super) fn open_stream(
         &self,
-        thread: u32,
+        caller: Caller,
         number: u64,
         flags: i32,
         reply: ReplyOpen,
     ) -> Option<ReplyOpen> {
+        let thread = caller.pid;
+        let before = self.noted_before(caller.request);
+        if let Some((handle, is)) = before.and_then(|handle| Some((handle, self.streams.handle(handle)?))) {
+            self.opened_before(handle, &is, reply);
+            return None;
+        }
+        let _answering = Journal::answering(caller.request);
         match self.streams.node(number) {
             Node::Group(node) => {
                 if flags & libc::O_ACCMODE != libc::O_RDONLY {
@@ -194,7 +220,7 @@ impl Adapter {
                     self.streams.way(ino, &stream, flags, passthrough, thread).and_then(|way| match way {
                         Way::Served => {
                             let begin = self.streams.begin(number, &stream);
-                            Ok(self.streams.open_plain(stream.clone(), begin, write))
+                            Ok(self.streams.open_plain(ino, stream.clone(), begin, write))
                         }
                         Way::Elsewhere => {
                             self.expect_threads();
@@ -206,6 +232,22 @@ impl Adapter {
                     Err(e) => reply.error(errno(&e)),
                 }
                 None
+            }
+        }
+    }
+
+    /// Answers an open that the last daemon did not live to answer.
+    fn opened_before(&self, number: u64, is: &Handle, reply: ReplyOpen) {
+        let handle = FileHandle(number);
+        match is {
+            Handle::Plain { .. } => reply.opened(handle, SERVED),
+            Handle::Member { .. } | Handle::Partitioned { .. } => reply.opened(handle, MEMBER),
+            Handle::Appender { .. } => {
+                let ino = self.streams.inode_of_handle(number);
+                match ino.and_then(|ino| self.appenders.of(ino)) {
+                    Some(id) => id.opened(handle, reply),
+                    None => reply.error(Errno::EIO),
+                }
             }
         }
     }
@@ -253,7 +295,7 @@ impl Adapter {
         match self.appenders.get(ino, &stream, &self.shared) {
             Ok(id) => {
                 self.shared.counts.count_append();
-                let handle = self.streams.keep(Handle::Appender { stream });
+                let handle = self.streams.keep_appender(ino, stream, id.raw());
                 id.opened(FileHandle(handle), reply);
             }
             Err(e) => {
@@ -266,13 +308,19 @@ impl Adapter {
     /// Answers the creation of a stream: an appender goes to the twin at once.
     pub(super) fn create_stream(
         &self,
-        thread: u32,
+        caller: Caller,
         (parent, name): (Ino, &[u8]),
         found: &Found,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let made = self.streams.make(found.ino, &aimss_engine::stream::Settings::default());
+        let _answering = Journal::answering(caller.request);
+        let thread = caller.pid;
+        let made = match self.streams.of_inode(found.ino) {
+            // By a daemon that died before it had opened it.
+            Some(stream) => Ok(stream),
+            None => self.streams.make(found.ino, &aimss_engine::stream::Settings::default()),
+        };
         let stream = match made {
             Ok(stream) => stream,
             Err(e) => {
@@ -292,7 +340,7 @@ impl Adapter {
             match self.appenders.get(found.ino, &stream, &self.shared) {
                 Ok(id) => {
                     self.shared.counts.count_append();
-                    let handle = FileHandle(self.streams.keep(Handle::Appender { stream }));
+                    let handle = FileHandle(self.streams.keep_appender(found.ino, stream, id.raw()));
                     attr.ino = INodeNo(StreamFiles::appender(found.ino));
                     return id.created(handle, zero, &attr, reply);
                 }
@@ -304,7 +352,7 @@ impl Adapter {
                 }
             }
         }
-        let handle = FileHandle(self.streams.open_plain(stream, begin, write));
+        let handle = FileHandle(self.streams.open_plain(found.ino, stream, begin, write));
         reply.created(&zero, &attr, Generation(0), handle, SERVED);
     }
 
@@ -345,6 +393,7 @@ impl Adapter {
 
     pub(super) fn write_stream(
         &self,
+        request: u64,
         handle: &Handle,
         offset: u64,
         data: &[u8],
@@ -360,9 +409,16 @@ impl Adapter {
             Ok(view) => view.begin.0 + view.bytes,
             Err(e) => return reply.error(errno(&streams::error(e))),
         };
-        if !append && begin.0 + offset != end {
+        if let Some(Answered::Appended(at)) = self.before(request) {
+            let mut there = vec![0; data.len()];
+            if stream.read_at(Position(at), &mut there).is_ok_and(|bytes| there[..bytes] == *data) {
+                return reply.written(data.len() as u32);
+            }
+        } else if !append && begin.0 + offset != end {
             return reply.error(Errno::EPERM);
         }
+        let _answering = Journal::answering(request);
+        self.engine.journal().appends(Ino(0), end);
         match stream.append(data).map_err(streams::error) {
             Ok(bytes) => match stream.pause_after(bytes) {
                 None => reply.written(bytes as u32),
@@ -395,10 +451,12 @@ impl Adapter {
         let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
         match self.streams.handle(handle.0) {
             Some(Handle::Member { stream, group, member, eof }) => {
+                self.streams.note_poll(handle.0, notifier.handle().0);
                 let ready = eof || stream.poll_group(&group, member, wake(notifier, flags));
                 reply.poll(if ready { readable } else { PollEvents::empty() });
             }
             Some(Handle::Partitioned { group, member, eof }) => {
+                self.streams.note_poll(handle.0, notifier.handle().0);
                 let ready = eof || group.poll(member, wake(notifier, flags));
                 reply.poll(if ready { readable } else { PollEvents::empty() });
             }

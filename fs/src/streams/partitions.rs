@@ -67,7 +67,7 @@ impl StreamFiles {
     }
 
     /// Opens a group over the partitions of a directory for a member. That waits for storage.
-    pub(super) fn open_partitioned_group(&self, node: &GroupNode) -> Result<u64> {
+    pub(super) fn join_partitioned(&self, node: &GroupNode) -> Result<Handle> {
         let partitions = self.partitions(node.stream).ok_or(Error::NotFound)?;
         let missing = partitions.missing();
         if !missing.is_empty() {
@@ -83,7 +83,7 @@ impl StreamFiles {
         }
         let streams: Vec<Arc<Stream>> = partitions.streams.into_iter().flatten().collect();
         let (group, member) = self.streams.join_partitions(&streams, &node.group)?;
-        Ok(self.keep(Handle::Partitioned { group, member, eof: node.eof }))
+        Ok(Handle::Partitioned { group, member, eof: node.eof })
     }
 
     /// Removes a group over the partitions of a directory, from those that are there; false if there is none.

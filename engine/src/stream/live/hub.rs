@@ -160,6 +160,21 @@ impl Streams {
         Ok(())
     }
 
+    /// Opens all streams that the last daemon of this mount had open: their writers may go on, and what they append is to
+    /// be sealed and copied.
+    pub fn open_left(self: &Arc<Self>) -> io::Result<()> {
+        for entry in fs::read_dir(&self.active_home)? {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.parse().ok());
+            if let Some(id) = id.filter(|_| Settings::is_there(&self.home.join(&name)))
+                && let Err(e) = self.open(id)
+            {
+                log::warn!("stream {} can't be opened: {e}", name.display());
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a new, empty stream.
     pub fn create(self: &Arc<Self>, settings: &Settings) -> Result<Arc<Stream>> {
         settings.log.check()?;

@@ -438,6 +438,17 @@ impl Stream {
         true
     }
 
+    /// A handle that appended before this daemon began still does: what is no whole record at the end may be its, and half
+    /// way.
+    pub fn writer_taken_up(&self, passed_through: bool) {
+        let mut writers = self.writers.lock();
+        if passed_through {
+            writers.passed_through += 1;
+        } else {
+            writers.served += 1;
+        }
+    }
+
     /// It is closed. With the last, what is no whole record goes aside, except of a line, which may be
     /// continued.
     pub fn writer_closed(self: &Arc<Self>, passed_through: bool) {
