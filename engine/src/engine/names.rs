@@ -166,6 +166,7 @@ impl Engine {
         }
         drop(names);
         self.drain.unmark_if_nameless(self, ino);
+        self.leave_private_directory(ino);
         self.drop_if_unused(ino);
         Ok(())
     }

@@ -558,6 +558,7 @@ impl Engine {
         }
         if nameless {
             self.drain.unmark_if_nameless(self, ino);
+            self.leave_private_directory(ino);
             self.drop_if_unused(ino);
         }
     }

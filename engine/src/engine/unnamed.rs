@@ -128,6 +128,20 @@ impl Engine {
         Some(MadeUnnamed { engine: self, content: Some((file, stat)), owner, turn })
     }
 
+    /// Of a file without a name that nobody has open any more, what the private directory holds goes.
+    pub(super) fn leave_private_directory(&self, ino: Ino) {
+        let Ok(inode) = self.inode(ino) else { return };
+        {
+            let mut state = inode.state.lock();
+            let kept = state.file.place == Place::Unnamed && state.nameless() && state.pending == 0;
+            if !kept || state.file.epoch.is_some() || state.file.lingering {
+                return;
+            }
+            state.file.place = Place::Backing;
+        }
+        self.remove_unnamed(ino);
+    }
+
     pub(crate) fn remove_unnamed(&self, ino: Ino) {
         if let Err(e) = self.backing.unlink(&Engine::unnamed_path(ino))
             && e.kind() != std::io::ErrorKind::NotFound
