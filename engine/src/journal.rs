@@ -18,8 +18,9 @@ mod mapped;
 mod record;
 mod replay;
 
+pub use lookups::References;
 pub(crate) use lookups::Slot;
-pub use record::{Answered, Held, Record};
+pub use record::{Answered, Basis, Held, Record};
 pub use replay::{Node, Recovered, replay, whole_bytes};
 
 use crate::attr::Attr;
@@ -96,10 +97,6 @@ thread_local! {
     static REQUEST: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// What the kernel holds of each inode that it knows.
-#[derive(Debug, Default)]
-pub struct References(pub(crate) FxHashMap<Ino, (Slot, u64)>);
-
 fn new_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::RDWR | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?))
@@ -160,7 +157,7 @@ impl Journal {
     pub fn take_over(path: &Path) -> io::Result<(Journal, References)> {
         let (lookups, known) = Lookups::resume(&beside(path))?;
         let journal = Journal::resume_with(path, lookups)?;
-        Ok((journal, References(known)))
+        Ok((journal, known))
     }
 
     /// Notes the references that the kernel holds.

@@ -1078,7 +1078,7 @@ impl Adapter {
                     Want { truncate: false, ..self.want(found.ino, caller.pid, flags & !libc::O_TRUNC) };
                 let context = self.open_context();
                 let open = move |engine: &Engine| {
-                    context.create(engine, &found, OURS, want, (caller.request, noted), reply)
+                    context.create(engine, &found, OURS, want, (caller.request, noted), reply);
                 };
                 if self.engine.open_waits(found.ino, want) { self.aside(open) } else { open(&self.engine) }
             }

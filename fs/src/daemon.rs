@@ -28,6 +28,7 @@ use crate::streams::StreamFiles;
 use aimss_engine::arena::{Arena, Overflow};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::journal::{Journal, Recovered, References};
+use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::{Engine, EngineConfig, Ino};
 use fuser::SessionACL;
@@ -193,8 +194,8 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     }
     let Memory { mut arena, overflow, journal, recovered, references } =
         recovery::memory(&config, &state, takes_over)?;
+    let doomed = recovery::doomed_streams(&config.backing);
     if !takes_over {
-        recovery::remove_doomed_streams(&config.backing);
         restore_times(&config, &root_times);
     }
     let left = if takes_over { Left::of(&recovered) } else { Left::default() };
@@ -273,7 +274,7 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     link.ready();
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
-    let (tidy, notifier) = (engine.clone(), session.notifier());
+    let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         for kernel in polled {
             // Who waits for a stream asks again.
@@ -284,6 +285,12 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         }
         if let Err(e) = tidy.clear_leftovers() {
             log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
+        }
+        let is_open = |id: &StreamId| streams.all().iter().any(|stream| stream.id() == *id);
+        let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(id)).collect();
+        // Their names may wait to be removed.
+        if !doomed.is_empty() && tidy.drain_all(|_| {}).is_ok() {
+            recovery::remove_doomed_streams(&backing, doomed);
         }
     });
     // A session that ends like this was not unmounted: the next daemon takes over.

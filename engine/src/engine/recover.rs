@@ -13,7 +13,7 @@ use crate::attr::Kind;
 use crate::backing::BackingId;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
-use crate::journal::{Held, Node, Record, Recovered, References};
+use crate::journal::{Basis, Held, Node, Record, Recovered, References};
 use crate::namespace::{Behind, Dir, Epoch, Inode, InodeState, Link, Names, OpenMode, Place, Xattrs};
 use crate::oplog::Change;
 use std::borrow::Cow;
@@ -344,7 +344,7 @@ impl Inode {
                 state.xattrs.set(name, value.as_deref());
             }
             if !node.dirty && !node.attr_dirty {
-                state.set_baseline(node.basis.map(|basis| basis.baseline()));
+                state.set_baseline(node.basis.map(Basis::baseline));
             }
             if node.attr.kind == Kind::File {
                 state.file.place = match (content.is_some(), node.held, node.drained.is_empty()) {

@@ -24,6 +24,10 @@ const STEP: u32 = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
+/// What the kernel holds of each inode that it knows.
+#[derive(Debug, Default)]
+pub struct References(pub(crate) FxHashMap<Ino, (Slot, u64)>);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lookups {
@@ -46,7 +50,7 @@ impl Lookups {
     }
 
     /// Goes on with the table at `path`; what it says.
-    pub fn resume(path: &Path) -> io::Result<(Lookups, FxHashMap<Ino, (Slot, u64)>)> {
+    pub fn resume(path: &Path) -> io::Result<(Lookups, References)> {
         let lookups = Lookups::open(path, OFlags::CREATE)?;
         let mut known = FxHashMap::default();
         {
@@ -60,7 +64,7 @@ impl Lookups {
                 }
             }
         }
-        Ok((lookups, known))
+        Ok((lookups, References(known)))
     }
 
     fn open(path: &Path, flags: OFlags) -> io::Result<Lookups> {
@@ -109,6 +113,7 @@ impl Lookups {
         slots.free.pop().map(Slot)
     }
 
+    #[allow(clippy::cast_ptr_alignment, reason = "the mapping begins at a page")]
     fn words(&self, slot: u32) -> [&AtomicU64; 2] {
         let at = self.table.as_ptr().cast::<AtomicU64>().wrapping_add(slot as usize * 2);
         // SAFETY: the slot is inside the mapping, whose start is aligned to a page; nobody takes slices of it.
@@ -138,7 +143,7 @@ mod tests {
             lookups.set(Ino(number as u64 + 2), slot, (number % 3) as u64);
         }
         drop(lookups);
-        let (lookups, known) = Lookups::resume(&path).expect("it opens");
+        let (lookups, References(known)) = Lookups::resume(&path).expect("it opens");
         assert_eq!(known.len(), (0..10_000).filter(|number| number % 3 != 0).count());
         assert!(known.iter().all(|(ino, (_, count))| *count == (ino.0 - 2) % 3));
         let mut slot = None;

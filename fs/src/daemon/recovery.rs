@@ -63,15 +63,18 @@ pub(super) fn memory(config: &MountConfig, state: &StateDir, takes_over: bool) -
     Ok(Memory { arena, overflow, journal, recovered, references })
 }
 
-/// Logs whose streams lost their last name before a crash go now, unless it brought a name back, under whatever name
-/// the backing had: so all of the tree is looked through, in the rare case that there are such logs. If it can't be,
-/// they stay.
-pub(super) fn remove_doomed_streams(backing: &Path) {
-    let doomed = match Streams::doomed(backing) {
-        Ok(doomed) if doomed.is_empty() => return,
-        Ok(doomed) => doomed,
-        Err(e) => return log::warn!("the logs of removed streams can't be looked for: {e}"),
-    };
+/// Logs whose streams had lost their last name when this daemon began.
+pub(super) fn doomed_streams(backing: &Path) -> Vec<StreamId> {
+    Streams::doomed(backing).unwrap_or_else(|e| {
+        log::warn!("the logs of removed streams can't be looked for: {e}");
+        Vec::new()
+    })
+}
+
+/// Those go now, if the names are gone from the backing as well, unless a crash brought one back, under whatever name
+/// it has there: so all of the tree is looked through, in the rare case that there are such logs. If it can't be, they
+/// stay, as do those that are open.
+pub(super) fn remove_doomed_streams(backing: &Path, doomed: Vec<StreamId>) {
     let named = match markers_below(backing) {
         Ok(named) => named,
         Err(e) => {

@@ -116,7 +116,7 @@ impl StreamFiles {
                     }
                 }
                 Err(e) => {
-                    log::error!("node {number:x} can't be served any more, its note can't be read: {e}")
+                    log::error!("node {number:x} can't be served any more, its note can't be read: {e}");
                 }
             }
         }
