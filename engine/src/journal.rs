@@ -25,7 +25,7 @@ pub use replay::{Node, Recovered, replay, whole_bytes};
 
 use crate::attr::Attr;
 use crate::ids::{Ino, Seq};
-use crate::namespace::{InodeState, Link, Names, Xattrs};
+use crate::namespace::{InodeState, Link, Xattrs};
 use crate::oplog::Change;
 use lookups::Lookups;
 use mapped::Mapped;
@@ -38,10 +38,12 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Rewritten when it has grown by at least this much, and to twice of what it held after the last rewrite.
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
+/// FUSE sets this in the number of a request that comes again.
+const AGAIN: u64 = 1 << 63;
 /// Answers that a rewritten journal keeps: more than there are requests at a time.
 const ANSWERS: usize = 4096;
 
@@ -55,6 +57,8 @@ pub struct Journal {
     path: PathBuf,
     bytes: AtomicU64,
     rewritten: AtomicU64,
+    /// A record is missing.
+    torn: AtomicBool,
 }
 
 /// The end of the journal, where records are added.
@@ -134,9 +138,12 @@ impl Journal {
         Ok(Journal { file: Mutex::new(Some(end)), lookups, path: path.into(), ..Journal::default() })
     }
 
-    /// Goes on with the journal at `path`, behind its last whole record, for a kernel that knows nothing of it.
+    /// Goes on with the journal at `path`, behind its last whole record, for a kernel that knows nothing of it. Whoever
+    /// replays what was there before calls [`Recovered::end_connection`].
     pub fn resume(path: &Path) -> io::Result<Journal> {
-        Journal::resume_with(path, Lookups::create(&beside(path))?)
+        let journal = Journal::resume_with(path, Lookups::create(&beside(path))?)?;
+        journal.append(&Record::Connected);
+        Ok(journal)
     }
 
     fn resume_with(path: &Path, lookups: Lookups) -> io::Result<Journal> {
@@ -149,7 +156,6 @@ impl Journal {
             ..Journal::default()
         };
         journal.bytes.store(bytes, Ordering::Relaxed);
-        journal.rewritten.store(bytes, Ordering::Relaxed);
         Ok(journal)
     }
 
@@ -176,20 +182,32 @@ impl Journal {
     /// If the daemon dies before it has answered, the next one is given the same request, and finds in
     /// [`Recovered::answered`] what came of it.
     pub fn answering(request: u64) -> Answering {
-        Answering { before: REQUEST.replace(Some(request)) }
+        Answering { before: REQUEST.replace(Some(request & !AGAIN)) }
+    }
+
+    /// Until what is returned is dropped, what this thread changes is on the way to the change that was asked for: if the
+    /// daemon dies, the request is worked on again.
+    pub fn preparing() -> Answering {
+        Answering { before: REQUEST.replace(None) }
     }
 
     fn append(&self, record: &Record<'_>) {
-        let mut end = self.file.lock();
-        let Some(end) = &mut *end else { return };
+        if let Some(end) = &mut *self.file.lock() {
+            self.append_to(end, record);
+        }
+    }
+
+    fn append_to(&self, end: &mut End, record: &Record<'_>) {
         let answered = REQUEST.get().and_then(|request| Some((request, record.answers()?)));
         if let Some((request, answered)) = answered {
             end.keep_answer(request, answered);
         }
         match end.add(&record.encode(answered.map(|(request, _)| request))) {
             Ok(()) => self.bytes.store(end.records.end(), Ordering::Relaxed),
-            // Memory for the journal ended: the change is in the daemon's memory and in the arena still.
+            // Memory for the journal ended: the change is in the daemon's memory and in the arena still, and the journal
+            // is written anew from those.
             Err(e) => {
+                self.torn.store(true, Ordering::Relaxed);
                 log::error!("the journal can't be written, so the daemon's death would lose changes: {e}");
             }
         }
@@ -197,18 +215,6 @@ impl Journal {
 
     pub(crate) fn made(&self, ino: Ino, link: &Link, state: &InodeState) {
         self.append(&Record::made(ino, link, state));
-    }
-
-    /// Objects and directories that the backing has, so that the change can be understood without it.
-    pub(crate) fn context(&self, names: &Names, change: &Change) {
-        for ino in change.objects() {
-            if let Some(inode) = names.inode(ino) {
-                let state = inode.state.lock();
-                if !state.drained.is_empty() {
-                    self.append(&Record::node(ino, &state));
-                }
-            }
-        }
     }
 
     /// An object that was found on the backing, or compared with it.
@@ -224,9 +230,15 @@ impl Journal {
         }
     }
 
-    /// A change, with the attributes that it left.
-    pub(crate) fn committed(&self, seq: Seq, change: &Change, attrs: Vec<(Ino, Attr)>) {
-        self.append(&Record::Committed { seq, change: Cow::Borrowed(change), attrs });
+    /// A change, with the attributes that it left, and where the backing has its objects.
+    pub(crate) fn committed(
+        &self,
+        seq: Seq,
+        change: &Change,
+        attrs: Vec<(Ino, Attr)>,
+        drained: Vec<(Ino, Vec<Link>)>,
+    ) {
+        self.append(&Record::Committed { seq, change: Cow::Borrowed(change), attrs, drained });
     }
 
     pub(crate) fn attributes(&self, ino: Ino, state: &InodeState) {
@@ -251,12 +263,14 @@ impl Journal {
         self.append(&Record::dirty(ino, state));
     }
 
-    /// The backing has all of it.
-    pub(crate) fn clean(&self, ino: Ino, state: &InodeState) {
+    /// The backing has all of it, but for what became unsettled meanwhile: then nothing of it counts as settled.
+    pub(crate) fn settled(&self, ino: Ino, state: &InodeState) {
         if !state.drained.is_empty() {
             self.append(&Record::node(ino, state));
         }
-        self.append(&Record::Clean { ino });
+        if !state.unsettled() {
+            self.append(&Record::Clean { ino });
+        }
         self.basis(ino, state);
     }
 
@@ -282,8 +296,9 @@ impl Journal {
     /// Keeps `value` under `key` for the next daemon, until it is taken back with `None`: what the file system above has to
     /// remember, such as open handles.
     pub fn note(&self, key: u64, value: Option<Vec<u8>>) {
-        self.append(&Record::Note { key, value: Cow::Borrowed(value.as_deref().unwrap_or_default()) });
         if let Some(end) = &mut *self.file.lock() {
+            let noted = Cow::Borrowed(value.as_deref().unwrap_or_default());
+            self.append_to(end, &Record::Note { key, value: noted });
             match value {
                 Some(value) => drop(end.notes.insert(key, value)),
                 None => drop(end.notes.remove(&key)),
@@ -312,7 +327,7 @@ impl Journal {
     /// Whether it has grown enough to be rewritten.
     pub(crate) fn wants_rewrite(&self) -> bool {
         let rewritten = self.rewritten.load(Ordering::Relaxed);
-        self.bytes() > rewritten + rewritten.max(GROWTH_BYTES_MIN)
+        self.bytes() > rewritten + rewritten.max(GROWTH_BYTES_MIN) || self.torn.load(Ordering::Relaxed)
     }
 
     /// From here on, what is added is also kept for the end of [`Journal::rewrite`].
@@ -340,6 +355,7 @@ impl Journal {
             replacement.add(&Record::Unanswered { answered }.encode(Some(request)))?;
         }
         fs::rename(&next, &self.path)?;
+        self.torn.store(false, Ordering::Relaxed);
         replacement.answered = std::mem::take(&mut end.answered);
         replacement.notes = std::mem::take(&mut end.notes);
         self.bytes.store(replacement.records.end(), Ordering::Relaxed);

@@ -288,6 +288,13 @@ impl OpLog {
         self.inner.lock().waiting.values().next().map(|w| w.op.since)
     }
 
+    /// Those that wait for no other.
+    pub fn ready(&self) -> Vec<Op> {
+        let inner = self.inner.lock();
+        let waits = |w: &Waiting| w.needs.iter().any(|needed| inner.waiting.contains_key(needed));
+        inner.waiting.values().filter(|w| !w.applying && !waits(w)).map(|w| w.op.clone()).collect()
+    }
+
     /// All that wait, in order.
     pub fn snapshot(&self) -> Vec<Op> {
         self.inner.lock().waiting.values().map(|w| w.op.clone()).collect()

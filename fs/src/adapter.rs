@@ -175,9 +175,10 @@ impl Adapter {
                 self.registered.take_up(&mode, id);
             }
         }
-        if let (Some(device), Ok(null)) =
-            (self.shared.device.get(), std::fs::File::open(self.engine.arena().path()))
-            && let Ok(next) = KernelId::register(&self.shared, null.as_fd())
+        // Any file will do to learn the next number.
+        let any = rustix::fs::memfd_create("next-id", rustix::fs::MemfdFlags::CLOEXEC);
+        if let (Some(device), Ok(any)) = (self.shared.device.get(), any)
+            && let Ok(next) = KernelId::register(&self.shared, any.as_fd())
         {
             passthrough::close_unnoted(device, &known, next.raw());
         }
@@ -1011,12 +1012,12 @@ impl Adapter {
             return reply.error(Errno::ETXTBSY);
         }
         let exec = Executed::is_exec(flags);
-        if exec {
+        let before = (caller.request, self.noted_before(caller.request));
+        if exec && before.1.is_none() {
             self.executed.opened(ino);
         }
         let want = self.want(ino, caller.pid, flags);
         let kills = want.truncate && caller.uid != 0;
-        let before = (caller.request, self.noted_before(caller.request));
         let context = self.open_context();
         let open = move |engine: &Engine| {
             if kills {

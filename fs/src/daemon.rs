@@ -204,6 +204,9 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
     }
+    if let Err(e) = engine.clear_leftovers() {
+        log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
+    }
     engine.start();
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
     let limits = Limits {
@@ -282,9 +285,6 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         }
         if takes_over && let Err(e) = streams.open_left() {
             log::warn!("streams of the last daemon can't be looked for: {e}");
-        }
-        if let Err(e) = tidy.clear_leftovers() {
-            log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
         }
         let is_open = |id: &StreamId| streams.all().iter().any(|stream| stream.id() == *id);
         let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(id)).collect();
@@ -439,18 +439,10 @@ async fn unmount_on_signal(mountpoint: PathBuf) {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
-    let unmounted = tokio::task::spawn_blocking(move || unmount(&mountpoint)).await;
+    let unmounted = tokio::task::spawn_blocking(move || keeper::mount::unmount(&mountpoint)).await;
     if !matches!(unmounted, Ok(Ok(()))) {
         log::warn!("asked to end, but the unmount failed");
     }
-}
-
-fn unmount(mountpoint: &std::path::Path) -> std::io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(rustix::mount::unmount(mountpoint, rustix::mount::UnmountFlags::DETACH)?);
-    }
-    let status = std::process::Command::new("fusermount3").args(["-u", "-z"]).arg(mountpoint).status()?;
-    if status.success() { Ok(()) } else { Err(std::io::Error::other("fusermount3 failed")) }
 }
 
 /// An arena of a mount that may not come about: until it is served, one that was made for it goes again. One that the

@@ -28,7 +28,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-mod mount;
+pub(crate) mod mount;
 
 /// A daemon that was ready for so long is not in a row of deaths: less, and the first request killed it.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -95,8 +95,10 @@ pub enum Told {
     Refused(String),
 }
 
-/// The daemon that signals are passed on to.
+/// The daemon that signals are passed on to: the first from its start, a next one once it is ready to unmount.
 static DAEMON: AtomicI32 = AtomicI32::new(0);
+/// The signal that asked for an end, for a daemon that is still to come.
+static ASKED: AtomicI32 = AtomicI32::new(0);
 
 /// Keeps the mount of `config` until it is unmounted. `start` starts a daemon with this socket as its stdin.
 pub fn keep(
@@ -110,12 +112,17 @@ pub fn keep(
     let (mut life, mut row) = (Life::First, 0);
     loop {
         keeper.ready = None;
-        let (status, refused) = keeper.one_life(&life, &start, &mut tell)?;
-        if status.success() {
-            return Ok(());
-        }
-        let reason = refused.unwrap_or_else(|| how(status));
+        let reason = match keeper.one_life(&life, &start, &mut tell) {
+            Ok((status, _)) if status.success() => return Ok(()),
+            Ok((status, refused)) => refused.unwrap_or_else(|| how(status)),
+            Err(e) => format!("it can't be started: {e}"),
+        };
         if !keeper.was_ready {
+            if keeper.device.take().is_some()
+                && let Err(e) = mount::unmount(&config.mountpoint)
+            {
+                log::warn!("{} is left mounted: {e}", config.mountpoint.display());
+            }
             tell(Told::Refused(reason));
             return Ok(());
         }
@@ -161,7 +168,10 @@ impl Keeper<'_> {
             None,
         )?;
         let mut child = start(theirs)?;
-        DAEMON.store(child.id().cast_signed(), Ordering::Relaxed);
+        let pid = child.id().cast_signed();
+        if *life == Life::First {
+            DAEMON.store(pid, Ordering::Relaxed);
+        }
         let hello = Hello { config: self.config.clone(), life: life.clone(), keeper: std::process::id() };
         let mut refused = None;
         if send(ours.as_fd(), &hello, None).is_ok() {
@@ -175,6 +185,8 @@ impl Keeper<'_> {
                     }
                     FromDaemon::Ready => {
                         self.ready = Some(Instant::now());
+                        DAEMON.store(pid, Ordering::SeqCst);
+                        pass_on(ASKED.load(Ordering::SeqCst));
                         if !std::mem::replace(&mut self.was_ready, true) {
                             tell(Told::Ready);
                         }
@@ -183,6 +195,8 @@ impl Keeper<'_> {
                 }
             }
         }
+        // A daemon that was told nothing ends of that.
+        drop(ours);
         let status = child.wait();
         DAEMON.store(0, Ordering::Relaxed);
         Ok((status?, refused))
@@ -268,16 +282,21 @@ pub fn as_others_for_oom_killer() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
 }
 
+fn pass_on(signal: libc::c_int) {
+    let daemon = DAEMON.load(Ordering::SeqCst);
+    if daemon > 0 && signal > 0 {
+        // SAFETY: kill(2) may be called by a signal handler, and changes no memory.
+        unsafe { libc::kill(daemon, signal) };
+    }
+}
+
 /// SIGTERM and SIGINT are for the daemon, which unmounts.
 fn pass_signals_on() {
-    extern "C" fn pass_on(signal: libc::c_int) {
-        let daemon = DAEMON.load(Ordering::Relaxed);
-        if daemon > 0 {
-            // SAFETY: kill(2) may be called by a signal handler, and changes no memory.
-            unsafe { libc::kill(daemon, signal) };
-        }
+    extern "C" fn asked(signal: libc::c_int) {
+        ASKED.store(signal, Ordering::SeqCst);
+        pass_on(signal);
     }
-    let handler: extern "C" fn(libc::c_int) = pass_on;
+    let handler: extern "C" fn(libc::c_int) = asked;
     for signal in [libc::SIGTERM, libc::SIGINT] {
         // SAFETY: the handler does nothing that a handler may not do.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };

@@ -6,6 +6,7 @@
 mod acl;
 
 use aimss_engine::engine::{New, SetAttr};
+use aimss_engine::journal::Journal;
 use aimss_engine::{Engine, Ino, Kind, Result};
 
 pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
@@ -80,17 +81,18 @@ pub fn set_attr(
     let written = (killing || change.size.is_some()) && caller.uid != 0;
     if !matches!(before.kind, Kind::Directory | Kind::Symlink) && (owner || written) {
         change.mode = Some(without_privileges(change.mode.unwrap_or(before.mode)));
+        let _first = Journal::preparing();
         drop_capability(engine, ino)?;
     }
-    let attr = engine.set_attr(ino, &change)?;
     if let Some(mode) = change.mode
         && let Ok(value) = engine.xattr(ino, acl::ACCESS)
         && let Some(mut access) = acl::Acl::decode(&value)
     {
         access.chmod(mode);
+        let _first = Journal::preparing();
         engine.set_xattr(ino, acl::ACCESS, &access.encode(), false, false)?;
     }
-    Ok(attr)
+    engine.set_attr(ino, &change)
 }
 
 /// A mode without suid, and without sgid where that means set-group-id rather than mandatory locking.
@@ -130,6 +132,7 @@ pub fn set_xattr(
         let attr = engine.attr(ino)?;
         let mode = (attr.mode & !0o777) | access.mode();
         if mode != attr.mode {
+            let _first = Journal::preparing();
             engine.set_attr(ino, &SetAttr { mode: Some(mode), ..SetAttr::default() })?;
         }
         if access.is_minimal() {

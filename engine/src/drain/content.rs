@@ -19,7 +19,7 @@ use crate::backing::{Owner, RenameMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Behind, Inode, InodeState, OpenMode, Place, Xattrs};
+use crate::namespace::{Behind, Inode, OpenMode, Place, Xattrs};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -131,7 +131,7 @@ impl Engine {
                 state.file.dirty = false;
             }
             state.set_baseline(Some(crate::engine::baseline(&stat)));
-            self.journal_settled(inode.ino, &state);
+            self.journal.settled(inode.ino, &state);
         }
         if inode.kind == Kind::Directory {
             self.compare_from_now_on(inode.ino);
@@ -149,17 +149,6 @@ impl Engine {
         let mtime = self.inode(ino).ok().and_then(|inode| inode.state.lock().baseline()).map(|b| b.mtime);
         if let (Some(mtime), Some(dir)) = (mtime, self.names.lock().dirs.get_mut(&ino)) {
             dir.validated.get_or_insert((Instant::now(), mtime));
-        }
-    }
-
-    /// Says in the journal what is settled, and what became unsettled meanwhile. The inode is locked.
-    pub(super) fn journal_settled(&self, ino: Ino, state: &InodeState) {
-        self.journal.clean(ino, state);
-        if state.attr_dirty || state.xattrs.is_dirty() {
-            self.journal.attributes(ino, state);
-        }
-        if state.file.dirty {
-            self.journal.dirty(ino, state);
         }
     }
 
@@ -268,7 +257,7 @@ impl Engine {
             state.file.clean = Some(after.stamp);
         }
         let clean = state.file.clean.filter(|_| !state.file.dirty);
-        self.journal_settled(inode.ino, &state);
+        self.journal.settled(inode.ino, &state);
         drop(state);
         if let Some(stamp) = clean {
             self.may_be_evicted(inode.ino, stamp.size);

@@ -66,7 +66,7 @@ impl Engine {
             self.drain.written.fetch_add(size, Ordering::Relaxed);
         }
         state.set_baseline(Some(crate::engine::baseline(&stat)));
-        self.journal_settled(inode.ino, &state);
+        self.journal.settled(inode.ino, &state);
         Ok(())
     }
 

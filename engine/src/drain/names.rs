@@ -75,9 +75,10 @@ impl Engine {
                     state.attr_dirty |= directories.contains(&ino) && !op.cancelled;
                 }
             }
+            // Together for who rewrites the journal.
+            self.journal.done(op.seq);
+            self.oplog.done(op.seq);
         }
-        self.journal.done(op.seq);
-        self.oplog.done(op.seq);
         for dir in op.change.directories() {
             self.drain.unsynced(dir);
             self.drain.mark(dir);
@@ -183,6 +184,87 @@ impl Engine {
                 self.move_drained(*other, to, from);
                 Ok(())
             }
+        }
+    }
+
+    /// Of the changes that wait for no other, some may be on the backing already without their daemon's having lived to
+    /// say so. What they moved is looked for where it is now. Call before anything else looks.
+    pub(crate) fn book_what_was_done(&self) {
+        for op in self.oplog.ready() {
+            if !self.is_there(&op.change) {
+                continue;
+            }
+            let Begin::Yours(op) = self.oplog.begin(op.seq) else { continue };
+            match &op.change {
+                Change::Rename { ino, from, to, replaced } => {
+                    if let Some(replaced) = replaced {
+                        self.lose_drained(*replaced, to);
+                        self.find_kept_for_users(*replaced);
+                    }
+                    self.move_drained(*ino, from, to);
+                }
+                Change::Exchange { ino, from, other, to } => {
+                    self.move_drained(*ino, from, to);
+                    self.move_drained(*other, to, from);
+                }
+                Change::Unlink { ino, link } => {
+                    self.lose_drained(*ino, link);
+                    self.find_kept_for_users(*ino);
+                }
+                Change::Make { .. } | Change::Link { .. } => {}
+            }
+            self.applied(&op);
+        }
+    }
+
+    /// Whether the backing shows a change that took a name away. Of the others it does no harm to do them twice.
+    fn is_there(&self, change: &Change) -> bool {
+        let at = |link: &Link| Some(self.backing.stat(&self.path_in(link).ok()?));
+        let gone = |link: &Link| {
+            at(link).is_some_and(|there| there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound))
+        };
+        let number = |link: &Link| {
+            let there = at(link)?.ok()?;
+            Some((there.attr.kind, self.names.lock().number_of(there.id)))
+        };
+        match change {
+            Change::Rename { ino, from, to, .. } => {
+                let kind = self.inode(*ino).map(|inode| inode.kind).ok();
+                let moved = |(there, number): (Kind, Option<Ino>)| {
+                    Some(there) == kind && number.is_none_or(|number| number == *ino)
+                };
+                gone(from) && number(to).is_some_and(moved)
+            }
+            Change::Exchange { ino, from, other, to } => {
+                let is = |link: &Link, ino: Ino| number(link).is_some_and(|(_, is)| is == Some(ino));
+                is(from, *other) || is(to, *ino)
+            }
+            Change::Unlink { link, .. } => gone(link),
+            Change::Make { .. } | Change::Link { .. } => false,
+        }
+    }
+
+    /// A new file that is written to the backing has its name there, and its daemon did not live to say so.
+    pub(crate) fn find_named(&self, ino: Ino, link: &Link) {
+        let stat = self.path_in(link).ok().and_then(|path| self.backing.stat(&path).ok());
+        let Some(stat) = stat.filter(|stat| stat.attr.kind == Kind::File) else { return };
+        let Ok(inode) = self.inode(ino) else { return };
+        let mut names = self.names.lock();
+        let mut state = inode.state.lock();
+        state.drained.push(link.clone());
+        (state.file.place, state.file.taken_up) = (Place::Backing, true);
+        names.bind(stat.id, ino);
+        state.set_baseline(Some(crate::engine::baseline(&stat)));
+        self.journal.basis(ino, &state);
+    }
+
+    /// See [`Engine::keep_for_users`].
+    fn find_kept_for_users(&self, ino: Ino) {
+        let Ok(inode) = self.inode(ino) else { return };
+        let kept = self.backing.stat(&Engine::unnamed_path(ino)).is_ok();
+        let mut state = inode.state.lock();
+        if kept && state.nameless() && state.drained.is_empty() && state.file.place == Place::Backing {
+            state.file.place = Place::Unnamed;
         }
     }
 

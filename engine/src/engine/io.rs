@@ -105,6 +105,9 @@ impl Engine {
         if append {
             self.journal.appends(ino, at);
         }
+        if !state.file.dirty {
+            self.journal.dirty(ino, &state);
+        }
         if let Err(e) = file.write_all_at(data, at) {
             if e.raw_os_error() == Some(libc::ENOSPC) && state.file.place == Place::Arena {
                 // The arena is fuller than we thought; the backing may have room.
@@ -129,7 +132,6 @@ impl Engine {
         (attr.size, attr.mtime, attr.ctime) = (size, now, now);
         attr.blocks = size.div_ceil(512);
         if !state.file.dirty {
-            self.journal.dirty(ino, &state);
             self.drain.mark(ino);
         }
         state.file.touch();
@@ -224,6 +226,8 @@ impl Engine {
             }
         };
         let size = state.attr.size;
+        // Before: content that changed is not taken for clean by whoever takes over.
+        self.journal.dirty(inode.ino, &state);
         let changed = change(&file);
         let stat = stat_of_file(view.as_deref().unwrap_or(&file))?;
         let between = size.min(stat.stamp.size)..size.max(stat.stamp.size);

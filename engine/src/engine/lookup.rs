@@ -90,6 +90,9 @@ impl Engine {
             if self.names.lock().inode(inode.ino).is_some_and(|known| Arc::ptr_eq(known, &inode)) {
                 return Ok(found);
             }
+            let mut state = inode.state.lock();
+            state.lookups -= 1;
+            self.journal.references(inode.ino, &mut state);
         }
     }
 
@@ -138,11 +141,12 @@ impl Engine {
             return match found {
                 Ok(stat) => {
                     let (inode, news) = names.adopt(parent, name, &stat, asked);
-                    if news != News::None {
-                        self.journal.found(inode.ino, &inode.state.lock());
-                    }
+                    // First: what the arena has is not what the backing has now.
                     if news == News::Changed && inode.kind == Kind::File {
                         self.journal.cached(inode.ino, false);
+                    }
+                    if news != News::None {
+                        self.journal.found(inode.ino, &inode.state.lock());
                     }
                     Ok(inode)
                 }

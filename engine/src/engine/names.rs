@@ -293,10 +293,14 @@ impl Engine {
                 inode.state.lock().pending += 1;
             }
         }
-        self.journal.context(names, change);
         let seq = self.oplog.push(change.clone(), below);
-        let touched: Vec<Ino> = change.objects().into_iter().chain(change.directories()).collect();
-        self.journal.committed(seq, change, attrs_of(names, &touched));
+        let objects = change.objects();
+        let touched: Vec<Ino> = objects.iter().copied().chain(change.directories()).collect();
+        let drained = objects.into_iter().filter_map(|ino| {
+            let drained = names.inode(ino)?.state.lock().drained.to_vec();
+            (!drained.is_empty()).then_some((ino, drained))
+        });
+        self.journal.committed(seq, change, attrs_of(names, &touched), drained.collect());
         if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = change
             && let Some(dir) = names.dirs.get_mut(&link.0)
         {

@@ -231,6 +231,11 @@ impl Engine {
             epoch.handles += 1;
             epoch.writers += u32::from(want.write);
         }
+        if !want.write && state.file.place == Place::Arena && state.file.clean.is_none() && !state.file.dirty
+        {
+            // Empty, and in the arena since just now: a handle is served from there.
+            self.journal.cached(ino, true);
+        }
         if want.write {
             match &opened.mode {
                 OpenMode::Arena(_) => self.outgrown.opened(ino),

@@ -102,6 +102,15 @@ impl Engine {
         names.reserve(left.highest);
         self.take_up_changes(&mut names, left);
         drop(names);
+        self.book_what_was_done();
+        for change in left.changes.values() {
+            if let Change::Make { ino, link } = change
+                && left.nodes.get(ino).is_some_and(|node| node.dirty && node.held == Held::Unnamed)
+                && self.inode(*ino).is_ok_and(|inode| inode.state.lock().file.place == Place::Empty)
+            {
+                self.find_named(*ino, link);
+            }
+        }
         for inode in &inodes {
             let written_there = inode.state.lock().file.taken_up;
             if written_there
@@ -122,8 +131,6 @@ impl Engine {
                 self.may_be_evicted(inode.ino, bytes);
             }
         }
-        self.arena
-            .sweep(|ino| self.inode(ino).is_ok_and(|inode| inode.state.lock().file.place == Place::Arena));
         for inode in inodes.iter().filter(|inode| !inode.state.lock().drained.is_empty()) {
             if let Err(e) = self.complete_xattrs(inode) {
                 log::warn!("extended attributes of inode {} are not all known: {e}", inode.ino.0);
@@ -135,6 +142,8 @@ impl Engine {
                 log::error!("inode {} is open, and can't be served any more: {e}", file.ino.0);
             }
         }
+        self.arena
+            .sweep(|ino| self.inode(ino).is_ok_and(|inode| inode.state.lock().file.place == Place::Arena));
     }
 
     fn taken_up(&self, ino: Ino, node: &Node, links: &[Link], exact: bool) -> Inode {
@@ -142,7 +151,9 @@ impl Engine {
         let content = if node.attr.kind != Kind::File || !(node.dirty || node.cached || node.gone) {
             None
         } else if in_arena {
-            self.arena.open_read(ino).and_then(|content| content.stat()).ok()
+            let content = self.arena.open_read(ino).and_then(|content| content.stat()).ok();
+            // Cut by an open whose daemon did not live to say so: the backing has what counts.
+            content.filter(|content| node.dirty || content.stamp.size == node.attr.size)
         } else if node.held == Held::Unnamed && node.drained.is_empty() {
             let unnamed = self.backing.open_read(&Engine::unnamed_path(ino));
             unnamed.and_then(|file| super::stat_of_file(&file)).ok()
@@ -238,18 +249,17 @@ impl Engine {
         if !self.journal.wants_rewrite() {
             return;
         }
-        // What is appended while the live state is gathered is written behind it. Changes first: one that is done
-        // meanwhile is then done again by the replay, which does no harm.
-        self.journal.begin_rewrite();
-        let changes = self.oplog.snapshot();
         let mut records = Vec::new();
-        {
+        let changes = {
+            // What is appended from here on is written behind what is gathered; a change that is done is in one of the two.
             let names = self.names.lock();
+            self.journal.begin_rewrite();
             let number = |(id, ino): (BackingId, Ino)| Record::Number { ino, there: (id.dev, id.ino) };
             records.extend(names.numbers().map(number));
             // Says which numbers were given out, no more.
             records.push(Record::Dropped { ino: names.last_ino(), gone: false });
-        }
+            self.oplog.snapshot()
+        };
         let inodes: Vec<Arc<Inode>> = self.names.lock().inodes.values().cloned().collect();
         for inode in inodes {
             let state = inode.state.lock();
@@ -301,7 +311,7 @@ fn live(ino: Ino, state: &InodeState, pinned: bool) -> Vec<Record<'static>> {
         }
     }
     records.extend(state.baseline().map(|baseline| Record::Basis { ino, basis: baseline.into() }));
-    if state.file.dirty {
+    if state.file.dirty || state.file.place == Place::Unnamed {
         records.push(Record::dirty(ino, state));
     } else if state.file.place == Place::Arena {
         records.push(Record::Cached { ino, cached: true });

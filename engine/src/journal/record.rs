@@ -85,7 +85,7 @@ pub enum Record<'a> {
         /// What it holds.
         basis: Basis,
     },
-    /// A change of names, as [`Record::Changed`], and what it made of the attributes of all that it touched.
+    /// A change of names, as [`Record::Changed`], and what it made of all that it touched.
     Committed {
         /// Its number.
         seq: Seq,
@@ -93,6 +93,8 @@ pub enum Record<'a> {
         change: Cow<'a, Change>,
         /// Attributes afterwards.
         attrs: Vec<(Ino, Attr)>,
+        /// Where the backing has those of its objects that it has, so that the change can be understood without it.
+        drained: Vec<(Ino, Vec<(Ino, Name)>)>,
     },
     /// As [`Record::Cancelled`], with attributes of the directory and the object afterwards.
     Withdrawn {
@@ -148,6 +150,8 @@ pub enum Record<'a> {
         /// What came of it.
         answered: Answered,
     },
+    /// From here on it is another kernel's, or another mount's: notes and answers were for the one before.
+    Connected,
 }
 
 /// What a request that changed something came to, for the next daemon, which may be given it again.

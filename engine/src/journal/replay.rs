@@ -66,6 +66,12 @@ impl Recovered {
         after.nodes.into_iter().map(|(ino, node)| (ino, node.drained)).collect()
     }
 
+    /// The kernel that it was written for is gone, and what only that asks for.
+    pub fn end_connection(&mut self) {
+        self.notes.clear();
+        self.answered.clear();
+    }
+
     /// Whether the backing lacks anything.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -92,7 +98,9 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
     let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
     for (ino, node) in &mut recovered.nodes {
         let nameless = node.attr.kind == Kind::Directory || node.attr.nlink == 0 || !recovered.exact;
-        node.gone = nameless && node.drained.is_empty() && !named.contains(ino);
+        // Noted, but its daemon did not live to give it its name.
+        let never_made = node.basis.is_none();
+        node.gone = (nameless || never_made) && node.drained.is_empty() && !named.contains(ino);
     }
     recovered
 }
@@ -135,7 +143,13 @@ impl Recovered {
                 }
             }
             Record::Cancelled { ino } => self.cancel(ino, made),
-            Record::Committed { seq, change, attrs } => {
+            Record::Committed { seq, change, attrs, drained } => {
+                for (ino, drained) in drained {
+                    let attr = attrs.iter().find(|(of, _)| *of == ino).map(|(_, attr)| *attr);
+                    if let Some(attr) = attr {
+                        self.nodes.entry(ino).or_insert_with(|| Node::new(attr)).drained = drained;
+                    }
+                }
                 self.change(seq, change.into_owned(), made);
                 self.date(attrs);
             }
@@ -192,6 +206,7 @@ impl Recovered {
             }
             Record::Note { key, value } if value.is_empty() => drop(self.notes.remove(&key)),
             Record::Note { key, value } => drop(self.notes.insert(key, value.into_owned())),
+            Record::Connected => self.end_connection(),
             Record::Appends { .. } | Record::Unanswered { .. } => {}
         }
     }

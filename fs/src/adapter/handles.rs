@@ -72,8 +72,9 @@ impl Handles {
                 Err(e) => log::error!("an open file can't be served any more, its note can't be read: {e}"),
             }
         }
-        // Above all that were ever given out: a close that comes again must not hit another file.
-        let last = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
+        // Above all that were ever given out, whatever the clock says: a close that comes again must not hit another file.
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
+        let last = files.keys().copied().max().unwrap_or(0).max(now);
         Handles { files: Mutex::new(files), last: AtomicU64::new(last) }
     }
 

@@ -336,6 +336,18 @@ impl Adapter {
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let appends = flags & libc::O_ACCMODE == libc::O_WRONLY && flags & libc::O_APPEND != 0;
         let zero = Duration::ZERO;
+        let noted = self.noted_before(caller.request);
+        if let Some((handle, is)) = noted.and_then(|handle| Some((handle, self.streams.handle(handle)?))) {
+            // By a daemon that did not live to answer.
+            let id = self.appenders.of(found.ino).filter(|_| matches!(is, Handle::Appender { .. }));
+            return match id {
+                Some(id) => {
+                    attr.ino = INodeNo(StreamFiles::appender(found.ino));
+                    id.created(FileHandle(handle), zero, &attr, reply);
+                }
+                None => reply.created(&zero, &attr, Generation(0), FileHandle(handle), SERVED),
+            };
+        }
         if appends && self.passthrough(found.ino, thread, true).is_ok() && stream.writer_opened(true) {
             match self.appenders.get(found.ino, &stream, &self.shared) {
                 Ok(id) => {

@@ -44,10 +44,11 @@ pub(super) fn memory(config: &MountConfig, state: &StateDir, takes_over: bool) -
     let overflow = state::open_overflow(state, config.overflow.as_ref()).map_err(overflow)?;
     let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(unreadable))?;
     let arena = Fresh { arena: Some(arena), made: false };
-    let recovered = replay(&bytes);
+    let mut recovered = replay(&bytes);
     let (journal, references) = if takes_over {
         Journal::take_over(&path).map_err(io(unreadable))?
     } else {
+        recovered.end_connection();
         // Streams are all that the journal does not know of.
         Streams::recover(&config.backing, &arena.streams())
             .map_err(|e| io(unreadable)(io::Error::other(e.to_string())))?;

@@ -1,14 +1,15 @@
-//! Making the mount: mount(2) for root, `fusermount3` for others.
+//! Making the mount, and taking it away: mount(2) for root, `fusermount3` for others.
 
 use crate::config::MountConfig;
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Type of the mount, as the mount table shows it.
@@ -17,6 +18,15 @@ const TYPE: &str = "fuse.aimss";
 /// Mounts; the connection to the kernel.
 pub(super) fn mount(config: &MountConfig) -> io::Result<OwnedFd> {
     if rustix::process::geteuid().is_root() { by_root(config) } else { by_fusermount(config) }
+}
+
+/// Unmounts: what has files open there keeps them.
+pub(crate) fn unmount(mountpoint: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(rustix::mount::unmount(mountpoint, UnmountFlags::DETACH)?);
+    }
+    let status = Command::new("fusermount3").args(["-u", "-z"]).arg(mountpoint).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("fusermount3 failed")) }
 }
 
 fn by_root(config: &MountConfig) -> io::Result<OwnedFd> {

@@ -9,6 +9,7 @@ use aimss_engine::Ino;
 use aimss_engine::journal::Recovered;
 use aimss_engine::stream::Position;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 
 /// Set in the key of what waits for a handle to be readable.
 const POLL: u64 = 1 << 63;
@@ -122,6 +123,8 @@ impl StreamFiles {
         }
         let handles = left.notes.iter().filter(|(key, _)| **key >= HANDLE_FIRST && **key & POLL == 0);
         for (&number, note) in handles {
+            // Whatever the clock says.
+            self.next_handle.fetch_max(number + 1, Ordering::Relaxed);
             let handle = postcard::from_bytes::<KeptHandle>(note).ok().and_then(|kept| {
                 let handle = self.take_up_handle(&kept, &mut ids)?;
                 self.kept.lock().insert(number, kept);
