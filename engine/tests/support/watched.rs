@@ -320,7 +320,10 @@ impl Backing for Watched {
 
     fn link(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
         self.call("link", &[from, b" -> ", to].concat())?;
-        self.named("link", from);
+        // One that is kept for who has it open is named nowhere else.
+        if !to.starts_with(b".aimss/unnamed-") {
+            self.named("link", from);
+        }
         self.inner.link(from, to)?;
         self.entered(to);
         Ok(())
