@@ -94,7 +94,7 @@ pub struct Op {
     pub since: Instant,
     /// Taken back: there is nothing to do.
     pub cancelled: bool,
-    /// It is from the time of a daemon that died: it may be done, without anybody having lived to say so.
+    /// A daemon that died may have done it, without having lived to say so.
     pub resumed: bool,
 }
 
@@ -152,12 +152,15 @@ impl OpLog {
         let mut needs: SmallVec<[Seq; 2]> = SmallVec::new();
         let directories = change.directories();
         let objects = change.objects();
-        for dir in directories.iter().chain(&objects).chain(below) {
+        for dir in directories.iter().chain(&objects) {
             needs.extend(inner.last_in_directory.get(dir).copied());
         }
         for object in objects.iter().chain(&directories) {
             needs.extend(inner.last_of_object.get(object).copied());
         }
+        // One that waited for others was not begun. What is below a directory now says nothing of what was then.
+        let resumed = resumed && needs.is_empty();
+        needs.extend(below.iter().filter_map(|dir| inner.last_in_directory.get(dir).copied()));
         needs.sort_unstable();
         needs.dedup();
         for dir in directories {
@@ -180,7 +183,9 @@ impl OpLog {
         let mut inner = self.inner.lock();
         let Some(&seq) = inner.last_of_object.get(&ino) else { return false };
         let Some(waiting) = inner.waiting.get_mut(&seq) else { return false };
-        if waiting.applying || !matches!(&waiting.op.change, Change::Make { ino: made, .. } if *made == ino) {
+        // It may be on the backing for all we know.
+        let begun = waiting.applying || waiting.op.resumed || waiting.not_before.is_some();
+        if begun || !matches!(&waiting.op.change, Change::Make { ino: made, .. } if *made == ino) {
             return false;
         }
         waiting.op.cancelled = true;
@@ -288,11 +293,9 @@ impl OpLog {
         self.inner.lock().waiting.values().next().map(|w| w.op.since)
     }
 
-    /// Those that wait for no other.
-    pub fn ready(&self) -> Vec<Op> {
-        let inner = self.inner.lock();
-        let waits = |w: &Waiting| w.needs.iter().any(|needed| inner.waiting.contains_key(needed));
-        inner.waiting.values().filter(|w| !w.applying && !waits(w)).map(|w| w.op.clone()).collect()
+    /// Those that a daemon that died may have done.
+    pub fn perhaps_done(&self) -> Vec<Op> {
+        self.inner.lock().waiting.values().filter(|w| w.op.resumed).map(|w| w.op.clone()).collect()
     }
 
     /// All that wait, in order.

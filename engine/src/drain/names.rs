@@ -48,6 +48,15 @@ impl Engine {
     }
 
     fn applied(&self, op: &Op) {
+        self.enter_applied(op);
+        for ino in op.change.objects() {
+            self.drain.unmark_if_nameless(self, ino);
+            self.drop_if_unused(ino);
+        }
+    }
+
+    /// A change is on the backing: tables, journal and log say so.
+    fn enter_applied(&self, op: &Op) {
         let objects = if op.cancelled { smallvec::SmallVec::new() } else { op.change.objects() };
         let touched = objects.into_iter().chain(op.change.directories());
         {
@@ -82,10 +91,6 @@ impl Engine {
         for dir in op.change.directories() {
             self.drain.unsynced(dir);
             self.drain.mark(dir);
-        }
-        for ino in op.change.objects() {
-            self.drain.unmark_if_nameless(self, ino);
-            self.drop_if_unused(ino);
         }
     }
 
@@ -187,10 +192,12 @@ impl Engine {
         }
     }
 
-    /// Of the changes that wait for no other, some may be on the backing already without their daemon's having lived to
-    /// say so. What they moved is looked for where it is now. Call before anything else looks.
-    pub(crate) fn book_what_was_done(&self) {
-        for op in self.oplog.ready() {
+    /// Of the changes that a journal left, some may be on the backing already without their daemon's having lived to
+    /// say so. What they moved is looked for where it is now. Call before anything else looks; what is returned may have
+    /// lost its last name.
+    pub(crate) fn book_what_was_done(&self) -> Vec<Ino> {
+        let mut objects = Vec::new();
+        for op in self.oplog.perhaps_done() {
             if !self.is_there(&op.change) {
                 continue;
             }
@@ -213,8 +220,10 @@ impl Engine {
                 }
                 Change::Make { .. } | Change::Link { .. } => {}
             }
-            self.applied(&op);
+            self.enter_applied(&op);
+            objects.extend(op.change.objects());
         }
+        objects
     }
 
     /// Whether the backing shows a change that took a name away. Of the others it does no harm to do them twice.
@@ -474,7 +483,9 @@ impl Engine {
         for other in others {
             let found = self.path_in(&other).ok().and_then(|path| self.backing.stat(&path).ok());
             if id.is_some() && found.map(|stat| stat.id) == id {
-                inode.state.lock().drained.push(other);
+                let mut state = inode.state.lock();
+                state.drained.push(other);
+                self.journal.found(ino, &state);
             }
         }
     }
@@ -509,9 +520,8 @@ impl Engine {
     /// `unnamed`: its content waits for the name, so that a file that is there already is somebody else's.
     fn clear_the_way_for(&self, inode: &Inode, path: &[u8], unnamed: bool, resumed: bool) -> Result<()> {
         match self.backing.stat(path) {
-            Ok(stat) if resumed && !unnamed && stat.attr.kind == inode.kind && inode.kind == Kind::File => {
-                Ok(())
-            }
+            // Made already.
+            Ok(stat) if resumed && !unnamed && stat.attr.kind == inode.kind => Ok(()),
             Ok(stat) if stat.attr.kind == Kind::Directory && inode.kind == Kind::Directory => Ok(()),
             Ok(_) => self.keep_aside(path),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -230,6 +230,7 @@ impl Engine {
             if state.drained.is_empty() && inode.kind != Kind::Directory {
                 state.attr.nlink = 0;
             }
+            self.journal.found(ino, &state);
             // Whatever is left of it is looked at afresh.
             state.set_baseline(None);
         }

@@ -102,7 +102,7 @@ impl Engine {
         names.reserve(left.highest);
         self.take_up_changes(&mut names, left);
         drop(names);
-        self.book_what_was_done();
+        let moved = self.book_what_was_done();
         for change in left.changes.values() {
             if let Change::Make { ino, link } = change
                 && left.nodes.get(ino).is_some_and(|node| node.dirty && node.held == Held::Unnamed)
@@ -141,6 +141,10 @@ impl Engine {
             if let Err(e) = self.take_up_epoch(*file) {
                 log::error!("inode {} is open, and can't be served any more: {e}", file.ino.0);
             }
+        }
+        for ino in moved {
+            self.drain.unmark_if_nameless(self, ino);
+            self.drop_if_unused(ino);
         }
         self.arena
             .sweep(|ino| self.inode(ino).is_ok_and(|inode| inode.state.lock().file.place == Place::Arena));
