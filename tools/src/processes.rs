@@ -13,6 +13,13 @@ pub fn runs(pid: u32) -> bool {
     !matches!(state, None | Some('Z' | 'X'))
 }
 
+/// Kills process `pid`.
+pub fn kill(pid: u32) {
+    // One that is gone already is what was wanted.
+    let _ = rustix::process::Pid::from_raw(pid.cast_signed())
+        .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+}
+
 /// Waits until `pid` no longer runs, at most `limit`; whether it ended.
 pub fn wait_gone(pid: u32, limit: Duration) -> bool {
     let start = Instant::now();

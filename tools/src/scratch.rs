@@ -10,10 +10,12 @@ use anyhow::{Context as _, Result, anyhow};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a scratch mount that is given up may take to end before its daemon is killed.
 const END_WAIT: Duration = Duration::from_secs(20);
+/// From the death of a daemon to the next one.
+const NEXT_WAIT: Duration = Duration::from_secs(20);
 /// Long enough that the drain never starts by itself while something is measured.
 pub const NO_DRAIN: Duration = Duration::from_secs(3600);
 
@@ -118,6 +120,38 @@ impl Mounted {
     /// Waits until everything is durable on the backing.
     pub fn drain(&self) -> Result<()> {
         control::drain(&mut control::connect(&self.known)?, Vec::new(), &mut Display::silent())
+    }
+
+    /// Kills the daemon; returns when its keeper has started the next one.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        let killed = self.known.pid;
+        processes::kill(killed);
+        let until = Instant::now() + NEXT_WAIT;
+        loop {
+            match control::known_at(&self.known.mountpoint) {
+                Some(known) if known.alive && known.pid != killed => {
+                    self.known = known;
+                    return Ok(());
+                }
+                _ if Instant::now() > until => {
+                    return Err(anyhow!("the daemon was killed, and no other came"));
+                }
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// Kills daemon and keeper, and takes the dead mount away. What they held stays.
+    pub fn crash(mut self) -> Result<()> {
+        // The keeper first: it would start another daemon.
+        self.child.kill()?;
+        self.child.wait()?;
+        processes::kill(self.known.pid);
+        if !processes::wait_gone(self.known.pid, END_WAIT) {
+            return Err(anyhow!("the daemon was killed, and is still there"));
+        }
+        self.ended = true;
+        unmount::detach_dead(&self.known.mountpoint)
     }
 
     /// Unmounts as `aimss umount` does.

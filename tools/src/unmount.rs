@@ -86,6 +86,11 @@ pub fn abandon(known: &Known) -> Result<()> {
     control::finish(&mut client?, true, &mut Display::silent())
 }
 
+/// Takes a mount away whose daemon and keeper are dead. What they held stays.
+pub fn detach_dead(mountpoint: &Path) -> Result<()> {
+    detach(mountpoint, true).map_err(Refused::into_error)
+}
+
 /// Whether the daemon of the mount at `mountpoint` is dead: the kernel answers for it.
 pub fn is_stale(mountpoint: &Path) -> bool {
     // Attributes may be the kernel's memory of a daemon that is dead; this is asked anew each time.

@@ -7,6 +7,7 @@ mod daemon;
 mod drain;
 mod names;
 mod pressure;
+mod takeover;
 mod trees;
 
 use super::Context;
@@ -110,6 +111,16 @@ pub const ROWS: &[Row] = &[
         name: "foreground",
         what: "write 1 GiB that fits while another program streams 8 GiB through a budget of 2 GiB, against alone (root)",
         run: pressure::foreground,
+    },
+    Row {
+        name: "takeover",
+        what: "how long operations wait when the daemon is killed, with 100,000 files known and 10,000 open",
+        run: takeover::pause,
+    },
+    Row {
+        name: "remount",
+        what: "mount and first read after daemon and keeper were killed with 8 GiB and 100,000 files in memory",
+        run: takeover::remount,
     },
     Row {
         name: "cgroup-128m",

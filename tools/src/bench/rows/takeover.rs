@@ -1,0 +1,183 @@
+//! Rows about the death of the daemon: what those feel who work on the mount, and how soon it can be had back when its
+//! keeper died, too.
+
+use crate::bench::report::{Bar, Outcome};
+use crate::bench::{Context, work};
+use crate::scratch::{self, Mounted};
+use crate::{interrupt, size};
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const FILES: u64 = 100_000;
+const FILES_A_DIRECTORY: u64 = 1000;
+const OPEN: u64 = 10_000;
+const KILLS: u64 = 100;
+/// Between deaths.
+const REST: Duration = Duration::from_millis(300);
+const HELD_BYTES: u64 = 8 << 30;
+/// Of the machine's memory.
+const HELD_SHARE: u64 = 40;
+/// Bytes of a file that fills the arena.
+const FILLER_BYTES: u64 = 64 << 20;
+/// Read and written in passthrough, again and again.
+const WORKED_ON_BYTES: u64 = 16 << 20;
+
+/// `takeover`: how long operations that need the daemon take when it is killed, with 100,000 files known and 10,000 open,
+/// and how long reads and writes in passthrough.
+pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
+    let (backing, point) = (context.disk("takeover")?, context.disk("takeover-mount")?);
+    let mut mount = Mounted::start(&scratch::settings(&backing, &point, scratch::NO_DRAIN))?;
+    let (files, open) = (context.scaled(FILES), context.scaled(OPEN));
+    let dirs = fill(&point, files)?;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    let held: Vec<File> = names(&dirs, files)
+        .take(open as usize)
+        .map(|path| File::open(path).map_err(Into::into))
+        .collect::<Result<_>>()?;
+    let (ours, bare) = (point.join("worked-on"), context.shm()?.join("worked-on"));
+    let over = AtomicBool::new(false);
+    let (pauses, gaps) = std::thread::scope(|scope| {
+        let gaps = [&ours, &bare].map(|path| scope.spawn(|| longest_gap(path, &over)));
+        let pauses = pauses(&mut mount, &dirs[0], context.scaled(KILLS), &over);
+        over.store(true, Ordering::Relaxed);
+        (pauses, gaps.map(|gap| gap.join().expect("no panic")))
+    });
+    let mut pauses = pauses?;
+    let [ours, bare] = gaps;
+    let (ours, bare) = (ours?, bare?);
+    drop(held);
+    pauses.sort_unstable();
+    let at = |share: f64| pauses[((pauses.len() as f64 * share).ceil() as usize).clamp(1, pauses.len()) - 1];
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+    let kills = pauses.len();
+    let restarts = mount.status()?.daemon.restarts;
+    drop(mount);
+    Ok(vec![
+        Outcome::value("ms", milliseconds(at(0.5)), Bar::Below(60.0)).case("p50"),
+        Outcome::value("ms", milliseconds(at(0.99)), Bar::Below(250.0)).case("p99").note(format!(
+            "{kills} SIGKILLs ({restarts} restarts), {files} files known, {open} open; the longest {:.0} ms",
+            milliseconds(at(1.0))
+        )),
+        Outcome::value("ms", milliseconds(ours.saturating_sub(bare)), Bar::AtMost(10.0)).case("passthrough").note(
+            format!(
+                "the longest read and write of 4 KiB of an open file took {:.1} ms, on a bare tmpfs beside it {:.1} ms",
+                milliseconds(ours),
+                milliseconds(bare)
+            ),
+        ),
+    ])
+}
+
+/// The longest operation around each of `kills` deaths.
+fn pauses(mount: &mut Mounted, dir: &Path, kills: u64, over: &AtomicBool) -> Result<Vec<Duration>> {
+    let asked = dir.to_owned();
+    let longest = std::sync::Mutex::new(Duration::ZERO);
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| -> Result<()> {
+            let mut none = [0; 8];
+            while !over.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                // The kernel keeps no extended attributes: each is a request.
+                let got = rustix::fs::getxattr(&asked, "user.none", &mut none);
+                anyhow::ensure!(got == Err(rustix::io::Errno::NODATA), "an error reached a program: {got:?}");
+                let mut longest = longest.lock().expect("no panic");
+                *longest = begun.elapsed().max(*longest);
+            }
+            Ok(())
+        });
+        let mut all = Vec::new();
+        let killed = (0..kills).try_for_each(|_| -> Result<()> {
+            interrupt::check()?;
+            std::thread::sleep(REST);
+            *longest.lock().expect("no panic") = Duration::ZERO;
+            mount.kill_daemon()?;
+            // Once it is ready, whoever waited is answered in turn.
+            std::thread::sleep(REST);
+            all.push(*longest.lock().expect("no panic"));
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        worker.join().expect("no panic")?;
+        killed?;
+        Ok(all)
+    })
+}
+
+/// The longest that a read and a write of 4 KiB of an open file took, until it is `over`.
+fn longest_gap(path: &Path, over: &AtomicBool) -> Result<Duration> {
+    let mut block = work::buffer(work::SMALL);
+    work::write(path, WORKED_ON_BYTES, &block)?;
+    let file = File::options().read(true).write(true).open(path)?;
+    let (mut longest, mut at) = (Duration::ZERO, 0);
+    while !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        file.read_exact_at(&mut block, at)?;
+        file.write_all_at(&block, at)?;
+        longest = longest.max(begun.elapsed());
+        at = (at + work::SMALL as u64) % WORKED_ON_BYTES;
+        // The daemon needs a core, too.
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(longest)
+}
+
+/// `remount`: how long `aimss mount` and the first read take when daemon and keeper were both killed, for much and for
+/// little in memory.
+pub fn remount(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
+    let much = context.scaled_to_memory(HELD_BYTES, HELD_SHARE);
+    let files = context.scaled(FILES);
+    [much, much / 8].into_iter().map(|bytes| remount_with(context, bytes, files)).collect()
+}
+
+fn remount_with(context: &Context, bytes: u64, files: u64) -> Result<Outcome> {
+    let name = format!("remount-{}", bytes >> 20);
+    let (backing, point) = (context.disk(&name)?, context.disk(&format!("{name}-mount"))?);
+    let settings = scratch::settings(&backing, &point, scratch::NO_DRAIN);
+    let mount = Mounted::start(&settings)?;
+    let dirs = fill(&point, files)?;
+    let block = work::buffer(1 << 20);
+    for number in 0..bytes.div_ceil(FILLER_BYTES) {
+        interrupt::check()?;
+        work::write(&point.join(format!("filler-{number}")), FILLER_BYTES, &block)?;
+    }
+    let first = names(&dirs, files).next().context("there are files")?;
+    mount.crash()?;
+    let begun = Instant::now();
+    let mount = Mounted::start(&settings)?;
+    let ready = begun.elapsed();
+    let content = fs::read(&first)?;
+    let read = begun.elapsed();
+    anyhow::ensure!(content.len() == work::SMALL, "a file came back with {} bytes", content.len());
+    let status = mount.status()?;
+    drop(mount);
+    Ok(Outcome::value("s", read.as_secs_f64(), Bar::Below(1.0)).case(size::human(bytes)).note(format!(
+        "ready after {:.2} s; {} dirty in memory, {} files not on the backing",
+        ready.as_secs_f64(),
+        size::human(status.memory.dirty),
+        status.drain.files
+    )))
+}
+
+/// Makes `files` files of 4 KiB, in directories.
+fn fill(point: &Path, files: u64) -> Result<Vec<std::path::PathBuf>> {
+    let block = work::buffer(work::SMALL);
+    let dirs = (0..files.div_ceil(FILES_A_DIRECTORY)).map(|number| point.join(format!("dir-{number}")));
+    let dirs: Vec<_> = dirs.collect();
+    for (number, dir) in dirs.iter().enumerate() {
+        interrupt::check()?;
+        fs::create_dir(dir)?;
+        let count = FILES_A_DIRECTORY.min(files - number as u64 * FILES_A_DIRECTORY);
+        work::create(&work::names(dir, count), &block)?;
+    }
+    Ok(dirs)
+}
+
+fn names(dirs: &[std::path::PathBuf], files: u64) -> impl Iterator<Item = std::path::PathBuf> {
+    dirs.iter().flat_map(move |dir| work::names(dir, FILES_A_DIRECTORY.min(files)))
+}
