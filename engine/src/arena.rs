@@ -23,7 +23,7 @@ pub use overflow::{Overflow, check_free as check_overflow_free, release as relea
 use crate::ids::Ino;
 use crate::{Result, Timestamp};
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -180,6 +180,18 @@ impl Arena {
         )?)))
     }
 
+    /// The state of the file of an inode.
+    pub(crate) fn stat(&self, ino: Ino) -> io::Result<ArenaStat> {
+        let m = rustix::fs::statat(&self.directory, name(ino), AtFlags::SYMLINK_NOFOLLOW)?;
+        let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds: nanoseconds as u32 };
+        Ok(ArenaStat {
+            stamp: Stamp { size: m.st_size as u64, mtime: time(m.st_mtime, m.st_mtime_nsec) },
+            atime: time(m.st_atime, m.st_atime_nsec),
+            blocks: m.st_blocks as u64,
+            id: (m.st_dev, m.st_ino),
+        })
+    }
+
     /// Opens the file of an inode for reading.
     pub fn open_read(&self, ino: Ino) -> io::Result<Content> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -207,26 +219,29 @@ impl Arena {
 
     /// Drops what was fetched.
     pub fn drop_fetched(&self, ino: Ino) {
-        let _ = rustix::fs::unlinkat(&self.directory, fetched(ino), rustix::fs::AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.directory, fetched(ino), AtFlags::empty());
     }
 
     /// Gives the memory of an inode's file back (when its last user has gone).
     pub fn remove(&self, ino: Ino) {
-        let _ = rustix::fs::unlinkat(&self.directory, name(ino), rustix::fs::AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.directory, name(ino), AtFlags::empty());
         if let Some(overflow) = self.overflow.as_ref().filter(|_| self.swapped_bytes() > 0) {
             overflow.look();
         }
     }
 
-    /// Removes all files but those that `keep` says to keep: what nobody knows of when a daemon takes over.
-    pub(crate) fn sweep(&self, keep: impl Fn(Ino) -> bool) {
-        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
-        for entry in entries.flatten() {
-            let ino = entry.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok());
-            if !ino.is_some_and(|ino| keep(Ino(ino))) {
+    /// The inodes that have files. What a daemon that died was fetching goes.
+    pub(crate) fn files(&self) -> Vec<Ino> {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return Vec::new() };
+        let ours = format!(".{:x}{FETCHED}", std::process::id());
+        let ino = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            if name.ends_with(FETCHED) && !name.ends_with(&ours) {
                 let _ = std::fs::remove_file(entry.path());
             }
-        }
+            u64::from_str_radix(&name, 16).ok().map(Ino)
+        };
+        entries.flatten().filter_map(ino).collect()
     }
 
     /// Bytes held in memory now.
@@ -270,8 +285,12 @@ impl Arena {
     }
 }
 
+/// How the names of files end that are being fetched.
+const FETCHED: &str = ".fetched";
+
+/// Name of what is fetched by this process for an inode.
 fn fetched(ino: Ino) -> String {
-    format!("{:x}.fetched", ino.0)
+    format!("{:x}.{:x}{FETCHED}", ino.0, std::process::id())
 }
 
 /// Name of an inode's file.

@@ -21,7 +21,7 @@ mod replay;
 pub use lookups::References;
 pub(crate) use lookups::Slot;
 pub use record::{Answered, Basis, Held, Record};
-pub use replay::{Node, Recovered, replay, whole_bytes};
+pub use replay::{Node, Recovered, replay};
 
 use crate::attr::Attr;
 use crate::ids::{Ino, Seq};
@@ -138,16 +138,16 @@ impl Journal {
         Ok(Journal { file: Mutex::new(Some(end)), lookups, path: path.into(), ..Journal::default() })
     }
 
-    /// Goes on with the journal at `path`, behind its last whole record, for a kernel that knows nothing of it. Whoever
-    /// replays what was there before calls [`Recovered::end_connection`].
-    pub fn resume(path: &Path) -> io::Result<Journal> {
-        let journal = Journal::resume_with(path, Lookups::create(&beside(path))?)?;
+    /// Goes on with the journal at `path` that was replayed, for a kernel that knows nothing of it.
+    pub fn resume(path: &Path, left: &mut Recovered) -> io::Result<Journal> {
+        left.end_connection();
+        let journal = Journal::resume_with(path, left, Lookups::create(&beside(path))?)?;
         journal.append(&Record::Connected);
         Ok(journal)
     }
 
-    fn resume_with(path: &Path, lookups: Lookups) -> io::Result<Journal> {
-        let bytes = whole_bytes(&fs::read(path)?) as u64;
+    fn resume_with(path: &Path, left: &Recovered, lookups: Lookups) -> io::Result<Journal> {
+        let bytes = left.bytes;
         let file = File::from(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
         let journal = Journal {
             file: Mutex::new(Some(End::new(file, bytes)?)),
@@ -160,9 +160,9 @@ impl Journal {
     }
 
     /// The same for the kernel that the last daemon served; what it holds of each inode.
-    pub fn take_over(path: &Path) -> io::Result<(Journal, References)> {
+    pub fn take_over(path: &Path, left: &Recovered) -> io::Result<(Journal, References)> {
         let (lookups, known) = Lookups::resume(&beside(path))?;
-        let journal = Journal::resume_with(path, lookups)?;
+        let journal = Journal::resume_with(path, left, lookups)?;
         Ok((journal, known))
     }
 

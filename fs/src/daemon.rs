@@ -286,6 +286,7 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         if takes_over && let Err(e) = streams.open_left() {
             log::warn!("streams of the last daemon can't be looked for: {e}");
         }
+        tidy.sweep_arena();
         let is_open = |id: &StreamId| streams.all().iter().any(|stream| stream.id() == *id);
         let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(id)).collect();
         // Their names may wait to be removed.

@@ -53,9 +53,10 @@ impl Engine {
     pub fn take_up(&self, left: &Recovered, references: &References, open: &[StillOpen]) {
         self.journal.take_up(left);
         let final_names = left.final_names();
+        let is_open: rustc_hash::FxHashSet<Ino> = open.iter().map(|file| file.ino).collect();
         let mut names = self.names.lock();
         let needed = |ino: Ino, node: &Node| {
-            let kernels = references.0.contains_key(&ino) || open.iter().any(|file| file.ino == ino);
+            let kernels = references.0.contains_key(&ino) || is_open.contains(&ino);
             let warm = node.cached || node.pinned || node.attr.kind == Kind::Directory;
             kernels || !node.gone && (node.dirty || node.attr_dirty || warm)
         };
@@ -64,6 +65,7 @@ impl Engine {
             .values()
             .flat_map(|change| change.objects().into_iter().chain(change.directories()))
             .collect();
+        let mut known = Vec::new();
         for (&ino, node) in &left.nodes {
             names.reserve(ino);
             if ino == Ino::ROOT {
@@ -79,26 +81,36 @@ impl Engine {
                 self.journal.dropped(ino, node.gone);
                 continue;
             }
-            let links = final_names.get(&ino).map_or(&[][..], Vec::as_slice);
-            let inode = Arc::new(self.taken_up(ino, node, links, left.exact));
             if node.attr.kind == Kind::Directory {
                 // One that the backing has may have more in it than is known here.
                 names
                     .dirs
                     .insert(ino, if node.drained.is_empty() { Dir::new_complete() } else { Dir::default() });
             }
-            names.inodes.insert(ino, inode);
+            known.push((ino, node));
         }
+        let links_of = |ino: &Ino| final_names.get(ino).map_or(&[][..], Vec::as_slice);
+        // Half of the time goes here, to the arena's files.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let take_up = |part: &[(Ino, &Node)]| -> Vec<Arc<Inode>> {
+            let inode = |(ino, node): &(Ino, &Node)| self.taken_up(*ino, node, links_of(ino), left.exact);
+            part.iter().map(|known| Arc::new(inode(known))).collect()
+        };
+        let inodes: Vec<Arc<Inode>> = std::thread::scope(|scope| {
+            let parts = known.chunks(known.len().div_ceil(processors).max(1));
+            let parts: Vec<_> = parts.map(|part| scope.spawn(|| take_up(part))).collect();
+            parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()
+        });
+        names.inodes.extend(inodes.iter().map(|inode| (inode.ino, inode.clone())));
         for (&id, &ino) in &left.numbers {
             names.bind(id, ino);
         }
-        let inodes: Vec<Arc<Inode>> = names.inodes.values().cloned().collect();
         for inode in &inodes {
-            let links = final_names.get(&inode.ino).map_or(&[][..], Vec::as_slice);
-            for link in links.iter().filter(|_| inode.ino != Ino::ROOT) {
+            for link in links_of(&inode.ino) {
                 names.take_up_name(link, inode);
             }
         }
+        let inodes: Vec<Arc<Inode>> = inodes.into_iter().chain(names.inode(Ino::ROOT).cloned()).collect();
         names.reserve(left.highest);
         self.take_up_changes(&mut names, left);
         drop(names);
@@ -146,8 +158,24 @@ impl Engine {
             self.drain.unmark_if_nameless(self, ino);
             self.drop_if_unused(ino);
         }
-        self.arena
-            .sweep(|ino| self.inode(ino).is_ok_and(|inode| inode.state.lock().file.place == Place::Arena));
+    }
+
+    /// Removes files of the arena that nobody knows of, which a daemon that died left. Beside everything else.
+    pub fn sweep_arena(&self) {
+        for ino in self.arena.files() {
+            // Nobody finds it meanwhile.
+            let names = self.names.lock();
+            match names.inode(ino).cloned() {
+                None => self.arena.remove(ino),
+                Some(inode) => {
+                    drop(names);
+                    let state = inode.state.lock();
+                    if state.file.place != Place::Arena && state.file.epoch.is_none() {
+                        self.arena.remove(ino);
+                    }
+                }
+            }
+        }
     }
 
     fn taken_up(&self, ino: Ino, node: &Node, links: &[Link], exact: bool) -> Inode {
@@ -155,7 +183,7 @@ impl Engine {
         let content = if node.attr.kind != Kind::File || !(node.dirty || node.cached || node.gone) {
             None
         } else if in_arena {
-            let content = self.arena.open_read(ino).and_then(|content| content.stat()).ok();
+            let content = self.arena.stat(ino).ok();
             // Cut by an open whose daemon did not live to say so: the backing has what counts.
             content.filter(|content| node.dirty || content.stamp.size == node.attr.size)
         } else if node.held == Held::Unnamed && node.drained.is_empty() {

@@ -54,16 +54,23 @@ pub struct Recovered {
     pub highest: Ino,
     /// What requests came to, by their numbers. Most of them were answered.
     pub answered: FxHashMap<u64, Answered>,
+    /// Length of the records that are whole.
+    pub bytes: u64,
 }
 
 impl Recovered {
     /// The names that each object has when all changes are on the backing.
     pub fn final_names(&self) -> FxHashMap<Ino, Vec<Link>> {
-        let mut after = Recovered { nodes: self.nodes.clone(), ..Recovered::default() };
+        let mut names: FxHashMap<Ino, Vec<Link>> =
+            self.nodes.iter().map(|(ino, node)| (*ino, node.drained.clone())).collect();
         for change in self.changes.values() {
-            after.apply(change);
+            apply(change, |ino, moved| {
+                if let Some(names) = names.get_mut(&ino) {
+                    moved.to(names);
+                }
+            });
         }
-        after.nodes.into_iter().map(|(ino, node)| (ino, node.drained)).collect()
+        names
     }
 
     /// The kernel that it was written for is gone, and what only that asks for.
@@ -80,10 +87,11 @@ impl Recovered {
 }
 
 /// Reads a journal from its start to its end, or to the first record that isn't whole.
-pub fn replay(mut bytes: &[u8]) -> Recovered {
+pub fn replay(bytes: &[u8]) -> Recovered {
+    let mut left = bytes;
     let mut recovered = Recovered::default();
     let mut made: FxHashMap<Ino, Seq> = FxHashMap::default();
-    while let Some((record, request, rest)) = Record::decode(bytes) {
+    while let Some((record, request, rest)) = Record::decode(left) {
         recovered.exact |=
             matches!(record, Record::Committed { .. } | Record::Withdrawn { .. } | Record::Dropped { .. });
         if let Some(ino) = record.numbered() {
@@ -93,8 +101,9 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
             recovered.answered.insert(request, answered);
         }
         recovered.enter(record, &mut made);
-        bytes = rest;
+        left = rest;
     }
+    recovered.bytes = (bytes.len() - left.len()) as u64;
     let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
     for (ino, node) in &mut recovered.nodes {
         let nameless = node.attr.kind == Kind::Directory || node.attr.nlink == 0 || !recovered.exact;
@@ -103,15 +112,6 @@ pub fn replay(mut bytes: &[u8]) -> Recovered {
         node.gone = (nameless || never_made) && node.drained.is_empty() && !named.contains(ino);
     }
     recovered
-}
-
-/// The length of the whole records at the head of a journal.
-pub fn whole_bytes(bytes: &[u8]) -> usize {
-    let mut rest = bytes;
-    while let Some((_, _, next)) = Record::decode(rest) {
-        rest = next;
-    }
-    bytes.len() - rest.len()
 }
 
 impl Recovered {
@@ -236,36 +236,46 @@ impl Recovered {
 
     /// Moves the drained names as the change did on the backing.
     fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Make { ino, link } | Change::Link { ino, link } => self.add(*ino, link),
-            Change::Unlink { ino, link } => self.take(*ino, link),
-            Change::Rename { ino, from, to, replaced } => {
-                if let Some(replaced) = replaced {
-                    self.take(*replaced, to);
-                }
-                self.take(*ino, from);
-                self.add(*ino, to);
+        apply(change, |ino, moved| {
+            if let Some(node) = self.nodes.get_mut(&ino) {
+                moved.to(&mut node.drained);
             }
-            Change::Exchange { ino, from, other, to } => {
-                self.take(*ino, from);
-                self.take(*other, to);
-                self.add(*ino, to);
-                self.add(*other, from);
-            }
+        });
+    }
+}
+
+/// What a change does to the names of an object.
+enum Moved<'c> {
+    Given(&'c Link),
+    Taken(&'c Link),
+}
+
+impl Moved<'_> {
+    fn to(self, names: &mut Vec<Link>) {
+        match self {
+            Moved::Given(link) if names.contains(link) => {}
+            Moved::Given(link) => names.push(link.clone()),
+            Moved::Taken(link) => names.retain(|name| name != link),
         }
     }
+}
 
-    fn add(&mut self, ino: Ino, link: &Link) {
-        if let Some(node) = self.nodes.get_mut(&ino)
-            && !node.drained.contains(link)
-        {
-            node.drained.push(link.clone());
+fn apply(change: &Change, mut tell: impl FnMut(Ino, Moved<'_>)) {
+    match change {
+        Change::Make { ino, link } | Change::Link { ino, link } => tell(*ino, Moved::Given(link)),
+        Change::Unlink { ino, link } => tell(*ino, Moved::Taken(link)),
+        Change::Rename { ino, from, to, replaced } => {
+            if let Some(replaced) = replaced {
+                tell(*replaced, Moved::Taken(to));
+            }
+            tell(*ino, Moved::Taken(from));
+            tell(*ino, Moved::Given(to));
         }
-    }
-
-    fn take(&mut self, ino: Ino, link: &Link) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.drained.retain(|drained| drained != link);
+        Change::Exchange { ino, from, other, to } => {
+            tell(*ino, Moved::Taken(from));
+            tell(*other, Moved::Taken(to));
+            tell(*ino, Moved::Given(to));
+            tell(*other, Moved::Given(from));
         }
     }
 }

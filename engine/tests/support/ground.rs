@@ -87,10 +87,10 @@ impl Ground {
 
     /// An engine that was given what the journal says, and goes on with it; started.
     pub fn next_engine(&self, backing: Arc<dyn Backing>) -> Arc<Engine> {
-        let left = std::fs::read(self.journal()).expect("the journal");
-        let journal = Journal::resume(&self.journal()).expect("the journal opens");
+        let mut left = replay(&std::fs::read(self.journal()).expect("the journal"));
+        let journal = Journal::resume(&self.journal(), &mut left).expect("the journal opens");
         let engine = self.engine_with(backing, Setup::default(), journal);
-        engine.take_up(&replay(&left), &References::default(), &[]);
+        engine.take_up(&left, &References::default(), &[]);
         engine.start();
         engine
     }
@@ -98,11 +98,12 @@ impl Ground {
     /// The engine of a daemon that takes a mount over, not started: the kernel still has `open`, and what the table of
     /// references says.
     pub fn taking_over(&self, backing: Arc<dyn Backing>, setup: Setup, open: &[StillOpen]) -> Arc<Engine> {
-        let left = std::fs::read(self.journal()).expect("the journal");
-        let (journal, references) = Journal::take_over(&self.journal()).expect("the journal opens");
+        let left = replay(&std::fs::read(self.journal()).expect("the journal"));
+        let (journal, references) = Journal::take_over(&self.journal(), &left).expect("the journal opens");
         let engine = self.engine_with(backing, setup, journal);
-        engine.take_up(&replay(&left), &references, open);
+        engine.take_up(&left, &references, open);
         engine.clear_leftovers().expect("leftovers are cleared");
+        engine.sweep_arena();
         engine
     }
 

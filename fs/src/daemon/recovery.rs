@@ -46,13 +46,12 @@ pub(super) fn memory(config: &MountConfig, state: &StateDir, takes_over: bool) -
     let arena = Fresh { arena: Some(arena), made: false };
     let mut recovered = replay(&bytes);
     let (journal, references) = if takes_over {
-        Journal::take_over(&path).map_err(io(unreadable))?
+        Journal::take_over(&path, &recovered).map_err(io(unreadable))?
     } else {
-        recovered.end_connection();
         // Streams are all that the journal does not know of.
         Streams::recover(&config.backing, &arena.streams())
             .map_err(|e| io(unreadable)(io::Error::other(e.to_string())))?;
-        (Journal::resume(&path).map_err(io(unreadable))?, References::default())
+        (Journal::resume(&path, &mut recovered).map_err(io(unreadable))?, References::default())
     };
     if !recovered.is_empty() {
         log::info!(
