@@ -88,11 +88,11 @@ impl End {
 
     /// Adds whole records, or nothing of them: a torn one would hide all that follow.
     fn add(&mut self, encoded: &[u8]) -> io::Result<()> {
-        self.records.append(encoded)?;
+        // Whether or not there is room for it here: there may be in what replaces this.
         if let Some(meanwhile) = &mut self.meanwhile {
             meanwhile.extend_from_slice(encoded);
         }
-        Ok(())
+        self.records.append(encoded)
     }
 }
 
@@ -310,6 +310,12 @@ impl Journal {
     pub(crate) fn take_up(&self, left: &Recovered) {
         if let Some(end) = &mut *self.file.lock() {
             end.notes.clone_from(&left.notes);
+            let mut answered: Vec<_> =
+                left.answered.iter().map(|(request, came)| (*request, *came)).collect();
+            answered.sort_unstable_by_key(|(request, _)| *request);
+            for (request, came) in answered {
+                end.keep_answer(request, came);
+            }
         }
     }
 

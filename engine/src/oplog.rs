@@ -240,6 +240,14 @@ impl OpLog {
         }
     }
 
+    /// Takes a change that is found done, whatever it waits for.
+    pub fn found_done(&self, seq: Seq) -> Option<Op> {
+        let mut inner = self.inner.lock();
+        let waiting = inner.waiting.get_mut(&seq).filter(|waiting| !waiting.applying)?;
+        waiting.applying = true;
+        Some(waiting.op.clone())
+    }
+
     /// A change that was begun is on the backing.
     pub fn done(&self, seq: Seq) {
         self.inner.lock().remove(seq);

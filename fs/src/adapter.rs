@@ -950,6 +950,12 @@ impl Adapter {
             return reply.error(Errno::EPERM);
         }
         let change = SetAttr { size: size.filter(|_| stream.is_none()), ..change };
+        if let (Some(stream), Some(_)) = (&stream, change.uid)
+            && let Err(e) = stream.change_settings(|settings| settings.owner = None)
+        {
+            // The old owner's and the new one's, until it is noted whose: this daemon may not live to do that.
+            return reply.error(errno(&crate::streams::error(e)));
+        }
         match posix::set_attr(&self.engine, ino, caller, change) {
             Ok(attr) => {
                 if let (Some(stream), Some(_)) = (&stream, change.mtime)

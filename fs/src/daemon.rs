@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Threads that read requests. What waits for storage runs elsewhere, so two keep two cores busy.
 const REQUEST_THREADS: usize = 2;
@@ -269,7 +270,12 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     };
     state.record(&record).map_err(io("the state directory can't be written"))?;
     let arena_mount = arena.served();
-    runtime.spawn(unmount_on_signal(config.mountpoint.clone()));
+    // From here on a signal unmounts, before anybody is told that it may be sent.
+    let signals = {
+        let _in_runtime = runtime.enter();
+        Signals::expect().map_err(io("signals can't be waited for"))?
+    };
+    runtime.spawn(unmount_on_signal(config.mountpoint.clone(), signals));
     if let Some(device) = daemon.shared.device.get().filter(|_| takes_over) {
         session::ask_again(device.as_fd())
             .map_err(io("the kernel doesn't send again what is not answered"))?;
@@ -287,11 +293,11 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
             log::warn!("streams of the last daemon can't be looked for: {e}");
         }
         tidy.sweep_arena();
-        let is_open = |id: &StreamId| streams.all().iter().any(|stream| stream.id() == *id);
-        let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(id)).collect();
+        let is_open = |id: StreamId| streams.all().iter().any(|stream| stream.id() == id);
+        let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(*id)).collect();
         // Their names may wait to be removed.
         if !doomed.is_empty() && tidy.drain_all(|_| {}).is_ok() {
-            recovery::remove_doomed_streams(&backing, doomed);
+            recovery::remove_doomed_streams(&backing, doomed, is_open);
         }
     });
     // A session that ends like this was not unmounted: the next daemon takes over.
@@ -427,18 +433,29 @@ fn restore_root(config: &MountConfig, attr: &aimss_engine::Attr) {
     let _ = std::fs::File::open(&config.backing).map(|dir| rustix::fs::futimens(&dir, &times));
 }
 
+/// Signals that are waited for.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// A terminal that goes away takes no mount along.
+    _hangup: Signal,
+}
+
+impl Signals {
+    fn expect() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// SIGTERM and SIGINT unmount: files that are open stay usable until they are closed, then the daemon ends.
-async fn unmount_on_signal(mountpoint: PathBuf) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return;
-    };
-    // A terminal that goes away takes no mount along.
-    let _hangup = signal(SignalKind::hangup());
+async fn unmount_on_signal(mountpoint: PathBuf, mut signals: Signals) {
     tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
     }
     let unmounted = tokio::task::spawn_blocking(move || keeper::mount::unmount(&mountpoint)).await;
     if !matches!(unmounted, Ok(Ok(()))) {

@@ -186,7 +186,7 @@ impl Keeper<'_> {
                     FromDaemon::Ready => {
                         self.ready = Some(Instant::now());
                         DAEMON.store(pid, Ordering::SeqCst);
-                        pass_on(ASKED.load(Ordering::SeqCst));
+                        pass_on(ASKED.swap(0, Ordering::SeqCst));
                         if !std::mem::replace(&mut self.was_ready, true) {
                             tell(Told::Ready);
                         }
@@ -282,19 +282,22 @@ pub fn as_others_for_oom_killer() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
 }
 
-fn pass_on(signal: libc::c_int) {
+/// Whether there is a daemon for it.
+fn pass_on(signal: libc::c_int) -> bool {
     let daemon = DAEMON.load(Ordering::SeqCst);
     if daemon > 0 && signal > 0 {
         // SAFETY: kill(2) may be called by a signal handler, and changes no memory.
         unsafe { libc::kill(daemon, signal) };
     }
+    daemon > 0
 }
 
 /// SIGTERM and SIGINT are for the daemon, which unmounts.
 fn pass_signals_on() {
     extern "C" fn asked(signal: libc::c_int) {
-        ASKED.store(signal, Ordering::SeqCst);
-        pass_on(signal);
+        if !pass_on(signal) {
+            ASKED.store(signal, Ordering::SeqCst);
+        }
     }
     let handler: extern "C" fn(libc::c_int) = asked;
     for signal in [libc::SIGTERM, libc::SIGINT] {

@@ -36,7 +36,7 @@ use std::ffi::OsStr;
 use std::hash::Hash;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set in the number of an appending twin.
@@ -161,6 +161,8 @@ pub struct StreamFiles {
     /// The same handles, as the journal has them.
     kept: Mutex<HashMap<u64, KeptHandle>>,
     next_handle: AtomicU64,
+    /// The kernel knows names from the last daemon.
+    taken_over: AtomicBool,
     /// When this daemon began.
     begun: Instant,
 }
@@ -281,6 +283,7 @@ impl StreamFiles {
             handles: Mutex::default(),
             kept: Mutex::default(),
             next_handle: AtomicU64::new(HANDLE_FIRST + kept::first_number()),
+            taken_over: AtomicBool::new(false),
             begun: Instant::now(),
         })
     }
@@ -558,10 +561,16 @@ impl StreamFiles {
 
     /// What a name stands for, if that may be a stream.
     pub fn named(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
-        if self.known.lock().streams.is_empty() {
+        let taken_over = self.taken_over.load(Ordering::Relaxed);
+        if self.known.lock().streams.is_empty() && !taken_over {
             return None;
         }
-        self.engine.resolve(parent, name).ok()
+        let ino = self.engine.resolve(parent, name).ok()?;
+        if taken_over {
+            // The kernel knew it from the last daemon, and did not look it up in this one.
+            self.of_inode(ino);
+        }
+        Some(ino)
     }
 
     /// A stream's name or owner changed.

@@ -201,7 +201,7 @@ impl Engine {
             if !self.is_there(&op.change) {
                 continue;
             }
-            let Begin::Yours(op) = self.oplog.begin(op.seq) else { continue };
+            let Some(op) = self.oplog.found_done(op.seq) else { continue };
             match &op.change {
                 Change::Rename { ino, from, to, replaced } => {
                     if let Some(replaced) = replaced {

@@ -160,7 +160,7 @@ impl Engine {
         };
         if cancelled {
             self.drain.count_cancelled(if entry.kind == Kind::Directory { 1 } else { 2 });
-            self.journal.withdrawn(ino, attrs_of(&names, &[ino, link.0]));
+            self.journal.withdrawn(ino, self.attrs_of(&names, &[ino, link.0]));
         } else {
             self.record(&mut names, &Change::Unlink { ino, link }, &[]);
         }
@@ -286,6 +286,16 @@ impl Engine {
         }
     }
 
+    /// As they are now, of files that are written behind our back, too.
+    fn attrs_of(&self, names: &Names, inos: &[Ino]) -> Vec<(Ino, Attr)> {
+        let attr = |ino: &Ino| {
+            let mut state = names.inode(*ino)?.state.lock();
+            self.fold(*ino, &mut state);
+            Some((*ino, state.attr))
+        };
+        inos.iter().filter_map(attr).collect()
+    }
+
     /// Enters a change into journal and operation log; the namespace is locked, so their order is its order.
     fn record(&self, names: &mut Names, change: &Change, below: &[Ino]) {
         for ino in change.objects().into_iter().chain(change.directories()) {
@@ -300,7 +310,7 @@ impl Engine {
             let drained = names.inode(ino)?.state.lock().drained.to_vec();
             (!drained.is_empty()).then_some((ino, drained))
         });
-        self.journal.committed(seq, change, attrs_of(names, &touched), drained.collect());
+        self.journal.committed(seq, change, self.attrs_of(names, &touched), drained.collect());
         if let Change::Unlink { link, .. } | Change::Rename { from: link, .. } = change
             && let Some(dir) = names.dirs.get_mut(&link.0)
         {
@@ -308,11 +318,6 @@ impl Engine {
             dir.whiteouts.insert(link.1.clone(), seq);
         }
     }
-}
-
-fn attrs_of(names: &Names, inos: &[Ino]) -> Vec<(Ino, Attr)> {
-    let attr = |ino: &Ino| names.inode(*ino).map(|inode| (*ino, inode.state.lock().attr));
-    inos.iter().filter_map(attr).collect()
 }
 
 impl Names {

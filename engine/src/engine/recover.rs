@@ -89,11 +89,18 @@ impl Engine {
             }
             known.push((ino, node));
         }
+        let making = |change: &Change| match change {
+            Change::Make { ino, .. } => Some(*ino),
+            _ => None,
+        };
+        let new: rustc_hash::FxHashSet<Ino> = left.changes.values().filter_map(making).collect();
         let links_of = |ino: &Ino| final_names.get(ino).map_or(&[][..], Vec::as_slice);
         // Half of the time goes here, to the arena's files.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let take_up = |part: &[(Ino, &Node)]| -> Vec<Arc<Inode>> {
-            let inode = |(ino, node): &(Ino, &Node)| self.taken_up(*ino, node, links_of(ino), left.exact);
+            let inode = |(ino, node): &(Ino, &Node)| {
+                self.taken_up(*ino, node, links_of(ino), left.exact, new.contains(ino))
+            };
             part.iter().map(|known| Arc::new(inode(known))).collect()
         };
         let inodes: Vec<Arc<Inode>> = std::thread::scope(|scope| {
@@ -178,21 +185,39 @@ impl Engine {
         }
     }
 
-    fn taken_up(&self, ino: Ino, node: &Node, links: &[Link], exact: bool) -> Inode {
-        let in_arena = node.cached || node.held == Held::Arena;
-        let content = if node.attr.kind != Kind::File || !(node.dirty || node.cached || node.gone) {
+    /// Where the content of an object is; its state, where that can be had. `is_new`: its name is still to be made.
+    fn content_of(&self, ino: Ino, node: &Node, is_new: bool) -> (Place, Option<ArenaStat>) {
+        if node.attr.kind != Kind::File {
+            return (Place::Empty, None);
+        }
+        let content = if !(node.dirty || node.cached || node.gone) {
             None
-        } else if in_arena {
-            let content = self.arena.stat(ino).ok();
+        } else if node.cached || node.held == Held::Arena {
+            let content = self.arena.stat(ino);
             // Cut by an open whose daemon did not live to say so: the backing has what counts.
-            content.filter(|content| node.dirty || content.stamp.size == node.attr.size)
+            let cut = content.as_ref().is_ok_and(|c| !node.dirty && c.stamp.size != node.attr.size);
+            Some((Place::Arena, content)).filter(|_| !cut)
         } else if node.held == Held::Unnamed && node.drained.is_empty() {
             let unnamed = self.backing.open_read(&Engine::unnamed_path(ino));
-            unnamed.and_then(|file| super::stat_of_file(&file)).ok()
+            Some((Place::Unnamed, unnamed.and_then(|file| super::stat_of_file(&file))))
         } else {
             None
         };
-        let inode = Inode::taken_up(ino, node, content.as_ref());
+        match content {
+            Some((place, Ok(content))) => (place, Some(content)),
+            // It may be there all the same.
+            Some((place, Err(e))) if e.kind() != std::io::ErrorKind::NotFound => {
+                log::error!("the content of inode {} can't be looked at: {e}", ino.0);
+                (place, None)
+            }
+            _ if node.drained.is_empty() && (is_new || node.basis.is_none()) => (Place::Empty, None),
+            _ => (Place::Backing, None),
+        }
+    }
+
+    fn taken_up(&self, ino: Ino, node: &Node, links: &[Link], exact: bool, is_new: bool) -> Inode {
+        let (place, content) = self.content_of(ino, node, is_new);
+        let inode = Inode::taken_up(ino, node, place, content.as_ref());
         {
             let mut state = inode.state.lock();
             state.place = links.first().cloned().filter(|_| !node.gone);
@@ -325,13 +350,17 @@ impl Engine {
 /// The records that say all of one inode.
 fn live(ino: Ino, state: &InodeState, pinned: bool) -> Vec<Record<'static>> {
     let mut records = Vec::new();
-    if state.drained.is_empty() {
+    if state.drained.is_empty() && state.baseline().is_none() {
         let link: Link = state.place.clone().unwrap_or_else(|| (Ino::ROOT, Name::from(&b""[..])));
         records.push(Record::made(ino, &link, state));
     } else {
         records.push(Record::node(ino, state));
-        if state.unsettled() {
+        if state.unsettled() || state.settling {
+            // What the drain has taken to tell the backing is not told yet.
             let xattrs = match &state.xattrs {
+                Xattrs::Known(k) if state.settling => {
+                    k.0.iter().map(|(name, value)| (name.to_vec(), Some(value.to_vec()))).collect()
+                }
                 Xattrs::Known(k) => {
                     k.1.iter()
                         .map(|name| (name.to_vec(), k.0.get(name).map(|value| value.to_vec())))
@@ -371,7 +400,7 @@ impl Names {
 
 impl Inode {
     /// An inode as a journal left it.
-    fn taken_up(ino: Ino, node: &Node, content: Option<&ArenaStat>) -> Inode {
+    fn taken_up(ino: Ino, node: &Node, held: Place, content: Option<&ArenaStat>) -> Inode {
         let place = node.drained.first().cloned().unwrap_or_else(|| (Ino::ROOT, Name::from(&b""[..])));
         let inode = Inode::new(ino, node.attr, place);
         {
@@ -389,12 +418,7 @@ impl Inode {
                 state.set_baseline(node.basis.map(Basis::baseline));
             }
             if node.attr.kind == Kind::File {
-                state.file.place = match (content.is_some(), node.held, node.drained.is_empty()) {
-                    (true, Held::Unnamed, _) => Place::Unnamed,
-                    (true, ..) => Place::Arena,
-                    (false, _, true) => Place::Empty,
-                    (false, _, false) => Place::Backing,
-                };
+                state.file.place = held;
                 match content {
                     Some(content) if node.cached && !node.dirty => {
                         state.file.know(content);

@@ -68,6 +68,7 @@ impl Engine {
         self.load_xattrs(&inode)?;
         let mut state = inode.state.lock();
         change(&mut state)?;
+        self.fold(ino, &mut state);
         state.attr.ctime = now_after(state.attr.ctime);
         self.journal.attributes(ino, &state);
         self.drain.mark(ino);

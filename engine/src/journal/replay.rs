@@ -166,8 +166,8 @@ impl Recovered {
             }
             Record::Dirty { ino, held } => {
                 if let Some(node) = self.nodes.get_mut(&ino) {
-                    node.dirty = true;
-                    node.held = held;
+                    (node.dirty, node.held) = (true, held);
+                    node.cached &= held == Held::Arena;
                 }
             }
             Record::Clean { ino } => {
@@ -175,6 +175,9 @@ impl Recovered {
                     // What was clean in the arena stays there.
                     node.cached = node.dirty && node.held == Held::Arena || node.cached;
                     (node.dirty, node.attr_dirty) = (false, false);
+                    if !node.drained.is_empty() {
+                        node.held = Held::Backing;
+                    }
                     node.xattrs.clear();
                 }
             }

@@ -101,6 +101,7 @@ impl StreamFiles {
     /// Goes on with what the last daemon noted; the backing ids of those that append. A handle that can't be had back
     /// gives EIO from here on.
     pub fn take_up(&self, left: &Recovered) -> Vec<AppenderId> {
+        self.taken_over.store(true, Ordering::Relaxed);
         let mut ids = Vec::new();
         for (&number, note) in left.notes.iter().filter(|(key, _)| **key < HANDLE_FIRST) {
             if number & (GROUP | VIEW) == 0 {
