@@ -370,3 +370,40 @@ impl Journal {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_requests_came_to_outlives_two_daemons_and_a_rewriting() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let path = dir.path().join("journal");
+        let read = || replay(&fs::read(&path).expect("a journal"));
+        {
+            let journal = Journal::create(&path).expect("it opens");
+            let _answering = Journal::answering(40);
+            journal.withdrawn(Ino(7), Vec::new());
+            journal.note(9, Some(b"handle".to_vec()));
+        }
+        let left = read();
+        let (journal, _) = Journal::take_over(&path, &left).expect("it opens");
+        journal.take_up(&left);
+        {
+            // It comes again, and this daemon dies of it, too.
+            let _answering = Journal::answering(42 | AGAIN);
+            journal.withdrawn(Ino(8), Vec::new());
+        }
+        journal.begin_rewrite();
+        journal.dropped(Ino(3), true);
+        journal.rewrite(&[]).expect("there is room");
+        let mut left = read();
+        assert_eq!(left.answered.get(&40), Some(&Answered::Noted(9)), "the last word counts");
+        assert_eq!(left.answered.get(&42), Some(&Answered::Done(Ino(8))));
+        assert_eq!(left.notes.get(&9).map(Vec::as_slice), Some(&b"handle"[..]));
+        // Another kernel asks for neither.
+        drop(journal);
+        drop(Journal::resume(&path, &mut left).expect("it opens"));
+        assert!(left.notes.is_empty() && read().notes.is_empty() && read().answered.is_empty());
+    }
+}

@@ -4,8 +4,11 @@
 
 mod support;
 
+use aimss_engine::Kind;
+use aimss_engine::namespace::OpenMode;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
+use support::model::ROOT;
 use support::random::Random;
 use support::watched::{Fault, Watched};
 use support::world::World;
@@ -21,6 +24,47 @@ fn whoever_takes_over_goes_on_where_the_last_one_ended() {
     }
 }
 
+fn setup() -> Setup {
+    Setup { journal: true, ..Setup::default() }
+}
+
+#[test]
+fn what_began_without_a_name_and_was_fetched_later_is_read_from_memory() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let mut world = World::new(&ground, &watched, setup(), 5);
+    world.engine.start();
+    let file = world.make(ROOT, "file", Kind::File, 0o640).expect("a free name");
+    let (ino, handle) = (world.ino(file), world.open(file, true, false, true));
+    assert!(matches!(world.engine.served(ino), Some(OpenMode::Backing(_))));
+    world.write(handle, 0, &[3; 70_000]);
+    world.close(handle);
+    world.drain();
+    world.engine.warm(&[ino], |_| {}).expect("it comes in");
+    world.taken_over(&ground, &watched, setup());
+    compare::namespace(&mut world);
+    assert!(world.engine.file_state(ino).expect("it is known").to_string().contains("both"));
+}
+
+#[test]
+fn a_rename_right_behind_a_write_keeps_its_time() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let mut world = World::new(&ground, &watched, setup(), 6);
+    world.engine.start();
+    let file = world.make(ROOT, "file", Kind::File, 0o640).expect("a free name");
+    let (ino, handle) = (world.ino(file), world.open(file, true, false, true));
+    let made = world.engine.attr(ino).expect("attributes").mtime;
+    let pause = Duration::from_millis(10);
+    std::thread::sleep(pause);
+    world.write(handle, 0, b"written behind our back");
+    std::thread::sleep(pause);
+    world.rename((ROOT, "file"), (ROOT, "other"), false);
+    world.taken_over(&ground, &watched, setup());
+    let attr = world.engine.attr(ino).expect("attributes");
+    assert!(made < attr.mtime && attr.mtime < attr.ctime, "made {made:?}, now {attr:?}");
+}
+
 fn lives(seed: u64) {
     let _seed = Seed(seed);
     let mut random = Random::new(seed ^ 0x7a4e);
@@ -34,8 +78,9 @@ fn lives(seed: u64) {
         for _ in 0..random.below(80) {
             world.step(&ground, &watched);
         }
-        match random.below(4) {
+        match random.below(5) {
             0 => world.drain(),
+            4 => world.engine.rewrite_journal(),
             1 => {
                 // Half way through a drain: the calls after this one are never made.
                 let torn = random.below(1001);
@@ -43,6 +88,9 @@ fn lives(seed: u64) {
                 drain_until_cut(&world, &watched);
             }
             _ => {}
+        }
+        if random.one_in(4) {
+            world.engine.rewrite_journal();
         }
         watched = Watched::new(ground.local(), Fault::None);
         world.taken_over(&ground, &watched, setup);

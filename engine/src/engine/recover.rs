@@ -303,16 +303,20 @@ impl Engine {
 
     /// Rewrites the journal from the live state when it has grown.
     pub(crate) fn compact_journal(&self) {
-        if !self.journal.wants_rewrite() {
-            return;
+        if self.journal.wants_rewrite() {
+            self.rewrite_journal();
         }
-        let mut records = Vec::new();
+    }
+
+    /// Does so now.
+    pub fn rewrite_journal(&self) {
+        let (mut records, mut numbers) = (Vec::new(), Vec::new());
         let changes = {
             // What is appended from here on is written behind what is gathered; a change that is done is in one of the two.
             let names = self.names.lock();
             self.journal.begin_rewrite();
             let number = |(id, ino): (BackingId, Ino)| Record::Number { ino, there: (id.dev, id.ino) };
-            records.extend(names.numbers().map(number));
+            numbers.extend(names.numbers().map(number));
             // Says which numbers were given out, no more.
             records.push(Record::Dropped { ino: names.last_ino(), gone: false });
             self.oplog.snapshot()
@@ -325,6 +329,8 @@ impl Engine {
         for op in changes.into_iter().filter(|op| !op.cancelled) {
             records.push(Record::Changed { seq: op.seq, change: Cow::Owned(op.change) });
         }
+        // Behind what inodes say, of which some remember a number that is another's by now.
+        records.append(&mut numbers);
         if let Err(e) = self.journal.rewrite(&records) {
             log::warn!("the journal can't be rewritten, and goes on growing: {e}");
         }
