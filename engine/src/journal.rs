@@ -391,7 +391,7 @@ mod tests {
         journal.take_up(&left);
         {
             // It comes again, and this daemon dies of it, too.
-            let _answering = Journal::answering(42 | AGAIN);
+            let _answering = Journal::answering(AGAIN + 42);
             journal.withdrawn(Ino(8), Vec::new());
         }
         journal.begin_rewrite();

@@ -47,6 +47,38 @@ fn what_began_without_a_name_and_was_fetched_later_is_read_from_memory() {
 }
 
 #[test]
+fn what_a_daemon_did_last_and_nobody_heard_of_is_found_where_it_is() {
+    for call in 0..24 {
+        let ground = Ground::new();
+        let watched = Watched::new(ground.local(), Fault::None);
+        let mut world = World::new(&ground, &watched, setup(), 7);
+        world.engine.start();
+        let mut inos = Vec::new();
+        for name in ["a", "b", "c", "d", "e.tmp"] {
+            let file = world.make(ROOT, name, Kind::File, 0o640).expect("a free name");
+            let handle = world.open(file, true, false, false);
+            world.write(handle, 0, name.as_bytes());
+            world.close(handle);
+            inos.push(world.ino(file));
+        }
+        world.engine.evict_files(&inos).expect("they leave");
+        let held = world.open(4, false, false, true);
+        world.rename((ROOT, "a"), (ROOT, "f.0001"), false);
+        world.exchange((ROOT, "b"), (ROOT, "c"));
+        world.rename((ROOT, "d"), (ROOT, "b"), false);
+        world.remove(ROOT, "f.0001", false);
+        watched.set_fault(Fault::Cut { at: watched.calls() + call, torn: 1000 });
+        drain_until_cut(&world, &watched);
+        let watched = Watched::new(ground.local(), Fault::None);
+        world.taken_over(&ground, &watched, setup());
+        compare::namespace(&mut world);
+        world.close(held);
+        world.drain();
+        compare::backing(&mut world, &ground);
+    }
+}
+
+#[test]
 fn a_rename_right_behind_a_write_keeps_its_time() {
     let ground = Ground::new();
     let watched = Watched::new(ground.local(), Fault::None);
