@@ -107,6 +107,11 @@ impl Mounted {
         self.known.pid
     }
 
+    /// Its keeper.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        self.known.keeper
+    }
+
     /// The directory of its arena.
     pub fn arena(&self) -> PathBuf {
         self.known.state_dir.join("arena")

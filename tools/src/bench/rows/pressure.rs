@@ -192,7 +192,9 @@ impl Ground {
     fn start(config: &MountConfig) -> Result<Self> {
         let mount = Mounted::start(config).context("the scratch mount with a small budget failed")?;
         let group = Group::new("aimss-bench-daemon", None)?;
-        group.take(mount.daemon_pid())?;
+        for process in mount.keeper_pid().into_iter().chain([mount.daemon_pid()]) {
+            group.take(process)?;
+        }
         let watch = Watch::start(group, mount.arena());
         Ok(Self { mount, program: Group::new("aimss-bench-program", Some(PROGRAM_BYTES))?, watch })
     }
