@@ -6,6 +6,7 @@ mod support;
 
 use aimss_engine::Kind;
 use aimss_engine::namespace::OpenMode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
 use support::model::ROOT;
@@ -28,12 +29,18 @@ fn setup() -> Setup {
     Setup { journal: true, ..Setup::default() }
 }
 
+/// An engine with a journal that drains when it is told to.
+fn begun(ground: &Ground, seed: u64) -> (Arc<Watched>, World) {
+    let watched = Watched::new(ground.local(), Fault::None);
+    let world = World::new(ground, &watched, setup(), seed);
+    world.engine.start();
+    (watched, world)
+}
+
 #[test]
 fn what_began_without_a_name_and_was_fetched_later_is_read_from_memory() {
     let ground = Ground::new();
-    let watched = Watched::new(ground.local(), Fault::None);
-    let mut world = World::new(&ground, &watched, setup(), 5);
-    world.engine.start();
+    let (watched, mut world) = begun(&ground, 5);
     let file = world.make(ROOT, "file", Kind::File, 0o640).expect("a free name");
     let (ino, handle) = (world.ino(file), world.open(file, true, false, true));
     assert!(matches!(world.engine.served(ino), Some(OpenMode::Backing(_))));
@@ -50,9 +57,7 @@ fn what_began_without_a_name_and_was_fetched_later_is_read_from_memory() {
 fn what_a_daemon_did_last_and_nobody_heard_of_is_found_where_it_is() {
     for call in 0..24 {
         let ground = Ground::new();
-        let watched = Watched::new(ground.local(), Fault::None);
-        let mut world = World::new(&ground, &watched, setup(), 7);
-        world.engine.start();
+        let (watched, mut world) = begun(&ground, 7);
         let mut inos = Vec::new();
         for name in ["a", "b", "c", "d", "e.tmp"] {
             let file = world.make(ROOT, name, Kind::File, 0o640).expect("a free name");
@@ -81,9 +86,7 @@ fn what_a_daemon_did_last_and_nobody_heard_of_is_found_where_it_is() {
 #[test]
 fn a_rename_right_behind_a_write_keeps_its_time() {
     let ground = Ground::new();
-    let watched = Watched::new(ground.local(), Fault::None);
-    let mut world = World::new(&ground, &watched, setup(), 6);
-    world.engine.start();
+    let (watched, mut world) = begun(&ground, 6);
     let file = world.make(ROOT, "file", Kind::File, 0o640).expect("a free name");
     let (ino, handle) = (world.ino(file), world.open(file, true, false, true));
     let made = world.engine.attr(ino).expect("attributes").mtime;

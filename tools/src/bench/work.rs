@@ -68,6 +68,21 @@ pub fn create(paths: &[PathBuf], content: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Makes `count` files with `content` in directories of 1,000 below `dir`; their paths.
+pub fn create_tree(dir: &Path, count: u64, content: &[u8]) -> Result<Vec<PathBuf>> {
+    const A_DIRECTORY: u64 = 1000;
+    let mut all = Vec::new();
+    for number in 0..count.div_ceil(A_DIRECTORY) {
+        crate::interrupt::check()?;
+        let below = dir.join(format!("dir-{number}"));
+        fs::create_dir(&below)?;
+        let paths = names(&below, A_DIRECTORY.min(count - number * A_DIRECTORY));
+        create(&paths, content)?;
+        all.extend(paths);
+    }
+    Ok(all)
+}
+
 /// Opens each file and reads its first 4 KiB.
 pub fn open_and_read(paths: &[PathBuf]) -> Result<()> {
     let mut block = [0; SMALL];

@@ -69,12 +69,7 @@ pub fn heap(context: &Context, mount: &Mounted) -> Result<Vec<Outcome>> {
     let files = context.scaled(FILES);
     let before = held(mount)?;
     let slab_before = slab()?;
-    for number in 0..files.div_ceil(1000) {
-        interrupt::check()?;
-        let dir = mount.point().join(format!("dir-{number}"));
-        fs::create_dir(&dir)?;
-        work::create(&work::names(&dir, 1000.min(files - number * 1000)), b"")?;
-    }
+    work::create_tree(mount.point(), files, b"")?;
     let kernel = (slab()? - slab_before).max(0.0) / files as f64;
     let bar = Bar::Below(BYTES_A_FILE_MAX);
     let waiting = Outcome::value("B/file", (held(mount)? - before) / files as f64, bar).case("waiting");

@@ -5,7 +5,7 @@ use crate::bench::report::{Bar, Outcome};
 use crate::bench::{Context, work};
 use crate::scratch::{self, Mounted};
 use crate::{interrupt, size};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const FILES: u64 = 100_000;
-const FILES_A_DIRECTORY: u64 = 1000;
 const OPEN: u64 = 10_000;
 const KILLS: u64 = 100;
 /// Between deaths.
@@ -33,18 +32,15 @@ pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let (backing, point) = (context.disk("takeover")?, context.disk("takeover-mount")?);
     let mut mount = Mounted::start(&scratch::settings(&backing, &point, scratch::NO_DRAIN))?;
     let (files, open) = (context.scaled(FILES), context.scaled(OPEN));
-    let dirs = fill(&point, files)?;
+    let made = work::create_tree(&point, files, &work::buffer(work::SMALL))?;
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    let held: Vec<File> = names(&dirs, files)
-        .take(open as usize)
-        .map(|path| File::open(path).map_err(Into::into))
-        .collect::<Result<_>>()?;
+    let held: Vec<File> = made.iter().take(open as usize).map(File::open).collect::<std::io::Result<_>>()?;
     let (ours, bare) = (point.join("worked-on"), context.shm()?.join("worked-on"));
     let over = AtomicBool::new(false);
     let (pauses, gaps) = std::thread::scope(|scope| {
         let gaps = [&ours, &bare].map(|path| scope.spawn(|| longest_gap(path, &over)));
-        let pauses = pauses(&mut mount, &dirs[0], context.scaled(KILLS), &over);
+        let pauses = pauses(&mut mount, &made[0], context.scaled(KILLS), &over);
         over.store(true, Ordering::Relaxed);
         (pauses, gaps.map(|gap| gap.join().expect("no panic")))
     });
@@ -75,8 +71,7 @@ pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
 }
 
 /// The longest operation around each of `kills` deaths.
-fn pauses(mount: &mut Mounted, dir: &Path, kills: u64, over: &AtomicBool) -> Result<Vec<Duration>> {
-    let asked = dir.to_owned();
+fn pauses(mount: &mut Mounted, asked: &Path, kills: u64, over: &AtomicBool) -> Result<Vec<Duration>> {
     let longest = std::sync::Mutex::new(Duration::ZERO);
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| -> Result<()> {
@@ -84,7 +79,7 @@ fn pauses(mount: &mut Mounted, dir: &Path, kills: u64, over: &AtomicBool) -> Res
             while !over.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 // The kernel keeps no extended attributes: each is a request.
-                let got = rustix::fs::getxattr(&asked, "user.none", &mut none);
+                let got = rustix::fs::getxattr(asked, "user.none", &mut none);
                 anyhow::ensure!(got == Err(rustix::io::Errno::NODATA), "an error reached a program: {got:?}");
                 let mut longest = longest.lock().expect("no panic");
                 *longest = begun.elapsed().max(*longest);
@@ -140,18 +135,17 @@ fn remount_with(context: &Context, bytes: u64, files: u64) -> Result<Outcome> {
     let (backing, point) = (context.disk(&name)?, context.disk(&format!("{name}-mount"))?);
     let settings = scratch::settings(&backing, &point, scratch::NO_DRAIN);
     let mount = Mounted::start(&settings)?;
-    let dirs = fill(&point, files)?;
+    let made = work::create_tree(&point, files, &work::buffer(work::SMALL))?;
     let block = work::buffer(1 << 20);
     for number in 0..bytes.div_ceil(FILLER_BYTES) {
         interrupt::check()?;
         work::write(&point.join(format!("filler-{number}")), FILLER_BYTES, &block)?;
     }
-    let first = names(&dirs, files).next().context("there are files")?;
     mount.crash()?;
     let begun = Instant::now();
     let mount = Mounted::start(&settings)?;
     let ready = begun.elapsed();
-    let content = fs::read(&first)?;
+    let content = fs::read(&made[0])?;
     let read = begun.elapsed();
     anyhow::ensure!(content.len() == work::SMALL, "a file came back with {} bytes", content.len());
     let status = mount.status()?;
@@ -162,22 +156,4 @@ fn remount_with(context: &Context, bytes: u64, files: u64) -> Result<Outcome> {
         size::human(status.memory.dirty),
         status.drain.files
     )))
-}
-
-/// Makes `files` files of 4 KiB, in directories.
-fn fill(point: &Path, files: u64) -> Result<Vec<std::path::PathBuf>> {
-    let block = work::buffer(work::SMALL);
-    let dirs = (0..files.div_ceil(FILES_A_DIRECTORY)).map(|number| point.join(format!("dir-{number}")));
-    let dirs: Vec<_> = dirs.collect();
-    for (number, dir) in dirs.iter().enumerate() {
-        interrupt::check()?;
-        fs::create_dir(dir)?;
-        let count = FILES_A_DIRECTORY.min(files - number as u64 * FILES_A_DIRECTORY);
-        work::create(&work::names(dir, count), &block)?;
-    }
-    Ok(dirs)
-}
-
-fn names(dirs: &[std::path::PathBuf], files: u64) -> impl Iterator<Item = std::path::PathBuf> {
-    dirs.iter().flat_map(move |dir| work::names(dir, FILES_A_DIRECTORY.min(files)))
 }
