@@ -24,17 +24,21 @@ use crate::ids::Ino;
 use crate::{Result, Timestamp};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// How files of the arena are opened for reading.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
 /// The directory of arena files.
 #[derive(Debug)]
 pub struct Arena {
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
     path: PathBuf,
     budget_bytes: u64,
     /// See [`Arena::ceiling_bytes`].
@@ -73,43 +77,63 @@ pub struct ArenaStat {
     pub id: (u64, u64),
 }
 
-/// A read-only descriptor of an arena file.
-#[derive(Debug)]
-pub struct Content(pub(crate) File);
-
-impl Content {
-    /// The file's state.
-    pub fn stat(&self) -> io::Result<ArenaStat> {
-        let m = self.0.metadata()?;
+impl From<&Metadata> for ArenaStat {
+    fn from(m: &Metadata) -> ArenaStat {
         let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds: nanoseconds as u32 };
-        Ok(ArenaStat {
+        ArenaStat {
             stamp: Stamp { size: m.len(), mtime: time(m.mtime(), m.mtime_nsec()) },
             atime: time(m.atime(), m.atime_nsec()),
             blocks: m.blocks(),
             id: (m.dev(), m.ino()),
-        })
+        }
+    }
+}
+
+/// A read-only descriptor of an arena file.
+#[derive(Debug)]
+pub struct Content {
+    file: OnceLock<File>,
+    /// Where it is, until it is opened.
+    later: Option<(Arc<OwnedFd>, Ino)>,
+}
+
+impl From<File> for Content {
+    fn from(file: File) -> Content {
+        Content { file: OnceLock::from(file), later: None }
+    }
+}
+
+impl Content {
+    /// The file's state.
+    pub fn stat(&self) -> io::Result<ArenaStat> {
+        Ok(ArenaStat::from(&self.file()?.metadata()?))
     }
 
     /// Whether nothing is left that could change the file: no passthrough writer, no writable shared mapping.
     /// False also where the kernel can't tell.
     pub fn writers_gone(&self) -> bool {
-        lease::can_hold(&self.0, lease::Kind::Read)
+        self.file().is_ok_and(|file| lease::can_hold(file, lease::Kind::Read))
     }
 
     /// Whether nothing at all uses the file besides this descriptor. Close backing ids first.
     pub fn unused(&self) -> bool {
-        lease::can_hold(&self.0, lease::Kind::Write)
+        self.file().is_ok_and(|file| lease::can_hold(file, lease::Kind::Write))
+    }
+
+    /// The descriptor, alone.
+    pub fn into_file(self) -> io::Result<File> {
+        self.file()?;
+        self.file.into_inner().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// The descriptor.
-    pub fn file(&self) -> &File {
-        &self.0
-    }
-}
-
-impl AsFd for Content {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+    pub fn file(&self) -> io::Result<&File> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let (directory, ino) = self.later.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let file = File::from(rustix::fs::openat(directory, name(*ino), READ, Mode::empty())?);
+        Ok(self.file.get_or_init(|| file))
     }
 }
 
@@ -118,7 +142,7 @@ impl Arena {
     pub fn open(path: &Path, budget_bytes: u64, own_filesystem: bool) -> io::Result<Arena> {
         lease::ignore_breaks();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let directory = Arc::new(rustix::fs::open(path, flags, Mode::empty())?);
         let (peak_bytes, measured_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Arena {
             directory,
@@ -172,12 +196,8 @@ impl Arena {
     /// Makes the (empty) file of an inode and opens it for reading.
     pub fn create(&self, ino: Ino) -> io::Result<Content> {
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(Content(File::from(rustix::fs::openat(
-            &self.directory,
-            name(ino),
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?)))
+        let mode = Mode::from_raw_mode(0o600);
+        Ok(File::from(rustix::fs::openat(&self.directory, name(ino), flags, mode)?).into())
     }
 
     /// The state of the file of an inode.
@@ -194,8 +214,12 @@ impl Arena {
 
     /// Opens the file of an inode for reading.
     pub fn open_read(&self, ino: Ino) -> io::Result<Content> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        Ok(Content(File::from(rustix::fs::openat(&self.directory, name(ino), flags, Mode::empty())?)))
+        Ok(File::from(rustix::fs::openat(&self.directory, name(ino), READ, Mode::empty())?).into())
+    }
+
+    /// The same, opened when it is first asked for: a daemon that takes over has thousands that nobody asks for at once.
+    pub fn open_later(&self, ino: Ino) -> Content {
+        Content { file: OnceLock::new(), later: Some((self.directory.clone(), ino)) }
     }
 
     /// Opens the file of an inode for writing; see the module's invariants.

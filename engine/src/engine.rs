@@ -2,8 +2,10 @@
 //!
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
-//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `write_out` and `follow` keep what they leave in page caches small, `outgrown` holds back what can't be moved,
-//! `residence` moves files in and out by command, `foresight` asks who predicts what is opened next, `recover` finishes what a dead daemon left, `status` tells.
+//! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `write_out` and `follow` keep what they
+//! leave in page caches small, `outgrown` holds back what can't be moved, `residence` moves files in and out by command,
+//! `foresight` asks who predicts what is opened next, `successor` goes on where another daemon ended, `rewrite` keeps the
+//! journal small, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
 
@@ -15,11 +17,12 @@ mod lookup;
 mod names;
 mod open;
 mod outgrown;
-mod recover;
 mod residence;
+mod rewrite;
 mod room;
 mod spill;
 mod status;
+mod successor;
 mod sync;
 mod together;
 mod unnamed;
@@ -34,11 +37,11 @@ pub(crate) use lookup::baseline;
 pub use lookup::{DirEntry, Found};
 pub use names::New;
 pub use open::{Ended, Opened, Reason, Released, Want};
-pub use recover::{Served, StillOpen};
 pub use residence::{FileState, Held, Residence};
 pub use room::{CacheCounts, PROMOTE_BYTES_MAX};
 pub(crate) use spill::THREADS as SPILL_THREADS;
 pub use status::{BusyFile, Status};
+pub use successor::{Served, StillOpen, Successor};
 pub use sync::Backlog;
 pub(crate) use write_out::THREADS as WRITE_OUT_THREADS;
 

@@ -13,7 +13,7 @@ impl Ino {
 }
 
 /// Place of a change in the operation log; grows by one with each change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
 /// One component of a path: any bytes but `/` and NUL, at most 255 of them.

@@ -6,18 +6,20 @@
 //! torn tail ends the reading and is ignored, since what it would have said was not answered.
 //!
 //! 1. While the daemon lives the journal is only appended to, and rewritten from the live state when it has grown.
-//! 2. The next daemon reads it ([`replay`]), and its engine goes on where the last one ended: the same inodes under the
+//! 2. The next daemon reads it ([`Follower`]), best before it is needed, and its engine goes on where the last one ended: the same inodes under the
 //!    same numbers, the same changes waiting for the drain.
 //! 3. A change and the request that asked for it are one record: a request that is given to the next daemon again is
 //!    answered from it, and not done twice.
 //!
 //! Content is not in the journal: it is in the arena's files, which say themselves what they hold.
 
+mod follow;
 mod lookups;
 mod mapped;
 mod record;
 mod replay;
 
+pub use follow::{Follower, Lost};
 pub use lookups::References;
 pub(crate) use lookups::Slot;
 pub use record::{Answered, Basis, Held, Record};
@@ -38,6 +40,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Rewritten when it has grown by at least this much, and to twice of what it held after the last rewrite.
@@ -53,12 +56,14 @@ pub struct Journal {
     /// Guards the end of the file; a leaf lock.
     file: Mutex<Option<End>>,
     /// Beside it: what the kernel holds.
-    lookups: Option<Lookups>,
+    lookups: OnceLock<Lookups>,
     path: PathBuf,
     bytes: AtomicU64,
     rewritten: AtomicU64,
     /// A record is missing.
     torn: AtomicBool,
+    /// How often it was rewritten, by daemons before this one, too.
+    generation: AtomicU64,
 }
 
 /// The end of the journal, where records are added.
@@ -134,41 +139,53 @@ impl Journal {
     /// Starts a new journal at `path`.
     pub fn create(path: &Path) -> io::Result<Journal> {
         let end = End::new(new_file(path)?, 0)?;
-        let lookups = Some(Lookups::create(&beside(path))?);
+        let lookups = OnceLock::from(Lookups::create(&beside(path))?);
         Ok(Journal { file: Mutex::new(Some(end)), lookups, path: path.into(), ..Journal::default() })
     }
 
-    /// Goes on with the journal at `path` that was replayed, for a kernel that knows nothing of it.
-    pub fn resume(path: &Path, left: &mut Recovered) -> io::Result<Journal> {
+    /// The one at `path` that another daemon still writes, until [`Journal::take_over`].
+    pub fn beside_another(path: &Path) -> io::Result<Journal> {
+        let lookups = OnceLock::from(Lookups::beside_another(&beside(path))?);
+        Ok(Journal { lookups, path: path.into(), ..Journal::default() })
+    }
+
+    /// The other daemon is gone, and all that it wrote was read: this one goes on with it, with the kernel that knows it.
+    pub(crate) fn take_over(&self, left: &Recovered) -> io::Result<()> {
+        if let Some(lookups) = self.lookups.get() {
+            lookups.take_over()?;
+        }
+        self.resume_with(left)
+    }
+
+    /// The same for a kernel that knows nothing of it.
+    pub(crate) fn resume(&self, left: &mut Recovered) -> io::Result<()> {
         left.end_connection();
-        let journal = Journal::resume_with(path, left, Lookups::create(&beside(path))?)?;
-        journal.append(&Record::Connected);
-        Ok(journal)
+        if let Some(lookups) = self.lookups.get() {
+            lookups.clear()?;
+        }
+        self.resume_with(left)?;
+        self.append(&Record::Connected);
+        Ok(())
     }
 
-    fn resume_with(path: &Path, left: &Recovered, lookups: Lookups) -> io::Result<Journal> {
-        let bytes = left.bytes;
-        let file = File::from(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
-        let journal = Journal {
-            file: Mutex::new(Some(End::new(file, bytes)?)),
-            lookups: Some(lookups),
-            path: path.into(),
-            ..Journal::default()
-        };
-        journal.bytes.store(bytes, Ordering::Relaxed);
-        Ok(journal)
-    }
-
-    /// The same for the kernel that the last daemon served; what it holds of each inode.
-    pub fn take_over(path: &Path, left: &Recovered) -> io::Result<(Journal, References)> {
-        let (lookups, known) = Lookups::resume(&beside(path))?;
-        let journal = Journal::resume_with(path, left, lookups)?;
-        Ok((journal, known))
+    fn resume_with(&self, left: &Recovered) -> io::Result<()> {
+        let file = File::from(rustix::fs::open(&self.path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
+        let mut end = End::new(file, left.bytes)?;
+        end.notes.clone_from(&left.notes);
+        let mut answered: Vec<_> = left.answered.iter().map(|(request, came)| (*request, *came)).collect();
+        answered.sort_unstable_by_key(|(request, _)| *request);
+        for (request, came) in answered {
+            end.keep_answer(request, came);
+        }
+        self.bytes.store(left.bytes, Ordering::Relaxed);
+        self.generation.store(left.generation, Ordering::Relaxed);
+        *self.file.lock() = Some(end);
+        Ok(())
     }
 
     /// Notes the references that the kernel holds.
     pub(crate) fn references(&self, ino: Ino, state: &mut InodeState) {
-        if let Some(lookups) = &self.lookups {
+        if let Some(lookups) = self.lookups.get() {
             lookups.set(ino, &mut state.slot, state.lookups);
         }
     }
@@ -306,19 +323,6 @@ impl Journal {
         }
     }
 
-    /// Goes on with what a replay found.
-    pub(crate) fn take_up(&self, left: &Recovered) {
-        if let Some(end) = &mut *self.file.lock() {
-            end.notes.clone_from(&left.notes);
-            let mut answered: Vec<_> =
-                left.answered.iter().map(|(request, came)| (*request, *came)).collect();
-            answered.sort_unstable_by_key(|(request, _)| *request);
-            for (request, came) in answered {
-                end.keep_answer(request, came);
-            }
-        }
-    }
-
     /// Bytes are about to be appended by the request that this thread works on.
     pub fn appends(&self, ino: Ino, offset: u64) {
         if REQUEST.get().is_some() {
@@ -360,8 +364,12 @@ impl Journal {
         for &(request, answered) in &end.answered {
             replacement.add(&Record::Unanswered { answered }.encode(Some(request)))?;
         }
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        let whole = !self.torn.load(Ordering::Relaxed);
+        replacement.add(&Record::Rewritten { generation, whole }.encode(None))?;
         fs::rename(&next, &self.path)?;
         self.torn.store(false, Ordering::Relaxed);
+        self.generation.store(generation, Ordering::Relaxed);
         replacement.answered = std::mem::take(&mut end.answered);
         replacement.notes = std::mem::take(&mut end.notes);
         self.bytes.store(replacement.records.end(), Ordering::Relaxed);
@@ -380,15 +388,18 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
         let path = dir.path().join("journal");
         let read = || replay(&fs::read(&path).expect("a journal"));
+        let follow = || {
+            let follower = Follower::begin(&path).expect("it can be read");
+            (follower, Journal::beside_another(&path).expect("it opens"))
+        };
         {
             let journal = Journal::create(&path).expect("it opens");
             let _answering = Journal::answering(40);
             journal.withdrawn(Ino(7), Vec::new());
             journal.note(9, Some(b"handle".to_vec()));
         }
-        let left = read();
-        let (journal, _) = Journal::take_over(&path, &left).expect("it opens");
-        journal.take_up(&left);
+        let (Follower { left, .. }, journal) = follow();
+        journal.take_over(&left).expect("it opens");
         {
             // It comes again, and this daemon dies of it, too.
             let _answering = Journal::answering(AGAIN + 42);
@@ -397,13 +408,45 @@ mod tests {
         journal.begin_rewrite();
         journal.dropped(Ino(3), true);
         journal.rewrite(&[]).expect("there is room");
-        let mut left = read();
+        let left = read();
         assert_eq!(left.answered.get(&40), Some(&Answered::Noted(9)), "the last word counts");
         assert_eq!(left.answered.get(&42), Some(&Answered::Done(Ino(8))));
         assert_eq!(left.notes.get(&9).map(Vec::as_slice), Some(&b"handle"[..]));
         // Another kernel asks for neither.
         drop(journal);
-        drop(Journal::resume(&path, &mut left).expect("it opens"));
+        let (Follower { mut left, .. }, journal) = follow();
+        journal.resume(&mut left).expect("it opens");
         assert!(left.notes.is_empty() && read().notes.is_empty() && read().answered.is_empty());
+    }
+    #[test]
+    fn who_follows_a_journal_goes_on_behind_a_rewriting_and_starts_anew_behind_two() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let path = dir.path().join("journal");
+        let journal = Journal::create(&path).expect("it opens");
+        let rewrite = || {
+            journal.begin_rewrite();
+            journal.rewrite(&[]).expect("there is room");
+        };
+        let note = |key: u64| journal.note(key, Some(vec![7; 1000 * key as usize]));
+        (1..400).for_each(note);
+        let mut follower = Follower::begin(&path).expect("it can be read");
+        note(1000);
+        follower.follow().expect("it goes on");
+        assert_eq!(follower.left.notes.len(), 400);
+        note(1001);
+        rewrite();
+        note(1002);
+        follower.follow().expect("it goes on behind the rewriting");
+        assert_eq!(follower.left.notes.len(), 402);
+        assert_eq!(follower.left.bytes, journal.bytes());
+        rewrite();
+        note(1003);
+        rewrite();
+        assert!(matches!(follower.follow(), Err(Lost::Rewritten)));
+        let mut follower = Follower::begin(&path).expect("it can be read");
+        assert_eq!(follower.left.notes.len(), 403);
+        journal.torn.store(true, Ordering::Relaxed);
+        rewrite();
+        assert!(matches!(follower.follow(), Err(Lost::Rewritten)), "what is missing in one may be in the other");
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A change of names.
@@ -94,7 +94,7 @@ pub struct Op {
     pub since: Instant,
     /// Taken back: there is nothing to do.
     pub cancelled: bool,
-    /// A daemon that died may have done it, without having lived to say so.
+    /// A daemon that died may have done it, without having lived to say so: it waited for no other when that one died.
     pub resumed: bool,
 }
 
@@ -102,6 +102,8 @@ pub struct Op {
 struct Waiting {
     op: Op,
     needs: SmallVec<[Seq; 2]>,
+    /// So many of those, the first, it needs by what it names; the others by where it was when it was entered.
+    named: u8,
     applying: bool,
     /// After a failure: not before this time.
     not_before: Option<Instant>,
@@ -122,6 +124,13 @@ struct Inner {
     last_of_object: FxHashMap<Ino, Seq>,
     last_in_directory: FxHashMap<Ino, Seq>,
     next: u64,
+    /// Changes up to here were made in the time of a daemon before this one.
+    inherited: Seq,
+    /// Those of them that take a name away.
+    takings: BTreeSet<Seq>,
+    /// Inherited ones that were finished since this daemon began, as long as others are left.
+    finished: FxHashSet<Seq>,
+    left: usize,
 }
 
 /// What became of the wish to apply a change.
@@ -138,16 +147,36 @@ impl OpLog {
     pub fn push(&self, change: Change, below: &[Ino]) -> Seq {
         let mut inner = self.inner.lock();
         let seq = Seq(inner.next + 1);
-        self.enter(&mut inner, seq, change, below, false);
+        self.enter(&mut inner, seq, change, below);
         seq
     }
 
-    /// Adds a change of a journal under the number that it had. Numbers must grow.
-    pub fn resume(&self, seq: Seq, change: Change, below: &[Ino]) {
-        self.enter(&mut self.inner.lock(), seq, change, below, true);
+    /// Adds a change that another daemon made, under the number that it had. Numbers must grow.
+    pub fn inherit(&self, seq: Seq, change: Change, below: &[Ino]) {
+        let mut inner = self.inner.lock();
+        if matches!(change, Change::Unlink { .. } | Change::Rename { .. } | Change::Exchange { .. }) {
+            inner.takings.insert(seq);
+        }
+        inner.inherited = seq;
+        inner.left += 1;
+        self.enter(&mut inner, seq, change, below);
     }
 
-    fn enter(&self, inner: &mut Inner, seq: Seq, change: Change, below: &[Ino], resumed: bool) {
+    /// The other daemon, which still lives, finished a change.
+    pub fn finished_there(&self, seq: Seq) {
+        let mut inner = self.inner.lock();
+        inner.remove(seq);
+        inner.finished.remove(&seq);
+    }
+
+    /// The other daemon took a making back: it keeps its place and does nothing.
+    pub fn cancelled_there(&self, seq: Seq) {
+        if let Some(waiting) = self.inner.lock().waiting.get_mut(&seq) {
+            waiting.op.cancelled = true;
+        }
+    }
+
+    fn enter(&self, inner: &mut Inner, seq: Seq, change: Change, below: &[Ino]) {
         inner.next = seq.0;
         let mut needs: SmallVec<[Seq; 2]> = SmallVec::new();
         let directories = change.directories();
@@ -158,22 +187,28 @@ impl OpLog {
         for object in objects.iter().chain(&directories) {
             needs.extend(inner.last_of_object.get(object).copied());
         }
-        // One that waited for others was not begun. What is below a directory now says nothing of what was then.
-        let resumed = resumed && needs.is_empty();
-        needs.extend(below.iter().filter_map(|dir| inner.last_in_directory.get(dir).copied()));
         needs.sort_unstable();
         needs.dedup();
+        // At most four objects and directories, each with two.
+        let named = needs.len() as u8;
+        // What is below a directory now says nothing of what was when it was made.
+        for seq in below.iter().filter_map(|dir| inner.last_in_directory.get(dir)) {
+            if !needs.contains(seq) {
+                needs.push(*seq);
+            }
+        }
         for dir in directories {
             inner.last_in_directory.insert(dir, seq);
         }
         for object in objects {
             inner.last_of_object.insert(object, seq);
         }
-        let op = Op { seq, change, since: Instant::now(), cancelled: false, resumed };
+        let op = Op { seq, change, since: Instant::now(), cancelled: false, resumed: false };
         if inner.waiting.is_empty() {
             self.changed.notify_all();
         }
-        inner.waiting.insert(seq, Box::new(Waiting { op, needs, applying: false, not_before: None }));
+        let waiting = Waiting { op, needs, named, applying: false, not_before: None };
+        inner.waiting.insert(seq, Box::new(waiting));
         // Nobody is woken: the drain lets changes rest, and looks by itself.
     }
 
@@ -182,9 +217,11 @@ impl OpLog {
     pub fn cancel_make(&self, ino: Ino) -> bool {
         let mut inner = self.inner.lock();
         let Some(&seq) = inner.last_of_object.get(&ino) else { return false };
-        let Some(waiting) = inner.waiting.get_mut(&seq) else { return false };
+        let Some(waiting) = inner.waiting.get(&seq) else { return false };
         // It may be on the backing for all we know.
-        let begun = waiting.applying || waiting.op.resumed || waiting.not_before.is_some();
+        let resumed = inner.may_have_been_done(waiting);
+        let Some(waiting) = inner.waiting.get_mut(&seq) else { return false };
+        let begun = waiting.applying || resumed || waiting.not_before.is_some();
         if begun || !matches!(&waiting.op.change, Change::Make { ino: made, .. } if *made == ino) {
             return false;
         }
@@ -204,9 +241,7 @@ impl OpLog {
                 && w.needs.iter().all(|n| !inner.waiting.contains_key(n));
             ready.then_some(w.op.seq)
         })?;
-        let waiting = inner.waiting.get_mut(&seq)?;
-        waiting.applying = true;
-        Some(waiting.op.clone())
+        inner.begin(seq)
     }
 
     /// Waits for a change: at most `resting` while there are some that are not old enough, else at most `idle`.
@@ -231,21 +266,14 @@ impl OpLog {
             }
             self.changed.wait_for(&mut inner, Duration::from_millis(100));
         }
-        match inner.waiting.get_mut(&seq) {
-            Some(waiting) => {
-                waiting.applying = true;
-                Begin::Yours(waiting.op.clone())
-            }
-            None => Begin::Done,
-        }
+        inner.begin(seq).map_or(Begin::Done, Begin::Yours)
     }
 
     /// Takes a change that is found done, whatever it waits for.
     pub fn found_done(&self, seq: Seq) -> Option<Op> {
         let mut inner = self.inner.lock();
-        let waiting = inner.waiting.get_mut(&seq).filter(|waiting| !waiting.applying)?;
-        waiting.applying = true;
-        Some(waiting.op.clone())
+        inner.waiting.get(&seq).filter(|waiting| !waiting.applying)?;
+        inner.begin(seq)
     }
 
     /// A change that was begun is on the backing.
@@ -301,9 +329,28 @@ impl OpLog {
         self.inner.lock().waiting.values().next().map(|w| w.op.since)
     }
 
-    /// Those that a daemon that died may have done.
-    pub fn perhaps_done(&self) -> Vec<Op> {
-        self.inner.lock().waiting.values().filter(|w| w.op.resumed).map(|w| w.op.clone()).collect()
+    /// Those that take a name away and that a daemon that died may have done.
+    pub fn takings_perhaps_done(&self) -> Vec<Op> {
+        let inner = self.inner.lock();
+        let takings = inner.takings.iter().filter_map(|seq| inner.waiting.get(seq));
+        takings.filter(|waiting| inner.may_have_been_done(waiting)).map(|waiting| waiting.op.clone()).collect()
+    }
+
+    /// All that wait and were not taken back, a line each.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let inner = self.inner.lock();
+        let line = |waiting: &Waiting| {
+            let (op, done) = (&waiting.op, inner.may_have_been_done(waiting));
+            format!("{:?} {:?} needs {:?} perhaps done {done}", op.seq, op.change, inner.needs(waiting))
+        };
+        inner.waiting.values().filter(|waiting| !waiting.op.cancelled).map(|waiting| line(waiting)).collect()
+    }
+
+    /// Those that were taken back and keep their place in a directory.
+    pub(crate) fn cancelled_in(&self, dir: Ino) -> usize {
+        let inner = self.inner.lock();
+        let cancelled = inner.waiting.values().filter(|waiting| waiting.op.cancelled);
+        cancelled.filter(|waiting| waiting.op.change.directories().contains(&dir)).count()
     }
 
     /// All that wait, in order.
@@ -313,8 +360,45 @@ impl OpLog {
 }
 
 impl Inner {
+    /// Gives a change to whoever applies it.
+    fn begin(&mut self, seq: Seq) -> Option<Op> {
+        let resumed = self.may_have_been_done(self.waiting.get(&seq)?);
+        let waiting = self.waiting.get_mut(&seq)?;
+        waiting.applying = true;
+        waiting.op.resumed = resumed;
+        Some(waiting.op.clone())
+    }
+
+    /// Whether a daemon that died may have done it. One that waited for others was not begun.
+    fn may_have_been_done(&self, waiting: &Waiting) -> bool {
+        let waited_for = |seq: &Seq| self.waiting.contains_key(seq) || self.finished.contains(seq);
+        waiting.op.seq <= self.inherited
+            && !waiting.needs.iter().take(usize::from(waiting.named)).any(waited_for)
+    }
+
+    /// What it waits for, also by way of what was taken back.
+    fn needs(&self, waiting: &Waiting) -> BTreeSet<Seq> {
+        let mut needs = BTreeSet::new();
+        for need in waiting.needs.iter().filter_map(|seq| self.waiting.get(seq)) {
+            if need.op.cancelled {
+                needs.extend(self.needs(need));
+            } else {
+                needs.insert(need.op.seq);
+            }
+        }
+        needs
+    }
+
     fn remove(&mut self, seq: Seq) -> Option<Op> {
         let op = self.waiting.remove(&seq)?.op;
+        if seq <= self.inherited {
+            self.takings.remove(&seq);
+            self.finished.insert(seq);
+            self.left -= 1;
+            if self.left == 0 {
+                self.finished = FxHashSet::default();
+            }
+        }
         for object in op.change.objects() {
             if self.last_of_object.get(&object) == Some(&seq) {
                 self.last_of_object.remove(&object);

@@ -1,10 +1,11 @@
 //! Daemons that die one after the other under random operations, also half way through a drain, each followed by one that
-//! takes over with all handles open: what is shown is what the model says, inode numbers included, and in the end the
-//! backing holds it. `AIMSS_SEEDS=N` for more histories, `AIMSS_SEED=N` for one of them.
+//! takes over with all handles open, and which may have followed it while it lived: what is shown is what the model says,
+//! inode numbers included, and in the end the backing holds it. `AIMSS_SEEDS=N` for more histories, `AIMSS_SEED=N` for one of them.
 
 mod support;
 
 use aimss_engine::Kind;
+use aimss_engine::engine::Successor;
 use aimss_engine::namespace::OpenMode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,16 +107,20 @@ fn lives(seed: u64) {
     let ground = Ground::new();
     let drain_delay = if seed.is_multiple_of(2) { Duration::from_millis(1) } else { NEVER };
     let setup = Setup { drain_delay, journal: true, ..Setup::default() };
+    let follows = random.one_in(2);
     let mut watched = Watched::new(ground.local(), Fault::None);
     let mut world = World::new(&ground, &watched, setup, seed);
     world.engine.start();
     for _ in 0..LIVES {
+        let mut next = Next::default();
         for _ in 0..random.below(80) {
             world.step(&ground, &watched);
+            if follows && random.one_in(6) {
+                next.follow(&ground, setup);
+            }
         }
-        match random.below(5) {
+        match random.below(4) {
             0 => world.drain(),
-            4 => world.engine.rewrite_journal(),
             1 => {
                 // Half way through a drain: the calls after this one are never made.
                 let torn = random.below(1001);
@@ -124,11 +129,17 @@ fn lives(seed: u64) {
             }
             _ => {}
         }
-        if random.one_in(4) {
+        world.engine.stop();
+        if follows {
+            next.follow(&ground, setup);
+            next.compare(&ground);
+        }
+        if random.one_in(3) {
             world.engine.rewrite_journal();
         }
-        watched = Watched::new(ground.local(), Fault::None);
-        world.taken_over(&ground, &watched, setup);
+        let (its, successor) = next.take_over(&ground, setup);
+        watched = its;
+        world.taken_over_by(successor);
         compare::namespace(&mut world);
     }
     world.close_all();
@@ -136,6 +147,38 @@ fn lives(seed: u64) {
     compare::backing(&mut world, &ground);
     world.forget_all();
     compare::namespace(&mut world);
+}
+
+/// Who is ready to take over, if somebody is.
+#[derive(Default)]
+struct Next(Option<(Arc<Watched>, Successor)>);
+
+impl Next {
+    fn follow(&mut self, ground: &Ground, setup: Setup) {
+        // One that can't go on is followed by another, as in a mount.
+        self.0 = self.0.take().and_then(|(watched, mut successor)| {
+            successor.follow().is_ok().then_some((watched, successor))
+        });
+        self.0.get_or_insert_with(|| begin(ground, setup));
+    }
+
+    fn compare(&self, ground: &Ground) {
+        if let Some((_, successor)) = &self.0 {
+            ground.compare_with_another(successor);
+        }
+    }
+
+    fn take_over(mut self, ground: &Ground, setup: Setup) -> (Arc<Watched>, Successor) {
+        self.follow(ground, setup);
+        self.0.expect("just begun")
+    }
+}
+
+fn begin(ground: &Ground, setup: Setup) -> (Arc<Watched>, Successor) {
+    let watched = Watched::new(ground.local(), Fault::None);
+    let (_, mut successor) = ground.successor(watched.clone(), setup);
+    successor.follow().expect("the journal can be read");
+    (watched, successor)
 }
 
 fn drain_until_cut(world: &World, watched: &Watched) {

@@ -40,7 +40,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use streams::AppenderIds;
 
-pub use passthrough::ModeCounts;
+pub use passthrough::{ModeCounts, Unnoted};
 
 /// How long the kernel keeps what only we change.
 const OURS: Duration = Duration::from_secs(60);
@@ -155,9 +155,10 @@ impl Adapter {
 
     /// Takes up the backing ids of files that are open, and of streams that are appended to. Call once [`Shared::device`]
     /// is there, before requests come.
-    pub fn take_up(&self, appenders: Vec<AppenderId>) {
+    /// What is returned is to be closed when there is time.
+    pub fn take_up(&self, appenders: Vec<AppenderId>) -> Unnoted {
         let files = self.handles.all();
-        let mut known = HashSet::new();
+        let mut known = HashSet::with_capacity(files.len() + appenders.len());
         for AppenderId { ino, id } in appenders {
             known.insert(id);
             if let Some(id) = KernelId::taken_up(&self.shared, id) {
@@ -180,8 +181,9 @@ impl Adapter {
         if let (Some(device), Ok(any)) = (self.shared.device.get(), any)
             && let Ok(next) = KernelId::register(&self.shared, any.as_fd())
         {
-            passthrough::close_unnoted(device, &known, next.raw());
+            return Unnoted { device: Some(device.clone()), known, next: next.raw() };
         }
+        Unnoted::default()
     }
 
     /// What a request came to that the last daemon worked on, if this is one that it may not have answered.

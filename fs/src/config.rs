@@ -45,6 +45,8 @@ pub struct MountConfig {
     pub revalidate: Duration,
     /// Who may predict what is opened next.
     pub prefetch: Prefetch,
+    /// Whether a second daemon stands ready to take over.
+    pub standby: bool,
     /// Act as if the backing were as slow as this: for measurements.
     pub slow: Option<SlowModel>,
 }

@@ -1,43 +1,46 @@
 //! The daemon: mounts, serves, drains, and leaves nothing behind.
 //!
-//! 1. State directory, lease of the backing. What a daemon that died left in its arena is drained first. Arena.
-//! 2. Engine and its drain; FUSE session; control socket. Then the mount is ready.
+//! 1. State directory, lease of the backing, arena, engine, with what a daemon that died left there; see `begin`.
+//! 2. The drain; FUSE session; control socket. Then the mount is ready.
 //! 3. Requests are served until the kernel says that the mount is gone (whoever unmounted it).
 //! 4. What is left is drained, however long the backing takes, unless the client that unmounted gave it up. Then
 //!    arena, lease and state directory go.
 
+mod begin;
+mod doomed_streams;
+mod link;
 mod partitions;
-mod recovery;
 pub mod residence;
 mod resources;
 mod streams;
 
-use crate::adapter::{Adapter, Left, Shared};
+pub use link::Link;
+
+use crate::adapter::{Adapter, Shared};
 use crate::config::{FsyncPolicy, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{
     DaemonStatus, DrainStatus, FileStatus, KeeperStatus, MemoryStatus, MountStatus, OutstandingStatus,
-    OverflowStatus,
+    OverflowStatus, StandbyStatus,
 };
-use crate::keeper::{self, FromDaemon, Hello, Life, ToDaemon};
+use crate::keeper::{self, FromDaemon, Hello, Life, Role};
 use crate::policy::Policy;
 use crate::session;
-use crate::state::{self, ArenaMount, Lease, LeaseError, MountRecord, Owner, StateDir, StateError};
+use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateError};
 use crate::streams::StreamFiles;
-use aimss_engine::arena::{Arena, Overflow};
-use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
-use aimss_engine::journal::{Journal, Recovered, References};
 use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::{Limits, Streams};
-use aimss_engine::{Engine, EngineConfig, Ino};
+use aimss_engine::{Engine, Ino};
+use begin::Begun;
 use fuser::SessionACL;
+use parking_lot::Mutex;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -93,6 +96,14 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The mount was made by a program whose state this one doesn't know.
+    #[error(
+        "this program keeps a mount's state in version {}, and the mount is of version {found}: unmount, and mount with this program", state::VERSION
+    )]
+    OtherState {
+        /// Its version.
+        found: u32,
+    },
     /// FUSE said no.
     #[error("{mountpoint} can't be mounted: {source}; `aimss doctor` tells what is missing")]
     Mount {
@@ -122,51 +133,14 @@ pub struct Daemon {
     discard: AtomicBool,
     life: Life,
     keeper: u32,
+    link: Arc<Link>,
+    /// Who waits for an upgrade is told here why there is none.
+    upgrade: Mutex<Option<mpsc::Sender<String>>>,
 }
 
-/// The daemon's side of the socket to its keeper.
-#[derive(Debug)]
-pub struct Link(OwnedFd);
-
-impl Link {
-    /// The socket, and what it is told first.
-    pub fn new(socket: OwnedFd) -> std::io::Result<(Link, Hello)> {
-        let hello = keeper::receive(socket.as_fd())?.ok_or(std::io::ErrorKind::UnexpectedEof)?.0;
-        Ok((Link(socket), hello))
-    }
-
-    /// Tells the keeper why there is no daemon.
-    pub fn refused(&self, sentence: &str) {
-        let _ = keeper::send(self.0.as_fd(), &FromDaemon::Refused(sentence.into()), None);
-    }
-
-    fn ask(&self, question: &FromDaemon) -> std::io::Result<OwnedFd> {
-        keeper::send(self.0.as_fd(), question, None)?;
-        match keeper::receive(self.0.as_fd())? {
-            Some((ToDaemon::Attached, Some(device))) => Ok(device),
-            Some((ToDaemon::Failed(why), _)) => Err(std::io::Error::other(why)),
-            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn ready(&self) {
-        // A keeper that is gone needs not be told.
-        let _ = keeper::send(self.0.as_fd(), &FromDaemon::Ready, None);
-    }
-}
-
-/// What a daemon found of the one before, and where it goes on.
-struct Memory {
-    arena: Fresh,
-    overflow: Option<Overflow>,
-    journal: Journal,
-    recovered: Recovered,
-    references: References,
-}
-
-/// Mounts, or takes a mount over, and serves until it is unmounted; `ready` is called when the mount can be used.
-pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), ServeError> {
-    let Hello { config, life, keeper } = hello;
+/// Mounts, or goes on where another daemon ends, and serves until it is unmounted; `ready` is called when the mount can be
+/// used. A successor that is not needed returns as well.
+pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(), ServeError> {
     let io = |what: &str| {
         let what = what.to_string();
         move |source| ServeError::Io { what, source }
@@ -175,33 +149,14 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_limits();
     die_of_panics();
-    keeper::as_others_for_oom_killer();
-    let takes_over = life != Life::First;
-    let state = StateDir::of(&config.mountpoint);
-    let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
-    state.create()?;
-    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let owner = Owner { node: node.clone(), pid: std::process::id(), mountpoint: config.mountpoint.clone() };
-    let lease = match Lease::take(&config.backing, &owner, config.take_over) {
-        Ok(lease) => lease,
-        Err(e) => {
-            drop(Cleanup { state });
-            return Err(e.into());
-        }
-    };
-    let cleanup = Cleanup { state: state.clone() };
-    if !takes_over {
-        refuse_what_was_left_elsewhere(&config, &state, &lease, &node)?;
+    keeper::for_oom_killer(hello.role);
+    if hello.state != state::VERSION {
+        return Err(ServeError::OtherState { found: hello.state });
     }
-    let Memory { mut arena, overflow, journal, recovered, references } =
-        recovery::memory(&config, &state, takes_over)?;
-    let doomed = recovery::doomed_streams(&config.backing);
-    if !takes_over {
-        restore_times(&config, &root_times);
-    }
-    let left = if takes_over { Left::of(&recovered) } else { Left::default() };
-    let engine = build_engine(&config, &arena, overflow, node, journal)?;
-    engine.take_up(&recovered, &references, &left.still_open());
+    let takes_over = hello.role == Role::Successor;
+    let Some(begun) = begin::begin(&hello, link)? else { return Ok(()) };
+    let Hello { config, keeper, .. } = hello;
+    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, doomed } = begun;
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
     }
@@ -235,6 +190,8 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         discard: AtomicBool::new(false),
         life,
         keeper,
+        link: link.clone(),
+        upgrade: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -251,11 +208,12 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     let question = if takes_over { FromDaemon::Attach } else { FromDaemon::Mount };
     let session = link.ask(&question).and_then(|device| {
         let device = daemon.shared.device.get_or_init(|| Arc::new(device));
-        adapter.take_up(appenders);
+        let unnoted = adapter.take_up(appenders);
         let (acl, settings) = session_config(&config);
-        session::begin(adapter, device.as_fd(), acl, settings, &state.init(), takes_over)
+        let session = session::begin(adapter, device.as_fd(), acl, settings, &state.init(), takes_over)?;
+        Ok((session, unnoted))
     });
-    let session = session.map_err(|source| ServeError::Mount {
+    let (session, unnoted) = session.map_err(|source| ServeError::Mount {
         mountpoint: config.mountpoint.display().to_string(),
         source,
     })?;
@@ -280,11 +238,16 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         session::ask_again(device.as_fd())
             .map_err(io("the kernel doesn't send again what is not answered"))?;
     }
-    link.ready();
+    link.tell(&FromDaemon::Ready);
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
+    daemon.clone().listen_to_keeper();
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
+        unnoted.close();
+        begin::tell_what_was_left(&recovered);
+        // Much, and of no use any more.
+        drop(recovered);
         for kernel in polled {
             // Who waits for a stream asks again.
             let _ = notifier.poll(fuser::PollHandle(kernel));
@@ -297,7 +260,7 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
         let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(*id)).collect();
         // Their names may wait to be removed.
         if !doomed.is_empty() && tidy.drain_all(|_| {}).is_ok() {
-            recovery::remove_doomed_streams(&backing, doomed, is_open);
+            doomed_streams::remove(&backing, doomed, is_open);
         }
     });
     // A session that ends like this was not unmounted: the next daemon takes over.
@@ -325,62 +288,6 @@ pub fn serve(hello: Hello, link: &Link, ready: impl FnOnce()) -> Result<(), Serv
     drop(cleanup);
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(())
-}
-
-/// A backing, or a mount point, at which a daemon died whose memory is kept for the same two.
-fn refuse_what_was_left_elsewhere(
-    config: &MountConfig,
-    state: &StateDir,
-    lease: &Lease,
-    node: &str,
-) -> Result<(), ServeError> {
-    if let Some(before) =
-        lease.before().filter(|before| before.mountpoint != config.mountpoint && before.node == node)
-        && StateDir::of(&before.mountpoint).has_journal()
-    {
-        return Err(ServeError::LeftElsewhere {
-            backing: config.backing.display().to_string(),
-            mountpoint: before.mountpoint.display().to_string(),
-        });
-    }
-    if let Some(record) =
-        state.read_record().filter(|record| record.backing != config.backing && state.has_journal())
-    {
-        return Err(ServeError::LeftElsewhere {
-            backing: record.backing.display().to_string(),
-            mountpoint: config.mountpoint.display().to_string(),
-        });
-    }
-    Ok(())
-}
-
-fn build_engine(
-    config: &MountConfig,
-    arena: &ArenaMount,
-    overflow: Option<Overflow>,
-    node: String,
-    journal: Journal,
-) -> Result<Arc<Engine>, ServeError> {
-    let fail = |source| ServeError::Engine { backing: config.backing.display().to_string(), source };
-    let below = LocalBacking::open(&config.backing).map_err(|e| fail(e.into()))?;
-    let backing: Arc<dyn Backing> = match config.slow {
-        Some(model) => Arc::new(SlowBacking::new(below, model)),
-        None => Arc::new(below),
-    };
-    let memory = arena
-        .files()
-        .and_then(|files| Arena::open(&files, config.memory_bytes, arena.own_filesystem))
-        .map(|memory| memory.with_overflow(overflow))
-        .map_err(|e| fail(e.into()))?;
-    let engine_config = EngineConfig {
-        fsync_durable: config.fsync == FsyncPolicy::Durable,
-        drain_delay: config.drain_delay,
-        node,
-        revalidate: config.revalidate,
-        predict: residence::predictors(config, backing.is_remote()),
-        gives_way: true,
-    };
-    Engine::new(engine_config, backing, memory, journal).map_err(fail)
 }
 
 fn session_config(config: &MountConfig) -> (SessionACL, fuser::Config) {
@@ -414,14 +321,6 @@ fn note_limits(shared: &Shared, arena: &ArenaMount) {
     }
     if !arena.own_filesystem {
         limits.push("no tmpfs of its own: no huge pages, and memory is counted by size".into());
-    }
-}
-
-/// Taking the lease changed the backing's directory; its times are put back.
-fn restore_times(config: &MountConfig, before: &std::fs::Metadata) {
-    if let (Ok(atime), Ok(mtime)) = (before.accessed(), before.modified()) {
-        let times = std::fs::FileTimes::new().set_accessed(atime).set_modified(mtime);
-        let _ = std::fs::File::open(&config.backing).and_then(|dir| dir.set_times(times));
     }
 }
 
@@ -460,54 +359,6 @@ async fn unmount_on_signal(mountpoint: PathBuf, mut signals: Signals) {
     let unmounted = tokio::task::spawn_blocking(move || keeper::mount::unmount(&mountpoint)).await;
     if !matches!(unmounted, Ok(Ok(()))) {
         log::warn!("asked to end, but the unmount failed");
-    }
-}
-
-/// An arena of a mount that may not come about: until it is served, one that was made for it goes again. One that the
-/// last daemon left stays.
-struct Fresh {
-    arena: Option<ArenaMount>,
-    made: bool,
-}
-
-impl Fresh {
-    fn served(&mut self) -> Option<ArenaMount> {
-        self.arena.take()
-    }
-}
-
-impl std::ops::Deref for Fresh {
-    type Target = ArenaMount;
-
-    fn deref(&self) -> &ArenaMount {
-        self.arena.as_ref().expect("it is asked for before it is served")
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        if let Some(arena) = self.arena.take().filter(|_| self.made) {
-            arena.discard();
-        }
-    }
-}
-
-/// Removes the state directory, also when the mount fails half way; not while it holds what the backing lacks.
-struct Cleanup {
-    state: StateDir,
-}
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        let served =
-            self.state.read_record().is_some_and(|record| record.alive() && record.pid != std::process::id());
-        if self.state.has_journal() || served {
-            return;
-        }
-        state::end_overflow(&self.state);
-        if let Err(e) = self.state.remove() {
-            log::warn!("the state directory {} stays: {e}", self.state.path().display());
-        }
     }
 }
 
@@ -564,6 +415,11 @@ impl Daemon {
         limits
     }
 
+    fn standby(&self) -> Option<StandbyStatus> {
+        let pid = StateDir::of(&self.config.mountpoint).standby()?;
+        Some(StandbyStatus { pid, resident: resources::resident_bytes_of(&pid.to_string()) })
+    }
+
     /// For `aimss status`.
     pub fn status(&self) -> MountStatus {
         let s = self.engine.status();
@@ -577,21 +433,16 @@ impl Daemon {
             },
             daemon: DaemonStatus {
                 pid: std::process::id(),
-                restarts: match &self.life {
-                    Life::First => 0,
-                    Life::Next { deaths, .. } => *deaths,
-                },
-                last_death: match &self.life {
-                    Life::First => None,
-                    Life::Next { reason, .. } => Some(reason.clone()),
-                },
+                restarts: self.life.deaths,
+                last_death: self.life.last_death.clone(),
+                upgrades: self.life.upgrades,
                 uptime: self.started.elapsed().as_secs_f64(),
                 cpu: resources::cpu_seconds(),
                 resident: resources::resident_bytes(),
                 heap: resources::heap_bytes(),
                 journal: s.journal,
             },
-            keeper: KeeperStatus { pid: self.keeper },
+            keeper: KeeperStatus { pid: self.keeper, standby: self.standby() },
             memory: MemoryStatus {
                 budget: s.budget,
                 ceiling: s.ceiling,

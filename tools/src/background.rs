@@ -11,7 +11,7 @@
 use crate::logger;
 use aimss_fs::config::MountConfig;
 use aimss_fs::daemon::Link;
-use aimss_fs::keeper::{self, Told};
+use aimss_fs::keeper::{self, FromDaemon, Told};
 use anyhow::{Context as _, Result, anyhow, bail};
 use log::LevelFilter;
 use std::fs::{File, OpenOptions};
@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 const READY: &str = "ready";
 const ERROR: &str = "error ";
@@ -89,7 +90,7 @@ pub fn keep(stderr_is_log: bool) -> Result<()> {
     logger::install(if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off });
     keeper::keep(
         &config,
-        |socket| daemon(socket, stderr_is_log, false),
+        |binary, socket| daemon(binary, socket, stderr_is_log, false),
         |told| {
             // The parent may have been killed meanwhile; the mount is as ready as ever.
             let _ = match told {
@@ -111,7 +112,7 @@ pub fn keep_here(config: &MountConfig, mut ready: impl FnMut()) -> Result<()> {
     let mut refused = None;
     keeper::keep(
         config,
-        |socket| daemon(socket, true, true),
+        |binary, socket| daemon(binary, socket, true, true),
         |told| match told {
             Told::Ready => ready(),
             Told::Refused(sentence) => refused = Some(sentence),
@@ -120,9 +121,9 @@ pub fn keep_here(config: &MountConfig, mut ready: impl FnMut()) -> Result<()> {
     refused.map_or(Ok(()), |sentence| Err(anyhow!("{sentence}")))
 }
 
-/// Starts a daemon whose stdin is the socket to its keeper.
-fn daemon(socket: OwnedFd, stderr_is_log: bool, foreground: bool) -> std::io::Result<Child> {
-    let mut command = Command::new("/proc/self/exe");
+/// Starts a daemon of `binary` whose stdin is the socket to its keeper.
+fn daemon(binary: &Path, socket: OwnedFd, stderr_is_log: bool, foreground: bool) -> std::io::Result<Child> {
+    let mut command = Command::new(binary);
     command.arg0("aimss").arg("serve").stdin(Stdio::from(socket)).stdout(Stdio::null());
     if stderr_is_log {
         command.arg("--log");
@@ -144,6 +145,7 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
     logger::install(if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off });
     let (link, hello) =
         Link::new(socket).context("`aimss serve` is started by a keeper; use `aimss mount`")?;
+    let link = Arc::new(link);
     let ready = move || {
         if !stderr_is_log {
             let _ = rustix::stdio::dup2_stderr(&null);
@@ -152,7 +154,7 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
     if let Err(error) = aimss_fs::daemon::serve(hello, &link, ready) {
         let sentence = error.to_string();
         log::error!("{sentence}");
-        link.refused(&sentence);
+        link.tell(&FromDaemon::Refused(sentence));
         std::process::exit(1);
     }
     Ok(())

@@ -9,6 +9,7 @@ pub mod residence;
 pub mod status;
 pub mod stream;
 pub mod umount;
+pub mod upgrade;
 
 use crate::cli::Command;
 use aimss_fs::control::protocol::Action;
@@ -33,6 +34,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Mount(asked) => mount::run(&asked),
         Command::Umount(asked) => umount::run(&asked),
         Command::Drain(asked) => drain::run(&asked),
+        Command::Upgrade(asked) => upgrade::run(&asked),
         Command::Warm(asked) => residence::warm(&asked),
         Command::Pin(asked) => residence::run(Action::Pin, &asked.paths),
         Command::Unpin(asked) => residence::run(Action::Unpin, &asked.paths),

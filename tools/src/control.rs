@@ -170,7 +170,7 @@ pub fn streams(known: &Known) -> Result<Vec<StreamInfo>> {
     }
 }
 
-fn unexpected(reply: &Reply) -> anyhow::Error {
+pub fn unexpected(reply: &Reply) -> anyhow::Error {
     match reply {
         Reply::Error(sentence) => anyhow!("{}", escape::text(sentence)),
         other => anyhow!(

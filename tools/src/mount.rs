@@ -49,6 +49,7 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
         stream_flush,
         allow_other: asked.allow_other,
         take_over: asked.take_over,
+        standby: !asked.no_standby,
         drain_delay,
         revalidate,
         prefetch,

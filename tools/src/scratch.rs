@@ -206,6 +206,7 @@ pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> Mou
         stream_flush: std::time::Duration::from_secs(1),
         allow_other: false,
         take_over: false,
+        standby: true,
         drain_delay,
         revalidate: std::time::Duration::from_secs(1),
         prefetch: Prefetch::Auto,

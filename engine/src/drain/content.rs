@@ -295,7 +295,7 @@ impl Engine {
             other => other?,
         };
         let size = source.before.stamp.size;
-        let ranges = data_ranges(source.content.file(), size);
+        let ranges = data_ranges(source.content.file()?, size);
         let done = self
             .copy(&file, &source.content, &ranges, size)
             .and_then(|()| self.move_in(inode, &beside, &file));
@@ -379,10 +379,10 @@ impl Engine {
         let size = source.before.stamp.size;
         let empty = file.metadata()?.len() == 0;
         let chunks = if let Some(known) = &source.chunks {
-            Some(self.write_changed(&file, source.content.file(), known, size)?)
+            Some(self.write_changed(&file, source.content.file()?, known, size)?)
         } else if source.quiet || source.moving {
             // Where the old file holds bytes, our holes must be written as zeros.
-            let ranges = if empty { data_ranges(source.content.file(), size) } else { one_range(size) };
+            let ranges = if empty { data_ranges(source.content.file()?, size) } else { one_range(size) };
             self.copy(&file, &source.content, &ranges, size)?;
             None
         } else {
@@ -390,7 +390,7 @@ impl Engine {
             // not what was copied. An empty file is zeros once it has its size; of another one nothing is known.
             let chunks = if empty { size.div_ceil(CHUNK_BYTES) } else { 0 };
             let zeros = vec![xxh3_128(&[0; CHUNK_BYTES as usize]); chunks as usize];
-            Some(self.write_changed(&file, source.content.file(), &zeros, size)?)
+            Some(self.write_changed(&file, source.content.file()?, &zeros, size)?)
         };
         let path = {
             let _shape = self.shape.read_recursive();
@@ -440,7 +440,7 @@ impl Engine {
         // SAFETY: the mapping is given to system calls only, which report a file that shrank as EFAULT; no code of
         // ours reads it. See the module.
         let mapping = unsafe {
-            memmap2::MmapOptions::new().len(size.next_multiple_of(4096) as usize).map(content.file())?
+            memmap2::MmapOptions::new().len(size.next_multiple_of(4096) as usize).map(content.file()?)?
         };
         let count = |bytes| {
             self.drain.written.fetch_add(bytes, Ordering::Relaxed);

@@ -197,7 +197,7 @@ impl Engine {
     /// lost its last name.
     pub(crate) fn book_what_was_done(&self) -> Vec<Ino> {
         let mut objects = Vec::new();
-        for op in self.oplog.perhaps_done() {
+        for op in self.oplog.takings_perhaps_done() {
             if !self.is_there(&op.change) {
                 continue;
             }

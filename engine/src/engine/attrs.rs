@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::ids::Ino;
 use crate::namespace::{InodeState, OpenMode};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 /// Largest file size: what off_t holds.
@@ -227,12 +226,5 @@ impl InodeState {
 
 /// The same view of a file of the backing as of one of the arena.
 pub(crate) fn stat_of_file(file: &File) -> std::io::Result<ArenaStat> {
-    let m = file.metadata()?;
-    let time = |seconds, nanoseconds| Timestamp { seconds, nanoseconds: nanoseconds as u32 };
-    Ok(ArenaStat {
-        stamp: Stamp { size: m.len(), mtime: time(m.mtime(), m.mtime_nsec()) },
-        atime: time(m.atime(), m.atime_nsec()),
-        blocks: m.blocks(),
-        id: (m.dev(), m.ino()),
-    })
+    Ok(ArenaStat::from(&file.metadata()?))
 }

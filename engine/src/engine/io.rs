@@ -157,8 +157,8 @@ impl Engine {
         let state = inode.state.lock();
         Ok(match (state.file.epoch.as_ref().map(|e| e.mode.clone()), state.file.place) {
             (Some(OpenMode::Daemon(file) | OpenMode::Backing(file)), _) => file,
-            (Some(OpenMode::Arena(content)), _) => Arc::new(content.file().try_clone()?),
-            (None, Place::Arena) => Arc::new(self.arena.open_read(ino)?.0),
+            (Some(OpenMode::Arena(content)), _) => Arc::new(content.file()?.try_clone()?),
+            (None, Place::Arena) => Arc::new(self.arena.open_read(ino)?.into_file()?),
             (None, Place::Empty) => return Err(Error::Invalid),
             (None, Place::Unnamed) => {
                 drop(state);
@@ -209,7 +209,7 @@ impl Engine {
         }
         self.fold(inode.ino, &mut state);
         let (file, view) = match state.file.epoch.as_ref().map(|e| e.mode.clone()) {
-            Some(OpenMode::Arena(content)) => (reopen(content.file())?, None),
+            Some(OpenMode::Arena(content)) => (reopen(content.file()?)?, None),
             Some(OpenMode::Backing(file)) => (reopen(&file)?, Some(file)),
             Some(OpenMode::Daemon(file)) => (file.try_clone()?, Some(file)),
             None if let Some(file) = state.file.mapped.clone() => (reopen(&file)?, Some(file)),

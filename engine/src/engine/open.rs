@@ -391,6 +391,8 @@ impl Engine {
             Arc::new(content)
         } else {
             if want.truncate && state.attr.size > 0 {
+                // Or who goes on after a death in between takes what is left for the backing's.
+                self.journal.dirty(inode.ino, state);
                 // Before pages are allocated ahead, so that they don't go with the old ones.
                 self.arena.open_write(inode.ino)?.set_len(0)?;
             }
@@ -606,7 +608,7 @@ fn empty(state: &mut InodeState, mode: &OpenMode) -> Result<()> {
     let stat = match mode {
         OpenMode::Arena(content) => {
             if content.stat()?.stamp.size > 0 {
-                reopen(content.file())?.set_len(0)?;
+                reopen(content.file()?)?.set_len(0)?;
             }
             content.stat()?
         }

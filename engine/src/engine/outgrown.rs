@@ -255,13 +255,13 @@ impl Engine {
         let start = *self.outgrown.overflowed.lock().entry(ino).or_insert(FIRST_BYTES);
         // Before what it swaps out is looked at; and of one that is gone it lets go.
         self.count_overflowed();
-        let content = self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content)));
-        let Ok((stat, content)) = content else { return };
+        let opened = self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content.into_file()?)));
+        let Ok((stat, file)) = opened else { return };
         let end = stat.stamp.size.saturating_sub(LAST_BYTES).max(FIRST_BYTES);
         let start = start.min(end);
         let mut at = start;
         for range in [start..end, FIRST_BYTES..start] {
-            let done = crate::arena::page_out(content.file(), range, |reached| {
+            let done = crate::arena::page_out(&file, range, |reached| {
                 at = reached;
                 overflow.look();
                 enough() || overflow.used_bytes() >= overflow.bytes()

@@ -24,9 +24,45 @@ const STEP: u32 = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
-/// What the kernel holds of each inode that it knows.
+/// What the kernel holds of each inode that it knows, as it was when last looked at.
 #[derive(Debug, Default)]
-pub struct References(pub(crate) FxHashMap<Ino, (Slot, u64)>);
+pub struct References {
+    held: FxHashMap<Ino, (Slot, u64)>,
+    /// The table.
+    seen: Vec<(Ino, u64)>,
+}
+
+impl References {
+    /// References of `ino`, and where they are noted.
+    pub(crate) fn of(&self, ino: Ino) -> Option<(Slot, u64)> {
+        self.held.get(&ino).copied()
+    }
+
+    /// Looks at the table again; the inodes of which something changed.
+    pub(super) fn look(&mut self, lookups: &Lookups) -> Vec<Ino> {
+        let allocated = lookups.slots.lock().allocated;
+        let mut changed = Vec::new();
+        self.seen.resize(self.seen.len().max(allocated as usize), (Ino(0), 0));
+        for (number, before) in self.seen.iter_mut().enumerate() {
+            let slot = Slot(number as u32);
+            let now = lookups.read(slot.0);
+            // Of one that the kernel doesn't hold it doesn't matter which it was.
+            if now == *before || (now.1, before.1) == (0, 0) {
+                continue;
+            }
+            if before.1 > 0 && self.held.get(&before.0).is_some_and(|(of, _)| *of == slot) {
+                self.held.remove(&before.0);
+                changed.push(before.0);
+            }
+            if now.1 > 0 {
+                self.held.insert(now.0, (slot, now.1));
+                changed.push(now.0);
+            }
+            *before = now;
+        }
+        changed
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -49,22 +85,39 @@ impl Lookups {
         Lookups::open(path, OFlags::CREATE | OFlags::TRUNC)
     }
 
-    /// Goes on with the table at `path`; what it says.
-    pub fn resume(path: &Path) -> io::Result<(Lookups, References)> {
+    /// The table at `path`, which another daemon may still use.
+    pub fn beside_another(path: &Path) -> io::Result<Lookups> {
         let lookups = Lookups::open(path, OFlags::CREATE)?;
-        let mut known = FxHashMap::default();
-        {
-            let mut slots = lookups.slots.lock();
-            let held = lookups.file.metadata().map(|m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)?;
-            slots.allocated = u32::try_from(held / SLOT_BYTES).unwrap_or(SLOTS).min(SLOTS) / STEP * STEP;
-            for slot in (0..slots.allocated).rev() {
-                match lookups.read(slot) {
-                    (_, 0) => slots.free.push(slot),
-                    (ino, count) => drop(known.insert(ino, (Slot(slot), count))),
-                }
-            }
+        lookups.measure()?;
+        Ok(lookups)
+    }
+
+    /// What the other daemon allocated meanwhile counts from here on.
+    pub fn measure(&self) -> io::Result<()> {
+        let held = self.file.metadata().map(|m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)?;
+        let allocated = u32::try_from(held / SLOT_BYTES).unwrap_or(SLOTS).min(SLOTS) / STEP * STEP;
+        self.slots.lock().allocated = allocated;
+        Ok(())
+    }
+
+    /// Begins anew: the kernel that it was for is gone.
+    pub fn clear(&self) -> io::Result<()> {
+        let mut slots = self.slots.lock();
+        let bytes = u64::from(slots.allocated) * SLOT_BYTES;
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if bytes > 0 {
+            rustix::fs::fallocate(&self.file, punch, 0, bytes)?;
         }
-        Ok((lookups, References(known)))
+        *slots = Slots::default();
+        Ok(())
+    }
+
+    /// The other daemon is gone: it is ours.
+    pub fn take_over(&self) -> io::Result<()> {
+        self.measure()?;
+        let mut slots = self.slots.lock();
+        slots.free = (0..slots.allocated).rev().filter(|slot| self.read(*slot).1 == 0).collect();
+        Ok(())
     }
 
     fn open(path: &Path, flags: OFlags) -> io::Result<Lookups> {
@@ -143,11 +196,17 @@ mod tests {
             lookups.set(Ino(number as u64 + 2), slot, (number % 3) as u64);
         }
         drop(lookups);
-        let (lookups, References(known)) = Lookups::resume(&path).expect("it opens");
-        assert_eq!(known.len(), (0..10_000).filter(|number| number % 3 != 0).count());
-        assert!(known.iter().all(|(ino, (_, count))| *count == (ino.0 - 2) % 3));
+        let lookups = Lookups::beside_another(&path).expect("it opens");
+        let mut known = References::default();
+        let changed = known.look(&lookups);
+        assert_eq!(changed.len(), (0..10_000).filter(|number| number % 3 != 0).count());
+        assert!((2..10_002).all(|ino| known.of(Ino(ino)).map_or(0, |(_, count)| count) == (ino - 2) % 3));
+        lookups.take_over().expect("it can be measured");
         let mut slot = None;
         lookups.set(Ino(77_777), &mut slot, 5);
-        assert!(slot.is_some_and(|slot| known.values().all(|(taken, _)| *taken != slot)));
+        assert!(slot.is_some_and(|slot| known.held.values().all(|(taken, _)| *taken != slot)));
+        assert_eq!(known.look(&lookups), [Ino(77_777)]);
+        lookups.set(Ino(77_777), &mut slot, 0);
+        assert!(known.look(&lookups) == [Ino(77_777)] && known.of(Ino(77_777)).is_none());
     }
 }

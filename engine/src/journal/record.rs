@@ -152,6 +152,13 @@ pub enum Record<'a> {
     },
     /// From here on it is another kernel's, or another mount's: notes and answers were for the one before.
     Connected,
+    /// What comes before this was gathered by a rewriting; who followed the journal that it replaces goes on behind it.
+    Rewritten {
+        /// How often it was rewritten, this time included.
+        generation: u64,
+        /// The journal that it replaces says all of it, too.
+        whole: bool,
+    },
 }
 
 /// What a request that changed something came to, for the next daemon, which may be given it again.
@@ -226,6 +233,26 @@ impl Record<'_> {
             Place::Backing | Place::Empty => Held::Backing,
         };
         Record::Dirty { ino, held }
+    }
+
+    /// Where in `bytes`, a journal, what its rewriting gathered ends, and what is said of that there; `None` if it was not
+    /// rewritten.
+    pub(crate) fn find_rewritten(bytes: &[u8]) -> Option<(u64, bool, usize)> {
+        let of_kind = Record::Rewritten { generation: 0, whole: true }.encode(None)[HEAD_BYTES];
+        let mut at = 0;
+        while let Some(head) = bytes.get(at..at + HEAD_BYTES) {
+            let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            if length == 0 {
+                return None;
+            }
+            if bytes.get(at + HEAD_BYTES) == Some(&of_kind)
+                && let Some((Record::Rewritten { generation, whole }, _, rest)) = Record::decode(&bytes[at..])
+            {
+                return Some((generation, whole, bytes.len() - rest.len()));
+            }
+            at += HEAD_BYTES + length;
+        }
+        None
     }
 
     /// The inode that it gives a number to, or that had one.

@@ -4,10 +4,11 @@ use super::record::Basis;
 use super::{Answered, Held, Record};
 use crate::attr::{Attr, Kind};
 use crate::backing::BackingId;
-use crate::ids::{Ino, Seq};
+use crate::ids::{Ino, Name, Seq};
 use crate::namespace::Link;
 use crate::oplog::Change;
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// An object as the journal left it.
@@ -33,8 +34,6 @@ pub struct Node {
     pub cached: bool,
     /// It stays in the arena by command.
     pub pinned: bool,
-    /// It has no name on the backing, and is given none: nothing is left of it but what has it open.
-    pub gone: bool,
 }
 
 /// All that a journal says.
@@ -44,6 +43,8 @@ pub struct Recovered {
     pub nodes: FxHashMap<Ino, Node>,
     /// Changes that are not on the backing, in order.
     pub changes: BTreeMap<Seq, Change>,
+    /// Makings that were taken back, of which others wait for the turn.
+    pub cancelled: BTreeMap<Seq, Change>,
     /// The numbers of objects of the backing, of those that are not known any more, too.
     pub numbers: FxHashMap<BackingId, Ino>,
     /// What the file system above remembered, by its keys.
@@ -56,21 +57,78 @@ pub struct Recovered {
     pub answered: FxHashMap<u64, Answered>,
     /// Length of the records that are whole.
     pub bytes: u64,
+    /// How often it was rewritten.
+    pub generation: u64,
+    /// Objects that changes name which wait.
+    waits: FxHashMap<Ino, Waits>,
+    /// The change that makes an object, while it waits.
+    made: FxHashMap<Ino, Seq>,
+    /// What changed since this was last emptied.
+    pub(crate) touched: Touched,
+}
+
+/// What waits for one object.
+#[derive(Debug, Default)]
+struct Waits {
+    /// Changes of its own names, in order.
+    changes: SmallVec<[Seq; 2]>,
+    /// Those of its entries, of a directory, with those that were taken back.
+    entries: u32,
+}
+
+/// What was said since an engine was last told.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    pub nodes: FxHashSet<Ino>,
+    pub numbers: Vec<BackingId>,
+    /// Changes that were made.
+    pub changes: Vec<Seq>,
+    pub cancelled: Vec<Seq>,
+    pub done: Vec<(Seq, Change)>,
+    /// Of these the kernel holds more or less.
+    pub references: Vec<Ino>,
 }
 
 impl Recovered {
-    /// The names that each object has when all changes are on the backing.
-    pub fn final_names(&self) -> FxHashMap<Ino, Vec<Link>> {
-        let mut names: FxHashMap<Ino, Vec<Link>> =
-            self.nodes.iter().map(|(ino, node)| (*ino, node.drained.clone())).collect();
-        for change in self.changes.values() {
-            apply(change, |ino, moved| {
-                if let Some(names) = names.get_mut(&ino) {
-                    moved.to(names);
+    /// The names that an object has when all changes are on the backing.
+    pub fn final_names(&self, ino: Ino) -> Vec<Link> {
+        let mut names = self.nodes.get(&ino).map_or_else(Vec::new, |node| node.drained.clone());
+        let changes = self.waits.get(&ino).map_or(&[][..], |waits| &waits.changes);
+        for change in changes.iter().filter_map(|seq| self.changes.get(seq)) {
+            apply(change, |of, moved| {
+                if of == ino {
+                    moved.to(&mut names);
                 }
             });
         }
         names
+    }
+
+    /// Changes that wait and name this object, as object or as directory.
+    pub fn pending(&self, ino: Ino) -> u32 {
+        self.waits.get(&ino).map_or(0, |waits| waits.changes.len() as u32 + waits.entries)
+    }
+
+    /// The name under which it is to be made, if that waits.
+    pub fn making(&self, ino: Ino) -> Option<&Link> {
+        match self.changes.get(self.made.get(&ino)?)? {
+            Change::Make { link, .. } => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether its name is still to be made.
+    pub fn is_new(&self, ino: Ino) -> bool {
+        self.made.contains_key(&ino)
+    }
+
+    /// Whether an object has no name on the backing, and is given none: nothing is left of it but what has it open.
+    pub fn is_gone(&self, ino: Ino, node: &Node) -> bool {
+        let nameless = node.attr.kind == Kind::Directory || node.attr.nlink == 0 || !self.exact;
+        // Noted, but its daemon did not live to give it its name.
+        let never_made = node.basis.is_none();
+        let named = || self.waits.get(&ino).is_some_and(|waits| !waits.changes.is_empty());
+        (nameless || never_made) && node.drained.is_empty() && !named()
     }
 
     /// The kernel that it was written for is gone, and what only that asks for.
@@ -81,45 +139,57 @@ impl Recovered {
 
     /// Whether the backing lacks anything.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-            && !self.nodes.values().any(|node| !node.gone && (node.dirty || node.attr_dirty))
+        self.changes.is_empty() && self.dirty() == 0
+    }
+
+    /// Files, and other objects, that are not on the backing as they are here.
+    pub fn dirty(&self) -> usize {
+        let dirty = |(ino, node): &(&Ino, &Node)| (node.dirty || node.attr_dirty) && !self.is_gone(**ino, node);
+        self.nodes.iter().filter(dirty).count()
     }
 }
 
 /// Reads a journal from its start to its end, or to the first record that isn't whole.
 pub fn replay(bytes: &[u8]) -> Recovered {
-    let mut left = bytes;
     let mut recovered = Recovered::default();
-    let mut made: FxHashMap<Ino, Seq> = FxHashMap::default();
-    while let Some((record, request, rest)) = Record::decode(left) {
-        recovered.exact |=
-            matches!(record, Record::Committed { .. } | Record::Withdrawn { .. } | Record::Dropped { .. });
-        if let Some(ino) = record.numbered() {
-            recovered.highest = recovered.highest.max(ino);
-        }
-        if let Some((request, answered)) = request.zip(record.answers()) {
-            recovered.answered.insert(request, answered);
-        }
-        recovered.enter(record, &mut made);
-        left = rest;
-    }
-    recovered.bytes = (bytes.len() - left.len()) as u64;
-    let named: FxHashSet<Ino> = recovered.changes.values().flat_map(Change::objects).collect();
-    for (ino, node) in &mut recovered.nodes {
-        let nameless = node.attr.kind == Kind::Directory || node.attr.nlink == 0 || !recovered.exact;
-        // Noted, but its daemon did not live to give it its name.
-        let never_made = node.basis.is_none();
-        node.gone = (nameless || never_made) && node.drained.is_empty() && !named.contains(ino);
-    }
+    recovered.read(bytes);
     recovered
 }
 
 impl Recovered {
-    fn enter(&mut self, record: Record<'static>, made: &mut FxHashMap<Ino, Seq>) {
+    /// Reads on, to the end of `bytes` or to the first record that isn't whole.
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        let mut left = bytes;
+        while let Some((record, request, rest)) = Record::decode(left) {
+            self.exact |= matches!(
+                record,
+                Record::Committed { .. } | Record::Withdrawn { .. } | Record::Dropped { .. }
+            );
+            if let Some(ino) = record.numbered() {
+                self.highest = self.highest.max(ino);
+            }
+            if let Some((request, answered)) = request.zip(record.answers()) {
+                self.answered.insert(request, answered);
+            }
+            self.enter(record);
+            left = rest;
+        }
+        self.bytes += (bytes.len() - left.len()) as u64;
+    }
+
+    /// The object, which is about to be changed.
+    fn node(&mut self, ino: Ino) -> Option<&mut Node> {
+        let node = self.nodes.get_mut(&ino)?;
+        self.touched.nodes.insert(ino);
+        Some(node)
+    }
+
+    fn enter(&mut self, record: Record<'static>) {
         match record {
             Record::Node { ino, attr, drained, .. } => {
                 let node = self.nodes.entry(ino).or_insert_with(|| Node::new(attr));
                 (node.attr, node.drained) = (attr, drained);
+                self.touched.nodes.insert(ino);
             }
             Record::Made { ino, attr, target, xattrs, .. } => {
                 let node = Node {
@@ -129,20 +199,11 @@ impl Recovered {
                     ..Node::new(attr)
                 };
                 self.nodes.insert(ino, node);
+                self.touched.nodes.insert(ino);
             }
-            Record::Changed { seq, change } => self.change(seq, change.into_owned(), made),
-            Record::Done { seq } => {
-                if let Some(change) = self.changes.remove(&seq) {
-                    self.apply(&change);
-                    // The backing dated it anew.
-                    for dir in change.directories() {
-                        if let Some(node) = self.nodes.get_mut(&dir) {
-                            node.attr_dirty = true;
-                        }
-                    }
-                }
-            }
-            Record::Cancelled { ino } => self.cancel(ino, made),
+            Record::Changed { seq, change } => self.change(seq, change.into_owned()),
+            Record::Done { seq } => self.done(seq),
+            Record::Cancelled { ino } => self.cancel(ino),
             Record::Committed { seq, change, attrs, drained } => {
                 for (ino, drained) in drained {
                     let attr = attrs.iter().find(|(of, _)| *of == ino).map(|(_, attr)| *attr);
@@ -150,28 +211,28 @@ impl Recovered {
                         self.nodes.entry(ino).or_insert_with(|| Node::new(attr)).drained = drained;
                     }
                 }
-                self.change(seq, change.into_owned(), made);
+                self.change(seq, change.into_owned());
                 self.date(attrs);
             }
             Record::Withdrawn { ino, attrs } => {
-                self.cancel(ino, made);
+                self.cancel(ino);
                 self.date(attrs);
             }
             Record::Attributes { ino, attr, xattrs } => {
-                if let Some(node) = self.nodes.get_mut(&ino) {
+                if let Some(node) = self.node(ino) {
                     node.attr = attr;
                     node.attr_dirty = true;
                     node.xattrs.extend(xattrs);
                 }
             }
             Record::Dirty { ino, held } => {
-                if let Some(node) = self.nodes.get_mut(&ino) {
+                if let Some(node) = self.node(ino) {
                     (node.dirty, node.held) = (true, held);
                     node.cached &= held == Held::Arena;
                 }
             }
             Record::Clean { ino } => {
-                if let Some(node) = self.nodes.get_mut(&ino) {
+                if let Some(node) = self.node(ino) {
                     // What was clean in the arena stays there.
                     node.cached = node.dirty && node.held == Held::Arena || node.cached;
                     (node.dirty, node.attr_dirty) = (false, false);
@@ -182,55 +243,144 @@ impl Recovered {
                 }
             }
             Record::Basis { ino, basis } => {
-                self.numbers.insert(basis.id(), ino);
-                if let Some(node) = self.nodes.get_mut(&ino) {
-                    node.basis = Some(basis);
+                let before = self.node(ino).and_then(|node| node.basis.replace(basis));
+                // The drain replaced it whole: its old number there may be another's soon.
+                if let Some(before) = before.filter(|before| self.numbers.get(&before.id()) == Some(&ino)) {
+                    self.number(before.id(), None);
                 }
+                self.number(basis.id(), Some(ino));
             }
             Record::Cached { ino, cached } => {
-                if let Some(node) = self.nodes.get_mut(&ino) {
+                if let Some(node) = self.node(ino) {
                     node.cached = cached;
                 }
             }
             Record::Pinned { ino, pinned } => {
-                if let Some(node) = self.nodes.get_mut(&ino) {
+                if let Some(node) = self.node(ino) {
                     node.pinned = pinned;
                 }
             }
             Record::Dropped { ino, gone } => {
+                self.touched.nodes.insert(ino);
                 let basis = self.nodes.remove(&ino).and_then(|node| node.basis);
                 if let Some(basis) = basis.filter(|basis| gone && self.numbers.get(&basis.id()) == Some(&ino))
                 {
-                    self.numbers.remove(&basis.id());
+                    self.number(basis.id(), None);
                 }
             }
             Record::Number { ino, there: (dev, number) } => {
-                self.numbers.insert(BackingId { dev, ino: number }, ino);
+                self.number(BackingId { dev, ino: number }, Some(ino));
             }
             Record::Note { key, value } if value.is_empty() => drop(self.notes.remove(&key)),
             Record::Note { key, value } => drop(self.notes.insert(key, value.into_owned())),
             Record::Connected => self.end_connection(),
+            Record::Rewritten { generation, .. } => self.generation = generation,
             Record::Appends { .. } | Record::Unanswered { .. } => {}
         }
     }
 
-    fn change(&mut self, seq: Seq, change: Change, made: &mut FxHashMap<Ino, Seq>) {
-        if let Change::Make { ino, .. } = &change {
-            made.insert(*ino, seq);
+    fn number(&mut self, id: BackingId, ino: Option<Ino>) {
+        match ino {
+            Some(ino) => drop(self.numbers.insert(id, ino)),
+            None => drop(self.numbers.remove(&id)),
         }
+        self.touched.numbers.push(id);
+    }
+
+    fn change(&mut self, seq: Seq, change: Change) {
+        if let Change::Make { ino, .. } = &change {
+            self.made.insert(*ino, seq);
+        }
+        for ino in change.objects() {
+            self.waits.entry(ino).or_default().changes.push(seq);
+            self.touched.nodes.insert(ino);
+        }
+        for ino in change.directories() {
+            self.waits.entry(ino).or_default().entries += 1;
+            self.touched.nodes.insert(ino);
+        }
+        self.touched.changes.push(seq);
         self.changes.insert(seq, change);
     }
 
+    fn done(&mut self, seq: Seq) {
+        let change = match self.changes.remove(&seq) {
+            Some(change) => {
+                self.apply(&change);
+                self.no_longer_waits(seq, &change);
+                for ino in change.objects() {
+                    self.forget_number_if_gone(ino);
+                }
+                // The backing dated it anew.
+                for dir in change.directories() {
+                    if let Some(node) = self.node(dir) {
+                        node.attr_dirty = true;
+                    }
+                }
+                change
+            }
+            None => match self.cancelled.remove(&seq) {
+                Some(change) => change,
+                None => return,
+            },
+        };
+        for dir in change.directories() {
+            if let Some(waits) = self.waits.get_mut(&dir) {
+                waits.entries -= 1;
+            }
+            self.forget_if_nothing_waits(dir);
+        }
+        self.touched.done.push((seq, change));
+    }
+
+    /// With the last name an object's number on the backing is free for others.
+    fn forget_number_if_gone(&mut self, ino: Ino) {
+        let gone = self.nodes.get(&ino).is_some_and(|node| self.is_gone(ino, node));
+        let basis = self.nodes.get_mut(&ino).filter(|_| gone).and_then(|node| node.basis.take());
+        if let Some(basis) = basis.filter(|basis| self.numbers.get(&basis.id()) == Some(&ino)) {
+            self.number(basis.id(), None);
+        }
+    }
+
     /// The making of an object is taken back: that the drain is done with it says nothing.
-    fn cancel(&mut self, ino: Ino, made: &FxHashMap<Ino, Seq>) {
-        if let Some(seq) = made.get(&ino) {
-            self.changes.remove(seq);
+    fn cancel(&mut self, ino: Ino) {
+        if let Some(seq) = self.made.get(&ino).copied()
+            && let Some(change) = self.changes.remove(&seq)
+        {
+            self.no_longer_waits(seq, &change);
+            self.cancelled.insert(seq, change);
+            self.touched.cancelled.push(seq);
+        }
+    }
+
+    /// A change is done, or taken back: its objects wait for it no more. Its place in the directory is another matter.
+    fn no_longer_waits(&mut self, seq: Seq, change: &Change) {
+        for ino in change.objects() {
+            if let Some(waits) = self.waits.get_mut(&ino) {
+                waits.changes.retain(|waiting| *waiting != seq);
+            }
+            if self.made.get(&ino) == Some(&seq) {
+                self.made.remove(&ino);
+            }
+            self.forget_if_nothing_waits(ino);
+        }
+    }
+
+    fn forget_if_nothing_waits(&mut self, ino: Ino) {
+        self.touched.nodes.insert(ino);
+        if self.waits.get(&ino).is_some_and(|waits| waits.changes.is_empty() && waits.entries == 0) {
+            self.waits.remove(&ino);
         }
     }
 
     fn date(&mut self, attrs: Vec<(Ino, Attr)>) {
         for (ino, attr) in attrs {
-            if let Some(node) = self.nodes.get_mut(&ino) {
+            if ino == Ino::ROOT {
+                // Nobody had to find it.
+                let link = (Ino::ROOT, Name::from(&b""[..]));
+                self.nodes.entry(ino).or_insert_with(|| Node { drained: vec![link], ..Node::new(attr) });
+            }
+            if let Some(node) = self.node(ino) {
                 node.attr_dirty |= attr.kind == Kind::Directory;
                 node.attr = attr;
             }
@@ -296,7 +446,6 @@ impl Node {
             basis: None,
             cached: false,
             pinned: false,
-            gone: false,
         }
     }
 }

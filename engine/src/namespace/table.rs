@@ -73,6 +73,11 @@ impl Names {
         }
     }
 
+    /// Forgets a number, whoever has it.
+    pub fn forget_number(&mut self, id: BackingId) {
+        self.numbers.remove(&id);
+    }
+
     /// The names of an inode in the directories that are known: a search through all of them.
     pub fn links_of(&self, ino: Ino) -> Vec<Link> {
         let entries =

@@ -4,8 +4,8 @@
 use super::NEVER;
 use aimss_engine::arena::Arena;
 use aimss_engine::backing::{Backing, LocalBacking};
-use aimss_engine::engine::StillOpen;
-use aimss_engine::journal::{Journal, References, replay};
+use aimss_engine::engine::{StillOpen, Successor};
+use aimss_engine::journal::{Follower, Journal};
 use aimss_engine::{Engine, EngineConfig, predict};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -87,24 +87,39 @@ impl Ground {
 
     /// An engine that was given what the journal says, and goes on with it; started.
     pub fn next_engine(&self, backing: Arc<dyn Backing>) -> Arc<Engine> {
-        let mut left = replay(&std::fs::read(self.journal()).expect("the journal"));
-        let journal = Journal::resume(&self.journal(), &mut left).expect("the journal opens");
-        let engine = self.engine_with(backing, Setup::default(), journal);
-        engine.take_up(&left, &References::default(), &[]);
+        let (engine, successor) = self.successor(backing, Setup::default());
+        successor.resume().expect("the journal opens");
         engine.start();
         engine
     }
 
-    /// The engine of a daemon that takes a mount over, not started: the kernel still has `open`, and what the table of
-    /// references says.
-    pub fn taking_over(&self, backing: Arc<dyn Backing>, setup: Setup, open: &[StillOpen]) -> Arc<Engine> {
-        let left = replay(&std::fs::read(self.journal()).expect("the journal"));
-        let (journal, references) = Journal::take_over(&self.journal(), &left).expect("the journal opens");
+    /// What goes on where the engine of the journal ends, and its engine, not started.
+    pub fn successor(&self, backing: Arc<dyn Backing>, setup: Setup) -> (Arc<Engine>, Successor) {
+        let follower = Follower::begin(&self.journal()).expect("the journal");
+        let journal = Journal::beside_another(&self.journal()).expect("the journal opens");
         let engine = self.engine_with(backing, setup, journal);
-        engine.take_up(&left, &references, open);
+        (engine.clone(), Successor::new(engine, follower))
+    }
+
+    /// What was entered bit by bit is what is entered at once, from a journal that was not rewritten meanwhile: that knows
+    /// some things better.
+    pub fn compare_with_another(&self, successor: &Successor) {
+        let (_, mut other) = self.successor(self.local(), Setup::default());
+        other.follow().expect("the journal can be read");
+        let (ours, others) = (successor.tables(), other.tables());
+        let missing = others.iter().filter(|line| !ours.contains(line)).map(|line| format!("-{line}"));
+        let more = ours.iter().filter(|line| !others.contains(line)).map(|line| format!("+{line}"));
+        let differ: Vec<String> = missing.chain(more).collect();
+        assert!(differ.is_empty(), "{}", differ.join("\n"));
+    }
+
+    /// The last engine of the journal is gone.
+    pub fn take_over(mut successor: Successor, open: &[StillOpen]) {
+        let engine = successor.engine().clone();
+        successor.follow().expect("the journal is followed to its end");
+        successor.take_over(open).expect("the journal opens");
         engine.clear_leftovers().expect("leftovers are cleared");
         engine.sweep_arena();
-        engine
     }
 
     /// One that predicts; not started.

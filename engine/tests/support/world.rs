@@ -5,7 +5,7 @@ use super::ground::{Ground, Setup};
 use super::model::{Id, Model, Outcome, ROOT, uid_of};
 use super::random::Random;
 use super::watched::Watched;
-use aimss_engine::engine::{New, Reason, Served, SetAttr, StillOpen, Want};
+use aimss_engine::engine::{New, Reason, Served, SetAttr, StillOpen, Successor, Want};
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Error, Ino, Kind, Timestamp};
 use std::collections::BTreeMap;
@@ -381,6 +381,12 @@ impl World {
     /// The daemon is gone from one moment to the next, and another one takes over: names, numbers, handles and the kernel's
     /// references stay.
     pub fn taken_over(&mut self, ground: &Ground, watched: &Arc<Watched>, setup: Setup) {
+        let (_, successor) = ground.successor(watched.clone(), setup);
+        self.taken_over_by(successor);
+    }
+
+    /// The same, by one that was begun while the last one lived.
+    pub fn taken_over_by(&mut self, successor: Successor) {
         self.note("the daemon dies".into());
         self.engine.stop();
         let mut open: BTreeMap<Ino, StillOpen> = BTreeMap::new();
@@ -396,7 +402,8 @@ impl World {
             file.writers += u32::from(handle.write);
         }
         let open: Vec<StillOpen> = open.into_values().collect();
-        self.engine = ground.taking_over(watched.clone(), setup, &open);
+        self.engine = successor.engine().clone();
+        Ground::take_over(successor, &open);
         self.engine.start();
     }
 

@@ -123,12 +123,23 @@ fn close_id(device: &OwnedFd, raw: u32) {
     unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE, &raw) };
 }
 
-/// Closes ids that a dead daemon registered and did not live to note: all up to `next`, the one that was registered just
-/// now, that are not `known`. The kernel counts upwards.
-pub(super) fn close_unnoted(device: &OwnedFd, known: &HashSet<u32>, next: u32) {
-    for raw in next.saturating_sub(UNNOTED_MAX).max(1)..next {
-        if !known.contains(&raw) {
-            close_id(device, raw);
+/// Ids that a dead daemon registered and did not live to note: all up to `next`, one that was registered later, that are
+/// not `known`. The kernel counts upwards.
+#[derive(Debug, Default)]
+pub struct Unnoted {
+    pub(super) device: Option<Arc<OwnedFd>>,
+    pub(super) known: HashSet<u32>,
+    pub(super) next: u32,
+}
+
+impl Unnoted {
+    /// Closes them.
+    pub fn close(self) {
+        let Some(device) = &self.device else { return };
+        for raw in self.next.saturating_sub(UNNOTED_MAX).max(1)..self.next {
+            if !self.known.contains(&raw) {
+                close_id(device, raw);
+            }
         }
     }
 }
@@ -153,7 +164,7 @@ impl Registered {
             return Ok(Some(id.clone()));
         }
         let id = Arc::new(match mode {
-            OpenMode::Arena(content) => KernelId::register(shared, content.as_fd())?,
+            OpenMode::Arena(content) => KernelId::register(shared, content.file()?.as_fd())?,
             OpenMode::Backing(file) => KernelId::register(shared, file.as_fd())?,
             OpenMode::Daemon(_) => return Ok(None),
         });

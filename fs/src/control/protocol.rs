@@ -7,6 +7,7 @@ use super::stream::{StreamInfo, StreamRequest};
 use aimss_engine::engine::Residence;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a client asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +40,14 @@ pub enum Request {
     },
     /// Something of streams.
     Stream(StreamRequest),
+    /// Let another program take the mount over. Is answered only if that fails: otherwise the connection ends with the
+    /// daemon.
+    Upgrade {
+        /// Absolute.
+        binary: PathBuf,
+        /// How long it may take to be ready.
+        within: Duration,
+    },
 }
 
 /// What is done to files by command.

@@ -48,6 +48,18 @@ pub struct MountStatus {
 pub struct KeeperStatus {
     /// Process id; 0 if there is none.
     pub pid: u32,
+    /// Who stands ready to take over.
+    #[serde(default)]
+    pub standby: Option<StandbyStatus>,
+}
+
+/// The daemon that stands ready to take over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Process id.
+    pub pid: u32,
+    /// Resident anonymous memory.
+    pub resident: u64,
 }
 
 /// A call on the backing that has not come back.
@@ -83,6 +95,9 @@ pub struct DaemonStatus {
     /// How the last one of them died, a sentence.
     #[serde(default)]
     pub last_death: Option<String>,
+    /// Daemons of this mount that gave way to another program.
+    #[serde(default)]
+    pub upgrades: u32,
     /// Seconds since it took the mount.
     pub uptime: f64,
     /// Processor seconds used (user and system).

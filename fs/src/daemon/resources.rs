@@ -20,7 +20,12 @@ fn rusage() -> libc::rusage {
 
 /// Memory of the process without files: its heap, stacks and buffers.
 pub(super) fn resident_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_bytes_of("self")
+}
+
+/// The same of another process.
+pub(super) fn resident_bytes_of(process: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     field_kib(&status, "RssAnon:").unwrap_or(0) * 1024
 }
 

@@ -5,6 +5,7 @@ use crate::bench::report::{Bar, Outcome};
 use crate::bench::{Context, work};
 use crate::scratch::{self, Mounted};
 use crate::{interrupt, size};
+use aimss_fs::config::MountConfig;
 use anyhow::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::{self, File};
@@ -16,6 +17,10 @@ use std::time::{Duration, Instant};
 const FILES: u64 = 100_000;
 const OPEN: u64 = 10_000;
 const KILLS: u64 = 100;
+/// Where no daemon stands ready.
+const COLD_KILLS: u64 = 20;
+/// For one to be so.
+const STANDBY_WAIT: Duration = Duration::from_secs(30);
 /// Between deaths.
 const REST: Duration = Duration::from_millis(300);
 const HELD_BYTES: u64 = 8 << 30;
@@ -29,8 +34,17 @@ const WORKED_ON_BYTES: u64 = 16 << 20;
 /// `takeover`: how long operations that need the daemon take when it is killed, with 100,000 files known and 10,000 open,
 /// and how long reads and writes in passthrough.
 pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
-    let (backing, point) = (context.disk("takeover")?, context.disk("takeover-mount")?);
-    let mut mount = Mounted::start(&scratch::settings(&backing, &point, scratch::NO_DRAIN))?;
+    let mut outcomes = pause_with(context, true)?;
+    outcomes.extend(pause_with(context, false)?);
+    Ok(outcomes)
+}
+
+/// `standby`: a second daemon stands ready at each death, as it does in a mount that was not killed a second before.
+fn pause_with(context: &Context, standby: bool) -> Result<Vec<Outcome>> {
+    let name = if standby { "takeover" } else { "takeover-cold" };
+    let (backing, point) = (context.disk(name)?, context.disk(&format!("{name}-mount"))?);
+    let settings = MountConfig { standby, ..scratch::settings(&backing, &point, scratch::NO_DRAIN) };
+    let mut mount = Mounted::start(&settings)?;
     let (files, open) = (context.scaled(FILES), context.scaled(OPEN));
     let made = work::create_tree(&point, files, &work::buffer(work::SMALL))?;
     let limit = getrlimit(Resource::Nofile);
@@ -40,7 +54,8 @@ pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let over = AtomicBool::new(false);
     let (pauses, gaps) = std::thread::scope(|scope| {
         let gaps = [&ours, &bare].map(|path| scope.spawn(|| longest_gap(path, &over)));
-        let pauses = pauses(&mut mount, &made[0], context.scaled(KILLS), &over);
+        let kills = context.scaled(if standby { KILLS } else { COLD_KILLS });
+        let pauses = pauses(&mut mount, standby, &made[0], kills, &over);
         over.store(true, Ordering::Relaxed);
         (pauses, gaps.map(|gap| gap.join().expect("no panic")))
     });
@@ -54,6 +69,13 @@ pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     let kills = pauses.len();
     let restarts = mount.status()?.daemon.restarts;
     drop(mount);
+    if !standby {
+        let cold = Outcome::value("ms", milliseconds(at(0.5)), Bar::Stated).case("cold").note(format!(
+            "the same without one that stands ready, {kills} SIGKILLs; the longest {:.0} ms",
+            milliseconds(at(1.0))
+        ));
+        return Ok(vec![cold]);
+    }
     Ok(vec![
         Outcome::value("ms", milliseconds(at(0.5)), Bar::Below(60.0)).case("p50"),
         Outcome::value("ms", milliseconds(at(0.99)), Bar::Below(250.0)).case("p99").note(format!(
@@ -70,8 +92,24 @@ pub fn pause(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     ])
 }
 
+/// Waits until a second daemon stands ready.
+fn wait_for_standby(mount: &Mounted) -> Result<()> {
+    let begun = Instant::now();
+    while mount.status()?.keeper.standby.is_none() {
+        anyhow::ensure!(begun.elapsed() < STANDBY_WAIT, "no second daemon stands ready");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// The longest operation around each of `kills` deaths.
-fn pauses(mount: &mut Mounted, asked: &Path, kills: u64, over: &AtomicBool) -> Result<Vec<Duration>> {
+fn pauses(
+    mount: &mut Mounted,
+    standby: bool,
+    asked: &Path,
+    kills: u64,
+    over: &AtomicBool,
+) -> Result<Vec<Duration>> {
     let longest = std::sync::Mutex::new(Duration::ZERO);
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| -> Result<()> {
@@ -89,6 +127,9 @@ fn pauses(mount: &mut Mounted, asked: &Path, kills: u64, over: &AtomicBool) -> R
         let mut all = Vec::new();
         let killed = (0..kills).try_for_each(|_| -> Result<()> {
             interrupt::check()?;
+            if standby {
+                wait_for_standby(mount)?;
+            }
             std::thread::sleep(REST);
             *longest.lock().expect("no panic") = Duration::ZERO;
             mount.kill_daemon()?;

@@ -1,0 +1,60 @@
+//! The logs of streams that had lost their names when the last daemon ended.
+
+use aimss_engine::stream::live::Streams;
+use aimss_engine::stream::settings::MARKER_BYTES;
+use aimss_engine::stream::{Marker, StreamId};
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Logs whose streams had lost their last name when this daemon began.
+pub(super) fn find(backing: &Path) -> Vec<StreamId> {
+    Streams::doomed(backing).unwrap_or_else(|e| {
+        log::warn!("the logs of removed streams can't be looked for: {e}");
+        Vec::new()
+    })
+}
+
+/// Those go now, if the names are gone from the backing as well, unless a crash brought one back, under whatever name
+/// it has there: so all of the tree is looked through, in the rare case that there are such logs. If it can't be, they
+/// stay, as do those that are open.
+pub(super) fn remove(backing: &Path, doomed: Vec<StreamId>, is_open: impl Fn(StreamId) -> bool) {
+    let named = match markers_below(backing) {
+        Ok(named) => named,
+        Err(e) => {
+            return log::warn!(
+                "the logs of {} removed streams stay until the next mount: the backing can't be looked through for \
+                 their names: {e}",
+                doomed.len()
+            );
+        }
+    };
+    for id in doomed {
+        // Somebody may have found it under a name that came back.
+        if is_open(id) {
+            continue;
+        }
+        if let Err(e) = Streams::settle_doomed(backing, id, named.contains(&id)) {
+            log::warn!("the log of removed stream {id} stays: {e}");
+        }
+    }
+}
+
+/// The streams that have a marker somewhere on a backing.
+fn markers_below(backing: &Path) -> io::Result<HashSet<StreamId>> {
+    let mut found = HashSet::new();
+    let mut directories = vec![backing.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_dir() && path != backing.join(".aimss") {
+                directories.push(path);
+            } else if kind.is_file() && entry.metadata()?.len() == MARKER_BYTES as u64 {
+                found.extend(Marker::decode(&fs::read(path)?).map(|marker| marker.0));
+            }
+        }
+    }
+    Ok(found)
+}
