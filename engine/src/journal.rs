@@ -447,6 +447,9 @@ mod tests {
         assert_eq!(follower.left.notes.len(), 403);
         journal.torn.store(true, Ordering::Relaxed);
         rewrite();
-        assert!(matches!(follower.follow(), Err(Lost::Rewritten)), "what is missing in one may be in the other");
+        assert!(
+            matches!(follower.follow(), Err(Lost::Rewritten)),
+            "what is missing in one may be in the other"
+        );
     }
 }

@@ -333,7 +333,10 @@ impl OpLog {
     pub fn takings_perhaps_done(&self) -> Vec<Op> {
         let inner = self.inner.lock();
         let takings = inner.takings.iter().filter_map(|seq| inner.waiting.get(seq));
-        takings.filter(|waiting| inner.may_have_been_done(waiting)).map(|waiting| waiting.op.clone()).collect()
+        takings
+            .filter(|waiting| inner.may_have_been_done(waiting))
+            .map(|waiting| waiting.op.clone())
+            .collect()
     }
 
     /// All that wait and were not taken back, a line each.
@@ -376,10 +379,11 @@ impl Inner {
             && !waiting.needs.iter().take(usize::from(waiting.named)).any(waited_for)
     }
 
-    /// What it waits for, also by way of what was taken back.
+    /// What it waits for by what it names, also by way of what was taken back.
     fn needs(&self, waiting: &Waiting) -> BTreeSet<Seq> {
         let mut needs = BTreeSet::new();
-        for need in waiting.needs.iter().filter_map(|seq| self.waiting.get(seq)) {
+        let named = waiting.needs.iter().take(usize::from(waiting.named));
+        for need in named.filter_map(|seq| self.waiting.get(seq)) {
             if need.op.cancelled {
                 needs.extend(self.needs(need));
             } else {

@@ -47,7 +47,7 @@ fn read(engine: &Engine, path: &str, want: Want) -> (Vec<u8>, bool) {
     let mut bytes = vec![0; size];
     let from_arena = match &opened.mode {
         OpenMode::Arena(content) => {
-            content.file().read_exact_at(&mut bytes, 0).expect("a read in passthrough");
+            content.file().expect("it opens").read_exact_at(&mut bytes, 0).expect("a read in passthrough");
             true
         }
         OpenMode::Backing(_) | OpenMode::Daemon(_) => {
@@ -381,7 +381,7 @@ fn try_to_read(engine: &Engine, path: &str) -> Option<Vec<u8>> {
     let size = engine.attr(ino).map_or(0, |attr| attr.size as usize);
     let mut bytes = vec![0; size];
     let read = match &opened.mode {
-        OpenMode::Arena(content) => content.file().read_exact_at(&mut bytes, 0).is_ok(),
+        OpenMode::Arena(content) => content.file().expect("it opens").read_exact_at(&mut bytes, 0).is_ok(),
         OpenMode::Backing(_) | OpenMode::Daemon(_) => {
             engine.read(ino, 0, &mut bytes).is_ok_and(|n| n == size)
         }

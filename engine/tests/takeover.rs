@@ -156,9 +156,10 @@ struct Next(Option<(Arc<Watched>, Successor)>);
 impl Next {
     fn follow(&mut self, ground: &Ground, setup: Setup) {
         // One that can't go on is followed by another, as in a mount.
-        self.0 = self.0.take().and_then(|(watched, mut successor)| {
-            successor.follow().is_ok().then_some((watched, successor))
-        });
+        self.0 = self
+            .0
+            .take()
+            .and_then(|(watched, mut successor)| successor.follow().is_ok().then_some((watched, successor)));
         self.0.get_or_insert_with(|| begin(ground, setup));
     }
 

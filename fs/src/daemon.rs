@@ -98,7 +98,8 @@ pub enum ServeError {
     },
     /// The mount was made by a program whose state this one doesn't know.
     #[error(
-        "this program keeps a mount's state in version {}, and the mount is of version {found}: unmount, and mount with this program", state::VERSION
+        "this program keeps a mount's state in version {}, and the mount is of version {found}: unmount, and mount with this program",
+        state::VERSION
     )]
     OtherState {
         /// Its version.

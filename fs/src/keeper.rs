@@ -351,7 +351,8 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             Ok(Some(_)) => self.successor = Some(successor),
             Ok(None) | Err(_) => {
                 let refused = successor.refused.take();
-                let reason = refused.or_else(|| successor.end().map(how)).unwrap_or_else(|| "it is gone".into());
+                let reason =
+                    refused.or_else(|| successor.end().map(how)).unwrap_or_else(|| "it is gone".into());
                 self.failed(daemon, &reason);
             }
         }

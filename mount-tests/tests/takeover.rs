@@ -1,13 +1,14 @@
-//! Daemons are killed one after the other while programs work on the mount; their keeper starts the next one each time. No
-//! program sees an error, nothing is lost, nothing is done twice. `AIMSS_KILLS=N` for more, `AIMSS_SEED=N` to repeat.
+//! Daemons are killed, or give way to another program, one after the other while programs work on the mount; their keeper has
+//! the next one ready, or starts it. No program sees an error, nothing is lost, nothing is done twice. `AIMSS_KILLS=N` for
+//! more, `AIMSS_UPGRADES=N`, `AIMSS_SEED=N` to repeat.
 
 use aimss_mount_tests::bytes::pattern;
-use aimss_mount_tests::{Mount, both_modes};
+use aimss_mount_tests::{Mount, binary, both_modes, wait_until};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::XattrFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -222,48 +223,119 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Does `what` while all programs work; it is given the mount and a number at random each time.
+fn while_programs_work(mount: &Mount, times: u64, what: impl Fn(&Mount, u64) -> Result<()>) -> Result<()> {
+    let seed = number("AIMSS_SEED", 1);
+    println!("AIMSS_SEED={seed}, {times} times");
+    let lasting = mount.at("lasting");
+    fs::create_dir(&lasting)?;
+    for number in 0..LASTING {
+        fs::write(lasting.join(format!("file-{number}")), pattern(number, 3000))?;
+    }
+    let loads: Vec<Load> = WORKS.iter().map(|_| Load::default()).collect();
+    std::thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = WORKS
+            .iter()
+            .zip(&loads)
+            .map(|((name, work), load)| {
+                let dir = mount.at(name);
+                scope.spawn(move || -> Result<()> {
+                    fs::create_dir(&dir)?;
+                    work(&dir, load).with_context(|| format!("whoever {name}"))
+                })
+            })
+            .collect();
+        let mut random = seed;
+        let done = (0..times).try_for_each(|_| {
+            // The generator of Knuth's MMIX.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            std::thread::sleep(Duration::from_millis(50 + (random >> 33) % 250));
+            what(mount, random >> 41)
+        });
+        for load in &loads {
+            load.stop.store(true, Ordering::Relaxed);
+        }
+        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("no panic")).collect();
+        done?;
+        ended.into_iter().collect()
+    })?;
+    for ((name, _), load) in WORKS.iter().zip(&loads) {
+        let (done, pause) = (load.done.load(Ordering::Relaxed), load.pause.load(Ordering::Relaxed));
+        println!("{name}: {done} steps, the longest {} ms", pause / 1000);
+        assert!(done > 0, "{name} did nothing");
+    }
+    Ok(())
+}
+
+fn wait_for_standby(mount: &Mount) {
+    let stands = || mount.status().is_ok_and(|status| status["keeper"]["standby"]["pid"].is_u64());
+    wait_until("a second daemon stands ready", Duration::from_secs(20), stands);
+}
+
+both_modes! {
+    with { drain_delay: "100ms" }
+    fn programs_do_not_notice_that_daemons_give_way_to_others(mount: &Mount) {
+        let upgrades = number("AIMSS_UPGRADES", 6);
+        let other = mount.beside("another-aimss");
+        fs::copy(binary::path(), &other)?;
+        while_programs_work(mount, upgrades, |mount, random| {
+            let (before, program) = (mount.daemon_pid(), if random % 2 == 0 { &other } else { binary::path() });
+            let output = binary::aimss().arg("upgrade").arg("--binary").arg(program).arg(mount.point()).output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            ensure!(mount.daemon_pid() != before, "the daemon is another");
+            let running = fs::read_link(format!("/proc/{}/exe", mount.daemon_pid().context("a daemon")?))?;
+            ensure!(running == fs::canonicalize(program)?, "{} serves", running.display());
+            Ok(())
+        })?;
+        let status = mount.status()?;
+        assert_eq!(status["daemon"]["upgrades"].as_u64(), Some(upgrades));
+        assert_eq!(status["daemon"]["restarts"].as_u64(), Some(0));
+        assert_eq!(status["files"]["open"].as_u64(), Some(0));
+    }
+}
+
+both_modes! {
+    fn who_can_not_take_over_leaves_the_daemon_where_it_is(mount: &Mount) {
+        let held = File::create(mount.at("held"))?;
+        let never_ready = mount.beside("never-ready");
+        fs::write(&never_ready, "#!/bin/sh\nexec sleep 60\n")?;
+        fs::set_permissions(&never_ready, PermissionsExt::from_mode(0o755))?;
+        let no_program = mount.beside("no-program");
+        fs::write(&no_program, "nothing")?;
+        let before = mount.daemon_pid();
+        for (binary, says) in [
+            (Path::new("/bin/false"), "ended with code 1"),
+            (never_ready.as_path(), "not ready in the time given"),
+            (no_program.as_path(), "can't be executed"),
+            (Path::new("/nowhere/aimss"), "no such file"),
+        ] {
+            let output = binary::aimss()
+                .args(["upgrade", "--within", "1s", "--binary"])
+                .arg(binary)
+                .arg(mount.point())
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && said.contains(says), "{}: {said}", binary.display());
+            assert!(said.lines().count() == 1, "one sentence: {said}");
+            assert_eq!(mount.daemon_pid(), before);
+            held.write_all_at(b"goes on", 0)?;
+        }
+        // Who stands ready is there again.
+        wait_for_standby(mount);
+    }
+}
+
 both_modes! {
     with { drain_delay: "100ms" }
     fn programs_do_not_notice_that_daemons_are_killed(mount: &Mount) {
-        let (kills, seed) = (number("AIMSS_KILLS", 20), number("AIMSS_SEED", 1));
-        println!("AIMSS_SEED={seed} AIMSS_KILLS={kills}");
-        let lasting = mount.at("lasting");
-        fs::create_dir(&lasting)?;
-        for number in 0..LASTING {
-            fs::write(lasting.join(format!("file-{number}")), pattern(number, 3000))?;
-        }
-        let loads: Vec<Load> = WORKS.iter().map(|_| Load::default()).collect();
-        std::thread::scope(|scope| -> Result<()> {
-            let workers: Vec<_> = WORKS
-                .iter()
-                .zip(&loads)
-                .map(|((name, work), load)| {
-                    let dir = mount.at(name);
-                    scope.spawn(move || -> Result<()> {
-                        fs::create_dir(&dir)?;
-                        work(&dir, load).with_context(|| format!("whoever {name}"))
-                    })
-                })
-                .collect();
-            let mut random = seed;
-            let killed = (0..kills).try_for_each(|_| {
-                // The generator of Knuth's MMIX.
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                std::thread::sleep(Duration::from_millis(50 + (random >> 33) % 250));
-                mount.kill_daemon()
-            });
-            for load in &loads {
-                load.stop.store(true, Ordering::Relaxed);
+        let kills = number("AIMSS_KILLS", 20);
+        while_programs_work(mount, kills, |mount, random| {
+            // Of three one has had the time to stand ready.
+            if random.is_multiple_of(3) {
+                wait_for_standby(mount);
             }
-            let ended: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("no panic")).collect();
-            killed?;
-            ended.into_iter().collect()
+            mount.kill_daemon()
         })?;
-        for ((name, _), load) in WORKS.iter().zip(&loads) {
-            let (done, pause) = (load.done.load(Ordering::Relaxed), load.pause.load(Ordering::Relaxed));
-            println!("{name}: {done} steps, the longest {} ms", pause / 1000);
-            assert!(done > 0, "{name} did nothing");
-        }
         let status = mount.status()?;
         assert_eq!(status["daemon"]["restarts"].as_u64(), Some(kills));
         assert!(status["daemon"]["last_death"].as_str().is_some_and(|reason| reason.contains("KILL")));

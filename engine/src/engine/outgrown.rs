@@ -255,7 +255,8 @@ impl Engine {
         let start = *self.outgrown.overflowed.lock().entry(ino).or_insert(FIRST_BYTES);
         // Before what it swaps out is looked at; and of one that is gone it lets go.
         self.count_overflowed();
-        let opened = self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content.into_file()?)));
+        let opened =
+            self.arena.open_read(ino).and_then(|content| Ok((content.stat()?, content.into_file()?)));
         let Ok((stat, file)) = opened else { return };
         let end = stat.stamp.size.saturating_sub(LAST_BYTES).max(FIRST_BYTES);
         let start = start.min(end);

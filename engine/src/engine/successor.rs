@@ -125,12 +125,19 @@ impl Successor {
             let mut whiteouts: Vec<String> = dir.whiteouts.iter().map(|gone| format!("{gone:?}")).collect();
             entries.sort_unstable();
             whiteouts.sort_unstable();
-            lines.push(format!("{ino:?} complete {} {entries:?} without {whiteouts:?}", dir.complete));
+            // One that is thought to lack something is asked for once more, no harm done.
+            let drained = names.inode(*ino).is_some_and(|inode| !inode.state.lock().drained.is_empty());
+            lines.push(format!(
+                "{ino:?} complete {} {entries:?} without {whiteouts:?}",
+                drained && dir.complete
+            ));
         }
         let numbers = names.numbers().filter(|(_, ino)| names.inodes.contains_key(ino));
         lines.extend(numbers.map(|(id, ino)| format!("{id:?} is {ino:?}")));
         lines.extend(self.engine.oplog.describe());
-        lines.extend(self.engine.drain.dirty_inodes().iter().map(|(ino, _)| format!("{ino:?} is to be drained")));
+        lines.extend(
+            self.engine.drain.dirty_inodes().iter().map(|(ino, _)| format!("{ino:?} is to be drained")),
+        );
         lines.push(format!("{:?}", names.last_ino()));
         lines.sort_unstable();
         lines
@@ -162,6 +169,7 @@ impl Successor {
 
     fn enter(&mut self) {
         let Follower { left, references, .. } = &mut self.follower;
+        self.engine.backing.forget_directories();
         self.engine.enter(left, references, &mut self.entered);
     }
 
@@ -422,8 +430,7 @@ impl Engine {
                 Some(inode) => {
                     drop(names);
                     let state = inode.state.lock();
-                    if let Some(OpenMode::Arena(content)) =
-                        state.file.epoch.as_ref().map(|epoch| &epoch.mode)
+                    if let Some(OpenMode::Arena(content)) = state.file.epoch.as_ref().map(|epoch| &epoch.mode)
                         && let Err(e) = content.file()
                     {
                         log::error!("inode {} is open, and can't be served any more: {e}", ino.0);
@@ -437,13 +444,7 @@ impl Engine {
     }
 
     /// Where the content of an object is; its state, where that can be had. `is_new`: its name is still to be made.
-    fn content_of(
-        &self,
-        ino: Ino,
-        node: &Node,
-        is_new: bool,
-        is_gone: bool,
-    ) -> (Place, Option<ArenaStat>) {
+    fn content_of(&self, ino: Ino, node: &Node, is_new: bool, is_gone: bool) -> (Place, Option<ArenaStat>) {
         if node.attr.kind != Kind::File {
             return (Place::Empty, None);
         }
@@ -568,13 +569,7 @@ impl Names {
 
 impl Inode {
     /// An inode as a journal left it.
-    fn taken_up(
-        ino: Ino,
-        node: &Node,
-        is_gone: bool,
-        held: Place,
-        content: Option<&ArenaStat>,
-    ) -> Inode {
+    fn taken_up(ino: Ino, node: &Node, is_gone: bool, held: Place, content: Option<&ArenaStat>) -> Inode {
         let place = node.drained.first().cloned().unwrap_or_else(|| (Ino::ROOT, Name::from(&b""[..])));
         let inode = Inode::new(ino, node.attr, place);
         {

@@ -1,7 +1,7 @@
 //! Reading a journal while another daemon writes it, so that little is left to be read when that one dies.
 
-use super::replay::Recovered;
 use super::lookups::Lookups;
+use super::replay::Recovered;
 use super::{Record, References};
 use std::fs::{self, File};
 use std::io;

@@ -144,7 +144,8 @@ impl Recovered {
 
     /// Files, and other objects, that are not on the backing as they are here.
     pub fn dirty(&self) -> usize {
-        let dirty = |(ino, node): &(&Ino, &Node)| (node.dirty || node.attr_dirty) && !self.is_gone(**ino, node);
+        let dirty =
+            |(ino, node): &(&Ino, &Node)| (node.dirty || node.attr_dirty) && !self.is_gone(**ino, node);
         self.nodes.iter().filter(dirty).count()
     }
 }

@@ -176,7 +176,7 @@ impl World {
         let opened = opened.unwrap_or_else(|e| panic!("open of {}: {e}", self.show(id)));
         self.note(format!("open {} write={write} truncate={truncate}: {:?}", self.show(id), opened.reason));
         let direct = match &opened.mode {
-            OpenMode::Arena(content) if write => Some(for_writing(content.file())),
+            OpenMode::Arena(content) if write => Some(for_writing(content.file().expect("it opens"))),
             OpenMode::Backing(file) if write => Some(for_writing(file)),
             _ => None,
         };

@@ -64,8 +64,7 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         let path = config.overflow.as_ref().map_or_else(String::new, |o| o.path.display().to_string());
         ServeError::Overflow { path, source }
     };
-    let overflow =
-        || state::open_overflow(&state, config.overflow.as_ref()).map_err(overflow_error);
+    let overflow = || state::open_overflow(&state, config.overflow.as_ref()).map_err(overflow_error);
     let (arena, engine, recovered) = if state.has_journal() {
         let overflow = overflow()?;
         let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(UNREADABLE))?;
