@@ -168,7 +168,7 @@ fn read(engine: &Engine, ino: Ino) -> Vec<u8> {
     let mut bytes = vec![0; engine.attr(ino).expect("attributes").size as usize];
     match &opened.mode {
         OpenMode::Arena(content) => {
-            content.file().expect("it opens").read_exact_at(&mut bytes, 0).expect("a read")
+            content.file().expect("it opens").read_exact_at(&mut bytes, 0).expect("a read");
         }
         _ => assert_eq!(engine.read(ino, 0, &mut bytes).expect("a read"), bytes.len()),
     }

@@ -305,7 +305,9 @@ impl Engine {
         }
         let seq = self.oplog.push(change.clone(), below);
         let objects = change.objects();
-        let touched: Vec<Ino> = objects.iter().copied().chain(change.directories()).collect();
+        // Those of an object that is made are in the record before.
+        let named = objects.iter().copied().filter(|_| !matches!(change, Change::Make { .. }));
+        let touched: Vec<Ino> = named.chain(change.directories()).collect();
         let drained = objects.into_iter().filter_map(|ino| {
             let drained = names.inode(ino)?.state.lock().drained.to_vec();
             (!drained.is_empty()).then_some((ino, drained))

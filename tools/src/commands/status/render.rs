@@ -63,13 +63,15 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
         (pid, None) => format!("process {pid}"),
         (pid, Some(reason)) => {
             let reason = crate::escape::text(reason);
-            format!(
-                "process {pid}; has started the daemon again {} times, last after: {reason}",
-                daemon.restarts
-            )
+            format!("process {pid}; the daemon died {} times, last of: {reason}", daemon.restarts)
         }
     };
     line(&mut out, "keeper", &keeper);
+    if let Some(standby) = &status.keeper.standby {
+        let held = bytes(standby.resident);
+        let text = format!("process {}, ready to take over, {held} resident", standby.pid);
+        line(&mut out, "standby", &text);
+    }
     for limit in &status.limits {
         line(&mut out, "limit", limit);
     }
