@@ -60,7 +60,7 @@ use crate::predict;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The folder in the backing that is ours; never shown.
@@ -135,6 +135,8 @@ pub(crate) struct Peaks {
     pub process: AtomicU64,
     /// Of it and the arena at one time.
     pub together: AtomicU64,
+    /// What another process holds on our behalf now.
+    pub beside: AtomicU64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -222,6 +224,11 @@ impl Engine {
     /// How long what the backing said is taken for granted.
     pub fn revalidates_after(&self) -> Duration {
         self.config.revalidate
+    }
+
+    /// Another process holds so many bytes on behalf of this engine: they count as ours.
+    pub fn held_beside(&self, bytes: u64) {
+        self.peaks.beside.store(bytes, Ordering::Relaxed);
     }
 
     /// The journal.

@@ -53,6 +53,8 @@ const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// One part in so many of the memory is for sealed records of streams that could be read from their segments.
 const STREAMS_SHARE: u64 = 2;
+/// Between two looks at what who stands ready to take over holds.
+const COUNT_STANDBY_EVERY: Duration = Duration::from_secs(1);
 /// How long after the drain delay a removed name is gone from the backing, or else something is wrong there.
 const REMOVED_AFTER: Duration = Duration::from_secs(5);
 
@@ -243,6 +245,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
     daemon.clone().listen_to_keeper();
+    runtime.spawn(count_standby(daemon.clone()));
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         unnoted.close();
@@ -348,6 +351,14 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             _hangup: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+/// What who stands ready to take over holds counts as the daemon's own.
+async fn count_standby(daemon: Arc<Daemon>) {
+    loop {
+        tokio::time::sleep(COUNT_STANDBY_EVERY).await;
+        daemon.engine.held_beside(daemon.standby().map_or(0, |standby| standby.resident));
     }
 }
 

@@ -110,7 +110,7 @@ impl Engine {
         let (used, budget) = (self.arena.used_bytes(), self.arena.budget_bytes());
         let kernel = self.names.lock().inodes.len() as u64 * KERNEL_BYTES_A_FILE;
         if let Some(mut machine) = Machine::look(self.group.as_ref()) {
-            machine.own += kernel;
+            machine.own += kernel + self.peaks.beside.load(Ordering::Relaxed);
             self.arena.set_ceiling(machine.ceiling(used, budget));
             self.peaks.process.fetch_max(machine.own, Ordering::Relaxed);
             self.peaks.together.fetch_max(used + machine.own, Ordering::Relaxed);
