@@ -419,6 +419,37 @@ mod tests {
         assert!(left.notes.is_empty() && read().notes.is_empty() && read().answered.is_empty());
     }
     #[test]
+    fn who_follows_a_journal_reads_records_of_all_lengths() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let path = dir.path().join("journal");
+        let journal = Journal::create(&path).expect("it opens");
+        let mut follower = Follower::begin(&path).expect("it can be read");
+        for bytes in [1 << 18, 1 << 19, 1 << 20] {
+            for length in bytes - 40..bytes + 2 {
+                journal.note(7, Some(vec![1; length]));
+                follower.follow().expect("it goes on");
+                assert_eq!(follower.left.bytes, journal.bytes(), "a note of {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn who_follows_a_journal_keeps_as_many_answers_as_who_writes_it() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let path = dir.path().join("journal");
+        let journal = Journal::create(&path).expect("it opens");
+        for request in 1..5 * ANSWERS as u64 {
+            let _answering = Journal::answering(request * 2);
+            journal.appends(Ino(request), 0);
+            journal.note(request, Some(vec![1]));
+        }
+        let left = Follower::begin(&path).expect("it can be read").left;
+        assert!((ANSWERS..=2 * ANSWERS).contains(&left.answered.len()), "{}", left.answered.len());
+        let last = 5 * ANSWERS as u64 - 1;
+        assert!((last - ANSWERS as u64 / 2..=last).all(|r| left.answered[&(r * 2)] == Answered::Noted(r)));
+    }
+
+    #[test]
     fn who_follows_a_journal_goes_on_behind_a_rewriting_and_starts_anew_behind_two() {
         let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
         let path = dir.path().join("journal");

@@ -134,6 +134,7 @@ pub struct Daemon {
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
+    unmounted: AtomicBool,
     life: Life,
     keeper: u32,
     link: Arc<Link>,
@@ -191,6 +192,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
+        unmounted: AtomicBool::new(false),
         life,
         keeper,
         link: link.clone(),
@@ -269,6 +271,8 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     });
     // A session that ends like this was not unmounted: the next daemon takes over.
     session.run().map_err(io("the connection to the kernel broke"))?;
+    daemon.unmounted.store(true, Ordering::SeqCst);
+    link.tell(&FromDaemon::Unmounted);
     daemon.drain_the_rest();
     engine.stop();
     if engine.predicts()

@@ -49,6 +49,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const SUCCESSOR_AFTER: Duration = Duration::from_millis(500);
 /// That is doubled with each one that ends before it is needed, so often.
 const SUCCESSOR_DOUBLINGS: u32 = 7;
+/// How long a successor that closed its connection may take to end, to be asked why.
+const END_WAIT: Duration = Duration::from_millis(200);
+const END_LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Longer than any settings.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
@@ -101,6 +104,8 @@ pub enum FromDaemon {
     },
     /// It can't serve; a sentence.
     Refused(String),
+    /// The mount is gone; what is left to be done is its own, and nobody need stand ready.
+    Unmounted,
     /// Its place is to be taken by one of this binary.
     Upgrade {
         /// Absolute.
@@ -137,7 +142,7 @@ pub enum Told {
 
 /// The daemon that signals are passed on to: the first from its start, a next one once it is ready to unmount.
 static DAEMON: AtomicI32 = AtomicI32::new(0);
-/// The signal that asked for an end, for a daemon that is still to come.
+/// The signal that asked for an end, for daemons that are still to come, too.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
 /// Keeps the mount of `config` until it is unmounted. `start` starts a daemon of a binary with this socket as its stdin.
@@ -152,6 +157,9 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
         config,
         start,
         binary: PathBuf::from("/proc/self/exe"),
+        before: None,
+        unmounted: false,
+        ended: Vec::new(),
         device: None,
         life: Life::default(),
         row: 0,
@@ -192,7 +200,7 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
         }
         let upgrade = keeper.upgrade.take_if(|_| ended.code() == Some(RETIRED));
         if let Some(upgrade) = upgrade {
-            keeper.binary = upgrade.binary;
+            keeper.before = Some(std::mem::replace(&mut keeper.binary, upgrade.binary));
             keeper.life.upgrades += 1;
         } else if !keeper.may_go_on(reason, daemon.ready) {
             keeper.dismiss();
@@ -219,11 +227,10 @@ impl Started {
         self.child.id().cast_signed()
     }
 
-    /// It ends: who is told nothing any more does.
-    fn end(self) -> Option<ExitStatus> {
-        let Started { mut child, socket, .. } = self;
-        drop(socket);
-        child.wait().ok()
+    /// Ends a successor, which has changed nothing.
+    fn end(mut self) -> Child {
+        let _ = self.child.kill();
+        self.child
     }
 }
 
@@ -238,6 +245,12 @@ struct Keeper<'c, S> {
     start: S,
     /// What daemons are started of.
     binary: PathBuf,
+    /// What they were started of before an upgrade, until one of the new program serves.
+    before: Option<PathBuf>,
+    /// The mount is gone.
+    unmounted: bool,
+    /// Successors that were told to end: one that waits for a backing that stalls takes its time.
+    ended: Vec<Child>,
     /// The connection to the kernel.
     device: Option<OwnedFd>,
     life: Life,
@@ -281,6 +294,9 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                             ready();
                         }
                     }
+                    Err(e) if is_unreadable(&e) => {
+                        log::warn!("the daemon says what its keeper doesn't know: {e}");
+                    }
                     Ok(None) | Err(_) => return daemon.child.wait(),
                 }
             }
@@ -288,6 +304,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                 self.hear_successor(daemon);
             }
             self.see_to_successor(daemon);
+            self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
         }
     }
 
@@ -318,10 +335,23 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             FromDaemon::Ready => {
                 daemon.ready = Some(Instant::now());
                 DAEMON.store(daemon.pid(), Ordering::SeqCst);
-                pass_on(ASKED.swap(0, Ordering::SeqCst));
+                self.before = None;
+                // Also what one before was told, and did not live to do.
+                pass_on(ASKED.load(Ordering::SeqCst));
                 self.next_successor = self.config.standby.then(|| Instant::now() + SUCCESSOR_AFTER);
             }
             FromDaemon::Refused(sentence) => daemon.refused = Some(sentence),
+            FromDaemon::Unmounted => {
+                self.unmounted = true;
+                self.dismiss();
+                if self.upgrade.is_some() {
+                    self.failed(daemon, "it is being unmounted");
+                }
+                self.next_successor = None;
+            }
+            FromDaemon::Upgrade { .. } if self.unmounted => {
+                let _ = send(daemon.socket.as_fd(), &ToDaemon::Failed("it is being unmounted".into()), None);
+            }
             FromDaemon::Upgrade { binary, within } => {
                 self.dismiss();
                 log::info!("{} is to be served by {}", self.config.mountpoint.display(), binary.display());
@@ -351,9 +381,19 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             Ok(Some(_)) => self.successor = Some(successor),
             Ok(None) | Err(_) => {
                 let refused = successor.refused.take();
-                let reason =
-                    refused.or_else(|| successor.end().map(how)).unwrap_or_else(|| "it is gone".into());
-                self.failed(daemon, &reason);
+                let mut child = successor.end();
+                let begun = Instant::now();
+                let status = loop {
+                    match child.try_wait() {
+                        Ok(None) if begun.elapsed() < END_WAIT => std::thread::sleep(END_LOOK_EVERY),
+                        status => break status.ok().flatten(),
+                    }
+                };
+                if status.is_none() {
+                    self.ended.push(child);
+                }
+                let ended = || status.map_or_else(|| "it closed its connection".into(), how);
+                self.failed(daemon, &refused.unwrap_or_else(ended));
             }
         }
     }
@@ -379,13 +419,13 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             let what = if stands { "the daemon did not give way" } else { "it was not ready" };
             let reason = format!("{what} in the time given, see --within");
             log::debug!("{}: {reason}", upgrade.binary.display());
-            if let Some(mut successor) = self.successor.take() {
-                let _ = successor.child.kill();
-                successor.end();
-            }
+            self.dismiss();
             self.failed(daemon, &reason);
         }
-        if self.successor.is_none() && self.next_successor.is_some_and(|due| due <= Instant::now()) {
+        if self.successor.is_none()
+            && !self.unmounted
+            && self.next_successor.is_some_and(|due| due <= Instant::now())
+        {
             self.next_successor = None;
             match self.start(Role::Successor) {
                 Ok(successor) => self.successor = Some(successor),
@@ -402,6 +442,11 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         log::error!("the daemon of {mountpoint} died: {reason}");
         self.life.deaths += 1;
         self.life.last_death = Some(reason);
+        if let Some(before) = self.before.take() {
+            log::error!("{} could not go on; what served before does", self.binary.display());
+            self.binary = before;
+            self.life.upgrades -= 1;
+        }
         // Of what it asked for, nothing will come.
         if self.upgrade.take().is_some() {
             self.dismiss();
@@ -438,7 +483,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
 
     /// Ends the successor.
     fn dismiss(&mut self) {
-        self.successor.take().map(Started::end);
+        self.ended.extend(self.successor.take().map(Started::end));
     }
 
     fn answer(&mut self, daemon: &Started, device: io::Result<OwnedFd>) {
@@ -467,6 +512,11 @@ fn how(status: ExitStatus) -> String {
         (None, Some(code)) => format!("it ended with code {code}; its log says why"),
         (None, None) => "nobody knows how".into(),
     }
+}
+
+/// Whether a message came, but not one of this program's: the other side may be of another version.
+fn is_unreadable(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<serde_json::Error>()).is_some()
 }
 
 /// Sends a message, with a descriptor.
@@ -522,22 +572,20 @@ pub fn for_oom_killer(role: Role) {
     let _ = std::fs::write("/proc/self/oom_score_adj", score);
 }
 
-/// Whether there is a daemon for it.
-fn pass_on(signal: libc::c_int) -> bool {
+/// Sends a signal to the daemon, if there is one.
+fn pass_on(signal: libc::c_int) {
     let daemon = DAEMON.load(Ordering::SeqCst);
     if daemon > 0 && signal > 0 {
         // SAFETY: kill(2) may be called by a signal handler, and changes no memory.
         unsafe { libc::kill(daemon, signal) };
     }
-    daemon > 0
 }
 
 /// SIGTERM and SIGINT are for the daemon, which unmounts.
 fn pass_signals_on() {
     extern "C" fn asked(signal: libc::c_int) {
-        if !pass_on(signal) {
-            ASKED.store(signal, Ordering::SeqCst);
-        }
+        ASKED.store(signal, Ordering::SeqCst);
+        pass_on(signal);
     }
     let handler: extern "C" fn(libc::c_int) = asked;
     for signal in [libc::SIGTERM, libc::SIGINT] {

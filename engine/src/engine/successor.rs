@@ -70,6 +70,8 @@ struct Entered {
     names: FxHashMap<Ino, Vec<Link>>,
     /// Objects that the journal has and nobody needs.
     left_out: FxHashSet<Ino>,
+    /// Those with extended attributes that the backing must be told: it has the others.
+    incomplete: FxHashSet<Ino>,
     /// Those of which the backing may say more than the journal: they are looked at again at the end.
     unsure: FxHashSet<Ino>,
 }
@@ -190,6 +192,12 @@ impl Successor {
             engine.journal.dropped(*ino, gone);
         }
         let moved = engine.book_what_was_done();
+        for ino in &self.entered.incomplete {
+            let completed = engine.inode(*ino).and_then(|inode| engine.complete_xattrs(&inode));
+            if let Err(e) = completed {
+                log::warn!("extended attributes of inode {} are not all known: {e}", ino.0);
+            }
+        }
         for &ino in &self.entered.unsure {
             engine.look_again(ino, left);
         }
@@ -242,12 +250,6 @@ impl Engine {
                 let bytes = state.attr.size;
                 drop(state);
                 self.may_be_evicted(inode.ino, bytes);
-                continue;
-            }
-            let complete = state.drained.is_empty();
-            drop(state);
-            if !complete && let Err(e) = self.complete_xattrs(&inode) {
-                log::warn!("extended attributes of inode {} are not all known: {e}", inode.ino.0);
             }
         }
     }
@@ -263,6 +265,7 @@ impl Engine {
         }
         entered.left_out.remove(&ino);
         entered.unsure.remove(&ino);
+        entered.incomplete.remove(&ino);
         self.drain.unmark(ino);
         if ino != Ino::ROOT && names.inodes.remove(&ino).is_some() {
             self.left_for_good(ino);
@@ -286,6 +289,12 @@ impl Engine {
                     let mut state = root.state.lock();
                     state.pending = left.pending(ino);
                     state.attr_dirty = node.is_some_and(|node| node.attr_dirty);
+                    state.xattrs = Xattrs::Unknown;
+                    for (name, value) in node.iter().flat_map(|node| &node.xattrs) {
+                        state.xattrs.set(name, value.as_deref());
+                        entered.incomplete.insert(ino);
+                    }
+                    self.drain.unsynced(ino);
                     // What is not dirty the backing says, see `look_at_root`.
                     if let Some(node) = node.filter(|node| node.attr_dirty) {
                         state.attr = node.attr;
@@ -308,9 +317,14 @@ impl Engine {
                 // One that the backing has may have more in it than is known here.
                 let dir = names.dirs.entry(ino).or_insert_with(Dir::new_complete);
                 dir.complete &= node.drained.is_empty();
+                // Names that the last daemon gave it on the backing may not be durable there.
+                self.drain.unsynced(ino);
             }
             if node.pinned {
                 self.pinned.lock().insert(ino);
+            }
+            if !node.xattrs.is_empty() && !node.drained.is_empty() {
+                entered.incomplete.insert(ino);
             }
             if node.dirty && node.held != Held::Arena {
                 entered.unsure.insert(ino);

@@ -1,6 +1,7 @@
 //! Reading a journal while another daemon writes it, so that little is left to be read when that one dies.
 
 use super::lookups::Lookups;
+use super::record::HEAD_BYTES;
 use super::replay::Recovered;
 use super::{Record, References};
 use std::fs::{self, File};
@@ -78,7 +79,9 @@ impl Follower {
             }
             match bytes.first_chunk() {
                 // More of a record may be there than was read.
-                Some(&length) if read == bytes.len() && u32::from_le_bytes(length) as usize >= read => {
+                Some(&length)
+                    if read == bytes.len() && HEAD_BYTES + u32::from_le_bytes(length) as usize > read =>
+                {
                     bytes.resize(bytes.len() * 2, 0);
                 }
                 _ => return Ok(()),

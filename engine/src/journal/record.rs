@@ -11,7 +11,7 @@ use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Length and checksum, both little-endian u32, before each record.
-const HEAD_BYTES: usize = 8;
+pub(super) const HEAD_BYTES: usize = 8;
 
 /// What a record says.
 #[derive(Debug, Clone, Serialize, Deserialize)]

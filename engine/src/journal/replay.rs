@@ -9,7 +9,7 @@ use crate::namespace::Link;
 use crate::oplog::Change;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// An object as the journal left it.
 #[derive(Debug, Clone)]
@@ -55,6 +55,9 @@ pub struct Recovered {
     pub highest: Ino,
     /// What requests came to, by their numbers. Most of them were answered.
     pub answered: FxHashMap<u64, Answered>,
+    /// In the order in which they were noted; some are noted more than once, and so often beyond the first.
+    answered_order: VecDeque<u64>,
+    answered_again: FxHashMap<u64, u32>,
     /// Length of the records that are whole.
     pub bytes: u64,
     /// How often it was rewritten.
@@ -135,6 +138,8 @@ impl Recovered {
     pub fn end_connection(&mut self) {
         self.notes.clear();
         self.answered.clear();
+        self.answered_again.clear();
+        self.answered_order.clear();
     }
 
     /// Whether the backing lacks anything.
@@ -170,12 +175,29 @@ impl Recovered {
                 self.highest = self.highest.max(ino);
             }
             if let Some((request, answered)) = request.zip(record.answers()) {
-                self.answered.insert(request, answered);
+                self.keep_answer(request, answered);
             }
             self.enter(record);
             left = rest;
         }
         self.bytes += (bytes.len() - left.len()) as u64;
+    }
+
+    /// Who writes the journal keeps no more either.
+    fn keep_answer(&mut self, request: u64, answered: Answered) {
+        if self.answered.insert(request, answered).is_some() {
+            *self.answered_again.entry(request).or_insert(0) += 1;
+        }
+        self.answered_order.push_back(request);
+        if self.answered_order.len() > 2 * super::ANSWERS
+            && let Some(first) = self.answered_order.pop_front()
+        {
+            match self.answered_again.get_mut(&first) {
+                Some(times) if *times > 1 => *times -= 1,
+                Some(_) => drop(self.answered_again.remove(&first)),
+                None => drop(self.answered.remove(&first)),
+            }
+        }
     }
 
     /// The object, which is about to be changed.

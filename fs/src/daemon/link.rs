@@ -6,6 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -23,9 +24,9 @@ impl Link {
         Ok((Link(socket), hello))
     }
 
-    /// Tells the keeper something. One that is gone needs not be told.
-    pub fn tell(&self, what: &FromDaemon) {
-        let _ = keeper::send(self.0.as_fd(), what, None);
+    /// Tells the keeper something. False if it is gone, and needs not be told.
+    pub fn tell(&self, what: &FromDaemon) -> bool {
+        keeper::send(self.0.as_fd(), what, None).is_ok()
     }
 
     pub(super) fn ask(&self, question: &FromDaemon) -> io::Result<OwnedFd> {
@@ -60,6 +61,8 @@ impl Daemon {
         let listen = move || {
             while let Ok(Some((message, _))) = keeper::receive::<ToDaemon>(self.link.0.as_fd()) {
                 match message {
+                    // What is left to be done after an unmount is this one's.
+                    ToDaemon::Retire if self.unmounted.load(Ordering::SeqCst) => {}
                     ToDaemon::Retire => self.give_way(),
                     ToDaemon::Failed(sentence) => {
                         if let Some(asked) = self.upgrade.lock().take() {
@@ -69,6 +72,8 @@ impl Daemon {
                     ToDaemon::Attached | ToDaemon::Go(_) => {}
                 }
             }
+            // Nobody answers any more.
+            drop(self.upgrade.lock().take());
         };
         if let Err(e) = std::thread::Builder::new().name("keeper".into()).spawn(listen) {
             log::warn!("no thread listens to the keeper, so there will be no upgrade: {e}");
@@ -102,7 +107,9 @@ impl Daemon {
             }
             *upgrade = Some(asked);
         }
-        self.link.tell(&FromDaemon::Upgrade { binary, within });
+        if !self.link.tell(&FromDaemon::Upgrade { binary, within }) {
+            drop(self.upgrade.lock().take());
+        }
         answer.recv().unwrap_or_else(|_| "the keeper of this mount is gone".into())
     }
 }
