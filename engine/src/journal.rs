@@ -143,7 +143,7 @@ impl Journal {
         Ok(Journal { file: Mutex::new(Some(end)), lookups, path: path.into(), ..Journal::default() })
     }
 
-    /// The one at `path` that another daemon still writes, until [`Journal::take_over`].
+    /// The one at `path` that another daemon still writes, until that one is gone.
     pub fn beside_another(path: &Path) -> io::Result<Journal> {
         let lookups = OnceLock::from(Lookups::beside_another(&beside(path))?);
         Ok(Journal { lookups, path: path.into(), ..Journal::default() })
