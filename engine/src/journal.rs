@@ -23,11 +23,11 @@ pub use follow::{Follower, Lost};
 pub use lookups::References;
 pub(crate) use lookups::Slot;
 pub use record::{Answered, Basis, Held, Record};
-pub use replay::{Node, Recovered, replay};
+pub use replay::{Node, Recovered};
 
 use crate::attr::Attr;
 use crate::ids::{Ino, Seq};
-use crate::namespace::{InodeState, Link, Xattrs};
+use crate::namespace::{InodeState, Link};
 use crate::oplog::Change;
 use lookups::Lookups;
 use mapped::Mapped;
@@ -40,15 +40,34 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Rewritten when it has grown by at least this much, and to twice of what it held after the last rewrite.
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
 /// FUSE sets this in the number of a request that comes again.
-const AGAIN: u64 = 1 << 63;
+pub const AGAIN: u64 = 1 << 63;
 /// Answers that a rewritten journal keeps: more than there are requests at a time.
 const ANSWERS: usize = 4096;
+
+/// What the last requests came to, by their numbers, in the order in which that was noted: of one that is noted more than
+/// once the last word counts.
+#[derive(Debug, Default)]
+pub struct Answers(VecDeque<(u64, Answered)>);
+
+impl Answers {
+    /// Adds one, and keeps no more than `most`.
+    fn keep(&mut self, request: u64, answered: Answered, most: usize) {
+        if self.0.len() >= most {
+            self.0.pop_front();
+        }
+        self.0.push_back((request, answered));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Answered)> {
+        self.0.iter().copied()
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -56,7 +75,7 @@ pub struct Journal {
     /// Guards the end of the file; a leaf lock.
     file: Mutex<Option<End>>,
     /// Beside it: what the kernel holds.
-    lookups: OnceLock<Lookups>,
+    lookups: Option<Lookups>,
     path: PathBuf,
     bytes: AtomicU64,
     rewritten: AtomicU64,
@@ -72,8 +91,8 @@ struct End {
     records: Mapped,
     /// While the journal is being rewritten: what was added meanwhile.
     meanwhile: Option<Vec<u8>>,
-    /// What the last requests came to, by their numbers: some may not be answered yet.
-    answered: VecDeque<(u64, Answered)>,
+    /// Some may not be answered yet.
+    answered: Answers,
     /// See [`Journal::note`].
     notes: FxHashMap<u64, Vec<u8>>,
 }
@@ -81,14 +100,7 @@ struct End {
 impl End {
     fn new(file: File, bytes: u64) -> io::Result<End> {
         let records = Mapped::new(file, bytes)?;
-        Ok(End { records, meanwhile: None, answered: VecDeque::new(), notes: FxHashMap::default() })
-    }
-
-    fn keep_answer(&mut self, request: u64, answered: Answered) {
-        if self.answered.len() >= ANSWERS {
-            self.answered.pop_front();
-        }
-        self.answered.push_back((request, answered));
+        Ok(End { records, meanwhile: None, answered: Answers::default(), notes: FxHashMap::default() })
     }
 
     /// Adds whole records, or nothing of them: a torn one would hide all that follow.
@@ -139,19 +151,19 @@ impl Journal {
     /// Starts a new journal at `path`.
     pub fn create(path: &Path) -> io::Result<Journal> {
         let end = End::new(new_file(path)?, 0)?;
-        let lookups = OnceLock::from(Lookups::create(&beside(path))?);
+        let lookups = Some(Lookups::create(&beside(path))?);
         Ok(Journal { file: Mutex::new(Some(end)), lookups, path: path.into(), ..Journal::default() })
     }
 
     /// The one at `path` that another daemon still writes, until that one is gone.
     pub fn beside_another(path: &Path) -> io::Result<Journal> {
-        let lookups = OnceLock::from(Lookups::beside_another(&beside(path))?);
+        let lookups = Some(Lookups::beside_another(&beside(path))?);
         Ok(Journal { lookups, path: path.into(), ..Journal::default() })
     }
 
     /// The other daemon is gone, and all that it wrote was read: this one goes on with it, with the kernel that knows it.
     pub(crate) fn take_over(&self, left: &Recovered) -> io::Result<()> {
-        if let Some(lookups) = self.lookups.get() {
+        if let Some(lookups) = &self.lookups {
             lookups.take_over()?;
         }
         self.resume_with(left)
@@ -160,7 +172,7 @@ impl Journal {
     /// The same for a kernel that knows nothing of it.
     pub(crate) fn resume(&self, left: &mut Recovered) -> io::Result<()> {
         left.end_connection();
-        if let Some(lookups) = self.lookups.get() {
+        if let Some(lookups) = &self.lookups {
             lookups.clear()?;
         }
         self.resume_with(left)?;
@@ -172,10 +184,8 @@ impl Journal {
         let file = File::from(rustix::fs::open(&self.path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
         let mut end = End::new(file, left.bytes)?;
         end.notes.clone_from(&left.notes);
-        let mut answered: Vec<_> = left.answered.iter().map(|(request, came)| (*request, *came)).collect();
-        answered.sort_unstable_by_key(|(request, _)| *request);
-        for (request, came) in answered {
-            end.keep_answer(request, came);
+        for (request, came) in left.answered.iter() {
+            end.answered.keep(request, came, ANSWERS);
         }
         self.bytes.store(left.bytes, Ordering::Relaxed);
         self.generation.store(left.generation, Ordering::Relaxed);
@@ -185,7 +195,7 @@ impl Journal {
 
     /// Notes the references that the kernel holds.
     pub(crate) fn references(&self, ino: Ino, state: &mut InodeState) {
-        if let Some(lookups) = self.lookups.get() {
+        if let Some(lookups) = &self.lookups {
             lookups.set(ino, &mut state.slot, state.lookups);
         }
     }
@@ -217,7 +227,7 @@ impl Journal {
     fn append_to(&self, end: &mut End, record: &Record<'_>) {
         let answered = REQUEST.get().and_then(|request| Some((request, record.answers()?)));
         if let Some((request, answered)) = answered {
-            end.keep_answer(request, answered);
+            end.answered.keep(request, answered, ANSWERS);
         }
         match end.add(&record.encode(answered.map(|(request, _)| request))) {
             Ok(()) => self.bytes.store(end.records.end(), Ordering::Relaxed),
@@ -258,33 +268,27 @@ impl Journal {
         self.append(&Record::Committed { seq, change: Cow::Borrowed(change), attrs, drained });
     }
 
-    pub(crate) fn attributes(&self, ino: Ino, state: &InodeState) {
+    /// Where the backing has it, so that what follows can be understood.
+    fn node_if_drained(&self, ino: Ino, state: &InodeState) {
         if !state.drained.is_empty() {
             self.append(&Record::node(ino, state));
         }
-        let xattrs = match &state.xattrs {
-            Xattrs::Known(known) if !known.1.is_empty() => known
-                .1
-                .iter()
-                .map(|name| (name.to_vec(), known.0.get(name).map(|value| value.to_vec())))
-                .collect(),
-            _ => Vec::new(),
-        };
+    }
+
+    pub(crate) fn attributes(&self, ino: Ino, state: &InodeState) {
+        self.node_if_drained(ino, state);
+        let xattrs = state.xattrs.to_be_told();
         self.append(&Record::Attributes { ino, attr: state.attr, xattrs });
     }
 
     pub(crate) fn dirty(&self, ino: Ino, state: &InodeState) {
-        if !state.drained.is_empty() {
-            self.append(&Record::node(ino, state));
-        }
+        self.node_if_drained(ino, state);
         self.append(&Record::dirty(ino, state));
     }
 
     /// The backing has all of it, but for what became unsettled meanwhile: then nothing of it counts as settled.
     pub(crate) fn settled(&self, ino: Ino, state: &InodeState) {
-        if !state.drained.is_empty() {
-            self.append(&Record::node(ino, state));
-        }
+        self.node_if_drained(ino, state);
         if !state.unsettled() {
             self.append(&Record::Clean { ino });
         }
@@ -361,7 +365,7 @@ impl Journal {
             replacement.add(&Record::Note { key, value: Cow::Borrowed(value) }.encode(None))?;
         }
         replacement.add(&end.meanwhile.take().unwrap_or_default())?;
-        for &(request, answered) in &end.answered {
+        for (request, answered) in end.answered.iter() {
             replacement.add(&Record::Unanswered { answered }.encode(Some(request)))?;
         }
         let generation = self.generation.load(Ordering::Relaxed) + 1;
@@ -387,7 +391,10 @@ mod tests {
     fn what_requests_came_to_outlives_two_daemons_and_a_rewriting() {
         let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
         let path = dir.path().join("journal");
-        let read = || replay(&fs::read(&path).expect("a journal"));
+        let read = || Follower::begin(&path).expect("it can be read").left;
+        let came = |left: &Recovered, request| {
+            left.answered.iter().filter(|(number, _)| *number == request).last().map(|(_, came)| came)
+        };
         let follow = || {
             let follower = Follower::begin(&path).expect("it can be read");
             (follower, Journal::beside_another(&path).expect("it opens"))
@@ -409,14 +416,14 @@ mod tests {
         journal.dropped(Ino(3), true);
         journal.rewrite(&[]).expect("there is room");
         let left = read();
-        assert_eq!(left.answered.get(&40), Some(&Answered::Noted(9)), "the last word counts");
-        assert_eq!(left.answered.get(&42), Some(&Answered::Done(Ino(8))));
+        assert_eq!(came(&left, 40), Some(Answered::Noted(9)), "the last word counts");
+        assert_eq!(came(&left, 42), Some(Answered::Done(Ino(8))));
         assert_eq!(left.notes.get(&9).map(Vec::as_slice), Some(&b"handle"[..]));
         // Another kernel asks for neither.
         drop(journal);
         let (Follower { mut left, .. }, journal) = follow();
         journal.resume(&mut left).expect("it opens");
-        assert!(left.notes.is_empty() && read().notes.is_empty() && read().answered.is_empty());
+        assert!(left.notes.is_empty() && read().notes.is_empty() && read().answered.iter().next().is_none());
     }
     #[test]
     fn who_follows_a_journal_reads_records_of_all_lengths() {
@@ -444,9 +451,10 @@ mod tests {
             journal.note(request, Some(vec![1]));
         }
         let left = Follower::begin(&path).expect("it can be read").left;
-        assert!((ANSWERS..=2 * ANSWERS).contains(&left.answered.len()), "{}", left.answered.len());
+        let came: FxHashMap<u64, Answered> = left.answered.iter().collect();
+        assert!((ANSWERS..=2 * ANSWERS).contains(&came.len()), "{}", came.len());
         let last = 5 * ANSWERS as u64 - 1;
-        assert!((last - ANSWERS as u64 / 2..=last).all(|r| left.answered[&(r * 2)] == Answered::Noted(r)));
+        assert!((last - ANSWERS as u64 / 2..=last).all(|r| came[&(r * 2)] == Answered::Noted(r)));
     }
 
     #[test]

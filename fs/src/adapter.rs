@@ -80,7 +80,7 @@ impl Left {
         let files = recovered.notes.iter().filter(|(key, _)| **key < crate::streams::NODE_FIRST);
         Left {
             handles: Handles::take_up(files.map(|(key, note)| (*key, &note[..]))),
-            answered: recovered.answered.iter().map(|(request, answered)| (*request, *answered)).collect(),
+            answered: recovered.answered.iter().collect(),
         }
     }
 

@@ -20,7 +20,7 @@
 //!    ([`ToDaemon::Retire`]). If it doesn't in time, it goes, and the daemon goes on.
 
 use crate::config::MountConfig;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -311,10 +311,10 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
     /// Waits until the daemon or its successor say something, or there is something to do.
     fn wait(&self, daemon: &Started) -> io::Result<(bool, bool)> {
         let due = [self.next_successor, self.upgrade.as_ref().map(|upgrade| upgrade.until)];
-        let timeout = due.into_iter().flatten().min().map(|due| {
-            let rest = due.saturating_duration_since(Instant::now());
-            rustix::event::Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() }
-        });
+        // One that doesn't fit is longer than anybody waits.
+        let timeout =
+            due.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|rest| Timespec::try_from(rest).ok());
         let mut sockets = vec![PollFd::new(&daemon.socket, PollFlags::IN)];
         sockets.extend(self.successor.as_ref().map(|next| PollFd::new(&next.socket, PollFlags::IN)));
         match rustix::event::poll(&mut sockets, timeout.as_ref()) {
@@ -414,11 +414,10 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
 
     /// Starts a successor when it is time, and ends one that takes too long.
     fn see_to_successor(&mut self, daemon: &Started) {
-        if let Some(upgrade) = self.upgrade.as_ref().filter(|upgrade| upgrade.until <= Instant::now()) {
+        if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.until <= Instant::now()) {
             let stands = self.successor.as_ref().is_some_and(|successor| successor.standing);
             let what = if stands { "the daemon did not give way" } else { "it was not ready" };
             let reason = format!("{what} in the time given, see --within");
-            log::debug!("{}: {reason}", upgrade.binary.display());
             self.dismiss();
             self.failed(daemon, &reason);
         }

@@ -6,14 +6,13 @@
 //! the same number. What the last daemon had read and not answered the kernel sends again when it is asked to
 //! (FUSE_NOTIFY_RESEND, Linux 6.9), with the highest bit set in the number of the request, which fuser echoes.
 
+use aimss_engine::journal::AGAIN;
 use fuser::{Filesystem, Session, SessionACL};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-/// Set in the number of a request that comes again.
-const RESENT: u64 = 1 << 63;
 /// The kernel refuses reads into less.
 const READ_BYTES_MIN: usize = 1 << 20;
 /// A fuse_out_header.
@@ -23,7 +22,7 @@ const NOTIFY_RESEND: i32 = 7;
 
 /// The number that a request had when it came first, if it comes again.
 pub fn first_number(request: u64) -> Option<u64> {
-    (request & RESENT != 0).then_some(request & !RESENT)
+    (request & AGAIN != 0).then_some(request & !AGAIN)
 }
 
 /// Begins a session of the connection `device`. The kernel's INIT is kept at `init`; `takes_over`: it is there.

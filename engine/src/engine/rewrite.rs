@@ -5,7 +5,7 @@ use crate::backing::BackingId;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
 use crate::journal::Record;
-use crate::namespace::{Inode, InodeState, Link, Place, Xattrs};
+use crate::namespace::{Inode, InodeState, Link, Place};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -72,17 +72,7 @@ fn live(ino: Ino, state: &InodeState, pinned: bool) -> Vec<Record<'static>> {
         records.push(Record::node(ino, state));
         if state.unsettled() || state.settling {
             // What the drain has taken to tell the backing is not told yet.
-            let xattrs = match &state.xattrs {
-                Xattrs::Known(k) if state.settling => {
-                    k.0.iter().map(|(name, value)| (name.to_vec(), Some(value.to_vec()))).collect()
-                }
-                Xattrs::Known(k) => {
-                    k.1.iter()
-                        .map(|name| (name.to_vec(), k.0.get(name).map(|value| value.to_vec())))
-                        .collect()
-                }
-                Xattrs::Unknown | Xattrs::None => Vec::new(),
-            };
+            let xattrs = if state.settling { state.xattrs.all() } else { state.xattrs.to_be_told() };
             records.push(Record::Attributes { ino, attr: state.attr, xattrs });
         }
     }

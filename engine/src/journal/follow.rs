@@ -4,8 +4,8 @@ use super::lookups::Lookups;
 use super::record::HEAD_BYTES;
 use super::replay::Recovered;
 use super::{Record, References};
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,9 @@ impl Follower {
             // Nothing is added to one that was replaced: this is all of it.
             self.read_on()?;
             self.file = current;
-            let (generation, whole, end) =
-                Record::find_rewritten(&fs::read(&self.path)?).ok_or(Lost::Rewritten)?;
+            let mut rewritten = Vec::new();
+            (&self.file).read_to_end(&mut rewritten)?;
+            let (generation, whole, end) = Record::find_rewritten(&rewritten).ok_or(Lost::Rewritten)?;
             if !whole || generation != self.left.generation + 1 {
                 return Err(Lost::Rewritten);
             }

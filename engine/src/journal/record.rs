@@ -3,7 +3,7 @@
 use crate::attr::{Attr, Kind, Timestamp};
 use crate::backing::BackingId;
 use crate::ids::{Ino, Name, Seq};
-use crate::namespace::{Baseline, InodeState, Link, Place, Xattrs};
+use crate::namespace::{Baseline, InodeState, Link, Place};
 use crate::oplog::Change;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -218,12 +218,8 @@ impl Record<'_> {
     }
 
     pub(crate) fn made(ino: Ino, link: &Link, state: &InodeState) -> Record<'static> {
-        let xattrs = match &state.xattrs {
-            Xattrs::Known(known) => known.0.iter().map(|(n, v)| (n.to_vec(), Some(v.to_vec()))).collect(),
-            Xattrs::Unknown | Xattrs::None => Vec::new(),
-        };
         let target = state.target.as_deref().map(<[u8]>::to_vec);
-        Record::Made { ino, link: link.clone(), attr: state.attr, target, xattrs }
+        Record::Made { ino, link: link.clone(), attr: state.attr, target, xattrs: state.xattrs.all() }
     }
 
     pub(crate) fn dirty(ino: Ino, state: &InodeState) -> Record<'static> {

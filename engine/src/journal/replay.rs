@@ -1,7 +1,7 @@
 //! Reading a journal: what was dirty, and which changes were under way, when its daemon died.
 
 use super::record::Basis;
-use super::{Answered, Held, Record};
+use super::{ANSWERS, Answers, Held, Record};
 use crate::attr::{Attr, Kind};
 use crate::backing::BackingId;
 use crate::ids::{Ino, Name, Seq};
@@ -9,7 +9,7 @@ use crate::namespace::Link;
 use crate::oplog::Change;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// An object as the journal left it.
 #[derive(Debug, Clone)]
@@ -54,10 +54,7 @@ pub struct Recovered {
     /// No inode had a higher number.
     pub highest: Ino,
     /// What requests came to, by their numbers. Most of them were answered.
-    pub answered: FxHashMap<u64, Answered>,
-    /// In the order in which they were noted; some are noted more than once, and so often beyond the first.
-    answered_order: VecDeque<u64>,
-    answered_again: FxHashMap<u64, u32>,
+    pub answered: Answers,
     /// Length of the records that are whole.
     pub bytes: u64,
     /// How often it was rewritten.
@@ -137,14 +134,7 @@ impl Recovered {
     /// The kernel that it was written for is gone, and what only that asks for.
     pub fn end_connection(&mut self) {
         self.notes.clear();
-        self.answered.clear();
-        self.answered_again.clear();
-        self.answered_order.clear();
-    }
-
-    /// Whether the backing lacks anything.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.dirty() == 0
+        self.answered = Answers::default();
     }
 
     /// Files, and other objects, that are not on the backing as they are here.
@@ -153,13 +143,6 @@ impl Recovered {
             |(ino, node): &(&Ino, &Node)| (node.dirty || node.attr_dirty) && !self.is_gone(**ino, node);
         self.nodes.iter().filter(dirty).count()
     }
-}
-
-/// Reads a journal from its start to its end, or to the first record that isn't whole.
-pub fn replay(bytes: &[u8]) -> Recovered {
-    let mut recovered = Recovered::default();
-    recovered.read(bytes);
-    recovered
 }
 
 impl Recovered {
@@ -175,29 +158,13 @@ impl Recovered {
                 self.highest = self.highest.max(ino);
             }
             if let Some((request, answered)) = request.zip(record.answers()) {
-                self.keep_answer(request, answered);
+                // One may be noted twice, and who writes the journal keeps as many notes.
+                self.answered.keep(request, answered, 2 * ANSWERS);
             }
             self.enter(record);
             left = rest;
         }
         self.bytes += (bytes.len() - left.len()) as u64;
-    }
-
-    /// Who writes the journal keeps no more either.
-    fn keep_answer(&mut self, request: u64, answered: Answered) {
-        if self.answered.insert(request, answered).is_some() {
-            *self.answered_again.entry(request).or_insert(0) += 1;
-        }
-        self.answered_order.push_back(request);
-        if self.answered_order.len() > 2 * super::ANSWERS
-            && let Some(first) = self.answered_order.pop_front()
-        {
-            match self.answered_again.get_mut(&first) {
-                Some(times) if *times > 1 => *times -= 1,
-                Some(_) => drop(self.answered_again.remove(&first)),
-                None => drop(self.answered.remove(&first)),
-            }
-        }
     }
 
     /// The object, which is about to be changed.
@@ -266,12 +233,10 @@ impl Recovered {
                 }
             }
             Record::Basis { ino, basis } => {
+                // The drain may have replaced it whole: its old number there may be another's soon.
                 let before = self.node(ino).and_then(|node| node.basis.replace(basis));
-                // The drain replaced it whole: its old number there may be another's soon.
-                if let Some(before) = before.filter(|before| self.numbers.get(&before.id()) == Some(&ino)) {
-                    self.number(before.id(), None);
-                }
-                self.number(basis.id(), Some(ino));
+                self.forget_number(ino, before);
+                self.number(basis.id(), ino);
             }
             Record::Cached { ino, cached } => {
                 if let Some(node) = self.node(ino) {
@@ -286,13 +251,10 @@ impl Recovered {
             Record::Dropped { ino, gone } => {
                 self.touched.nodes.insert(ino);
                 let basis = self.nodes.remove(&ino).and_then(|node| node.basis);
-                if let Some(basis) = basis.filter(|basis| gone && self.numbers.get(&basis.id()) == Some(&ino))
-                {
-                    self.number(basis.id(), None);
-                }
+                self.forget_number(ino, basis.filter(|_| gone));
             }
             Record::Number { ino, there: (dev, number) } => {
-                self.number(BackingId { dev, ino: number }, Some(ino));
+                self.number(BackingId { dev, ino: number }, ino);
             }
             Record::Note { key, value } if value.is_empty() => drop(self.notes.remove(&key)),
             Record::Note { key, value } => drop(self.notes.insert(key, value.into_owned())),
@@ -302,11 +264,8 @@ impl Recovered {
         }
     }
 
-    fn number(&mut self, id: BackingId, ino: Option<Ino>) {
-        match ino {
-            Some(ino) => drop(self.numbers.insert(id, ino)),
-            None => drop(self.numbers.remove(&id)),
-        }
+    fn number(&mut self, id: BackingId, ino: Ino) {
+        self.numbers.insert(id, ino);
         self.touched.numbers.push(id);
     }
 
@@ -360,8 +319,14 @@ impl Recovered {
     fn forget_number_if_gone(&mut self, ino: Ino) {
         let gone = self.nodes.get(&ino).is_some_and(|node| self.is_gone(ino, node));
         let basis = self.nodes.get_mut(&ino).filter(|_| gone).and_then(|node| node.basis.take());
-        if let Some(basis) = basis.filter(|basis| self.numbers.get(&basis.id()) == Some(&ino)) {
-            self.number(basis.id(), None);
+        self.forget_number(ino, basis);
+    }
+
+    /// An object is no longer what its number on the backing says, unless that is another's already.
+    fn forget_number(&mut self, ino: Ino, basis: Option<Basis>) {
+        if let Some(id) = basis.map(Basis::id).filter(|id| self.numbers.get(id) == Some(&ino)) {
+            self.numbers.remove(&id);
+            self.touched.numbers.push(id);
         }
     }
 

@@ -293,10 +293,26 @@ impl FileState {
     }
 }
 
+/// Names, and values where they are not removed.
+pub type XattrList = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 impl Xattrs {
     /// Whether the backing has to be told.
     pub fn is_dirty(&self) -> bool {
         matches!(self, Xattrs::Known(known) if !known.1.is_empty())
+    }
+
+    /// What the backing has to be told.
+    pub fn to_be_told(&self) -> XattrList {
+        let Xattrs::Known(known) = self else { return Vec::new() };
+        let value = |name: &[u8]| known.0.get(name).map(|value| value.to_vec());
+        known.1.iter().map(|name| (name.to_vec(), value(name))).collect()
+    }
+
+    /// All that are known.
+    pub fn all(&self) -> XattrList {
+        let Xattrs::Known(known) = self else { return Vec::new() };
+        known.0.iter().map(|(name, value)| (name.to_vec(), Some(value.to_vec()))).collect()
     }
 }
 

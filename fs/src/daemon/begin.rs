@@ -56,7 +56,8 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
     let state = StateDir::of(&config.mountpoint);
     let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
     state.create()?;
-    let (node, lease, cleanup) = own(config, &state)?;
+    let node = node_name();
+    let (lease, cleanup) = own(config, &state, node.clone())?;
     refuse_what_was_left_elsewhere(config, &state, &lease, &node)?;
     let doomed = doomed_streams::find(&config.backing);
     restore_times(config, &root_times);
@@ -101,25 +102,36 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(UNREADABLE))?;
     let arena = Fresh { arena: Some(arena), made: false };
     let overflow = state::overflow_in_use(&state).map_err(io("the overflow can't be looked at"))?;
-    let mut life = link.told_to_go(Duration::ZERO).map_err(io("there is no keeper"))?;
-    let mut successor = prepare(config, &arena, overflow, node, life.is_none())?;
-    if life.is_none() {
-        beside_others(|| successor.follow()).map_err(lost)?;
-        state.note_standby();
-        link.tell(&FromDaemon::Standing { version: env!("CARGO_PKG_VERSION").into() });
-    }
+    let waited_for = link.told_to_go(Duration::ZERO).map_err(io("there is no keeper"))?;
+    let mut successor = prepare(config, &arena, overflow, node.clone(), waited_for.is_none())?;
+    let life = match waited_for {
+        Some(life) => life,
+        None => match stand_by(&state, link, &mut successor)? {
+            Some(life) => life,
+            None => return Ok(None),
+        },
+    };
+    keeper::for_oom_killer(Role::First);
+    state.create()?;
+    let (lease, cleanup) = own(config, &state, node)?;
+    successor.follow().map_err(lost)?;
+    let left = Left::of(successor.left());
+    let engine = successor.engine().clone();
+    let recovered = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
+    let doomed = doomed_streams::find(&config.backing);
+    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))
+}
+
+/// Follows the daemon until it is gone; `None` if the keeper is.
+fn stand_by(state: &StateDir, link: &Link, successor: &mut Successor) -> Result<Option<Life>, ServeError> {
+    beside_others(|| successor.follow()).map_err(lost)?;
+    state.note_standby();
+    link.tell(&FromDaemon::Standing { version: env!("CARGO_PKG_VERSION").into() });
     let mut pause = FOLLOW_EVERY;
-    let life = loop {
-        if let Some(life) = life.take() {
-            break life;
-        }
+    loop {
         match link.told_to_go(pause) {
             Ok(None) => {}
-            Ok(told) => {
-                life = told;
-                continue;
-            }
-            // It ends, and so do we.
+            Ok(life) => return Ok(life),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(e) => return Err(io("there is no keeper")(e)),
         }
@@ -127,16 +139,7 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
         beside_others(|| successor.follow()).map_err(lost)?;
         let quiet = successor.left().bytes == before;
         pause = if quiet { (pause * 2).min(FOLLOW_EVERY_MAX) } else { FOLLOW_EVERY };
-    };
-    keeper::for_oom_killer(Role::First);
-    state.create()?;
-    let (_, lease, cleanup) = own(config, &state)?;
-    successor.follow().map_err(lost)?;
-    let left = Left::of(successor.left());
-    let engine = successor.engine().clone();
-    let recovered = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
-    let doomed = doomed_streams::find(&config.backing);
-    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))
+    }
 }
 
 /// Works when nobody else wants the processors. In a thread that ends afterwards, since what gave way once may not be allowed
@@ -180,12 +183,11 @@ fn node_name() -> String {
 }
 
 /// The lease of the backing, and what removes the state directory if nothing comes of it.
-fn own(config: &MountConfig, state: &StateDir) -> Result<(String, Lease, Cleanup), ServeError> {
-    let node = node_name();
-    let owner = Owner { node: node.clone(), pid: std::process::id(), mountpoint: config.mountpoint.clone() };
+fn own(config: &MountConfig, state: &StateDir, node: String) -> Result<(Lease, Cleanup), ServeError> {
+    let owner = Owner { node, pid: std::process::id(), mountpoint: config.mountpoint.clone() };
     let cleanup = Cleanup { state: state.clone() };
     let lease = Lease::take(&config.backing, &owner, config.take_over)?;
-    Ok((node, lease, cleanup))
+    Ok((lease, cleanup))
 }
 
 pub(super) fn tell_what_was_left(recovered: &Recovered) {

@@ -40,9 +40,9 @@ impl Link {
 
     /// Waits for the word to go on where another daemon ended, so long. An unexpected end: it is not needed.
     pub(super) fn told_to_go(&self, wait: Duration) -> io::Result<Option<Life>> {
-        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        let timeout = Timespec::try_from(wait).ok();
         let mut socket = [PollFd::new(&self.0, PollFlags::IN)];
-        match rustix::event::poll(&mut socket, Some(&timeout)) {
+        match rustix::event::poll(&mut socket, timeout.as_ref()) {
             Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
             Ok(_) => {}
             Err(e) => return Err(e.into()),
