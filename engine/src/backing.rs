@@ -113,8 +113,6 @@ pub trait Backing: Send + Sync {
     fn can_be_passed_through(&self) -> bool {
         true
     }
-    /// Another process moved directories: what is remembered of where they are doesn't hold.
-    fn forget_directories(&self) {}
     /// Attributes of `path`, symbolic links not followed.
     fn stat(&self, path: &[u8]) -> io::Result<Stat>;
     /// All entries of the directory `path`, without `.` and `..`.

@@ -72,10 +72,6 @@ impl Backing for Called {
         self.below.is_remote()
     }
 
-    fn forget_directories(&self) {
-        self.below.forget_directories();
-    }
-
     fn can_be_passed_through(&self) -> bool {
         self.below.can_be_passed_through()
     }

@@ -111,6 +111,10 @@ impl LocalBacking {
         Ok((self.directory(parent)?, OsStr::from_bytes(name)))
     }
 
+    fn forget_directories(&self) {
+        self.parents.lock().clear();
+    }
+
     fn open_file(&self, path: &[u8], flags: OFlags) -> io::Result<File> {
         let (parent, name) = self.parent(path)?;
         // Not blocking, so that a fifo planted under the name can't hold us.
@@ -136,10 +140,6 @@ impl LocalBacking {
 impl Backing for LocalBacking {
     fn is_remote(&self) -> bool {
         self.remote
-    }
-
-    fn forget_directories(&self) {
-        self.parents.lock().clear();
     }
 
     fn stat(&self, path: &[u8]) -> io::Result<Stat> {

@@ -109,10 +109,6 @@ impl Backing for SlowBacking {
         true
     }
 
-    fn forget_directories(&self) {
-        self.below.forget_directories();
-    }
-
     fn can_be_passed_through(&self) -> bool {
         false
     }

@@ -6,7 +6,8 @@
 //! whether the kernel still knows its inodes (the daemon of a mount died) or not (the mount is a new one, the content is
 //! the old).
 //!
-//! 1. Until the other is gone, nothing is changed, in no file of the two. What may change without a record is entered
+//! 1. Until the other is gone, nothing is changed, in no file of the two, and the backing is asked for nothing below a
+//!    directory that the other may move: it remembers where directories are. What may change without a record is entered
 //!    again at the end: files that are open for writing, and what the drain renames before it says so.
 //! 2. An object that a record names is taken out of all tables and entered anew, as the journal has it by then.
 //! 3. What can't be known is what of the drain's work arrived. A change from the last daemon's time may be on the backing
@@ -123,7 +124,6 @@ impl Successor {
 
     fn enter(&mut self) {
         let Follower { left, references, .. } = &mut self.follower;
-        self.engine.backing.forget_directories();
         self.engine.enter(left, references, &mut self.entered);
     }
 

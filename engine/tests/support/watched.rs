@@ -260,10 +260,6 @@ impl Backing for Watched {
         self.remote
     }
 
-    fn forget_directories(&self) {
-        self.inner.forget_directories();
-    }
-
     fn can_be_passed_through(&self) -> bool {
         !self.remote
     }
