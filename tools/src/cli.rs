@@ -157,7 +157,7 @@ pub struct Mount {
     /// Take the backing over from an owner on another node that no longer exists
     #[arg(long)]
     pub take_over: bool,
-    /// Keep no second daemon ready to take over if this one dies: saves its memory (about as much as the daemon's own),
+    /// Keep no second daemon ready to take over if this one dies: saves its memory (1.6 KB a file that is known),
     /// and a death makes requests wait longer, half a second with 100,000 files known
     #[arg(long)]
     pub no_standby: bool,
