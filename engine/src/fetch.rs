@@ -17,6 +17,7 @@
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::failpoint;
 use crate::ids::{Ino, Name};
 use crate::namespace::{Baseline, Inode, InodeState, OpenMode, Place};
 use crate::predict::By;
@@ -832,7 +833,9 @@ impl Engine {
         {
             return Ok(false);
         }
+        failpoint::pass("before", "fetched-in");
         self.arena.take_fetched(ino)?;
+        failpoint::pass("after", "fetched-in");
         if let Some(epoch) = &mut state.file.epoch {
             // Its readers go on in memory.
             epoch.mode = OpenMode::Daemon(Arc::new(self.arena.open_write(ino)?));

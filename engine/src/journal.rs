@@ -26,6 +26,7 @@ pub use record::{Answered, Basis, Held, Record};
 pub use replay::{Node, Recovered};
 
 use crate::attr::Attr;
+use crate::failpoint;
 use crate::ids::{Ino, Seq};
 use crate::namespace::{InodeState, Link};
 use crate::oplog::Change;
@@ -229,7 +230,10 @@ impl Journal {
         if let Some((request, answered)) = answered {
             end.answered.keep(request, answered, ANSWERS);
         }
-        match end.add(&record.encode(answered.map(|(request, _)| request))) {
+        failpoint::pass("before", record.name());
+        let added = end.add(&record.encode(answered.map(|(request, _)| request)));
+        failpoint::pass("after", record.name());
+        match added {
             Ok(()) => self.bytes.store(end.records.end(), Ordering::Relaxed),
             // Memory for the journal ended: the change is in the daemon's memory and in the arena still, and the journal
             // is written anew from those.
@@ -371,7 +375,9 @@ impl Journal {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         let whole = !self.torn.load(Ordering::Relaxed);
         replacement.add(&Record::Rewritten { generation, whole }.encode(None))?;
+        failpoint::pass("before", "journal-replaced");
         fs::rename(&next, &self.path)?;
+        failpoint::pass("after", "journal-replaced");
         self.torn.store(false, Ordering::Relaxed);
         self.generation.store(generation, Ordering::Relaxed);
         replacement.answered = std::mem::take(&mut end.answered);

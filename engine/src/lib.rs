@@ -11,6 +11,7 @@
 //! - [`backing`]: the directory behind it all, as a trait.
 //! - [`fetch`]: brings files from there into the arena, in pieces and several at once.
 //! - [`predict`]: which files will be opened next; [`cache`]: which leave memory first.
+//! - [`failpoint`]: places at which tests have the process killed; nothing in a release.
 //! - [`stream`]: append-only logs of records; they stand for themselves.
 //!
 //! What must not be here: FUSE, CUDA, a command line.
@@ -30,6 +31,7 @@ pub mod device;
 pub mod drain;
 pub mod engine;
 pub mod error;
+pub mod failpoint;
 pub mod fetch;
 pub mod ids;
 pub mod journal;

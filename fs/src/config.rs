@@ -47,6 +47,8 @@ pub struct MountConfig {
     pub prefetch: Prefetch,
     /// Whether a second daemon stands ready to take over.
     pub standby: bool,
+    /// Whether anything outlives the daemon. Only measurements go without, to see what it costs.
+    pub journal: bool,
     /// Act as if the backing were as slow as this: for measurements.
     pub slow: Option<SlowModel>,
 }

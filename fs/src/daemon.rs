@@ -29,6 +29,7 @@ use crate::policy::Policy;
 use crate::session;
 use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateError};
 use crate::streams::StreamFiles;
+use aimss_engine::failpoint;
 use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::{Engine, Ino};
@@ -239,10 +240,12 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
         Signals::expect().map_err(io("signals can't be waited for"))?
     };
     runtime.spawn(unmount_on_signal(config.mountpoint.clone(), signals));
+    failpoint::pass("before", "asked-again");
     if let Some(device) = daemon.shared.device.get().filter(|_| takes_over) {
         session::ask_again(device.as_fd())
             .map_err(io("the kernel doesn't send again what is not answered"))?;
     }
+    failpoint::pass("after", "asked-again");
     link.tell(&FromDaemon::Ready);
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
@@ -250,6 +253,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     runtime.spawn(count_standby(daemon.clone()));
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
+        failpoint::pass("before", "unnoted-closed");
         unnoted.close();
         begin::tell_what_was_left(&recovered);
         // Much, and of no use any more.
@@ -261,6 +265,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
         if takes_over && let Err(e) = streams.open_left() {
             log::warn!("streams of the last daemon can't be looked for: {e}");
         }
+        failpoint::pass("before", "swept");
         tidy.sweep_arena();
         let is_open = |id: StreamId| streams.all().iter().any(|stream| stream.id() == id);
         let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(*id)).collect();

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # fio with verification: what was written is read back and its checksums compared.
 #
-# usage: fio_verify.sh DIR [REF]
+# usage: fio_verify.sh DIR [REF [CASE...]]
 #
 # What: sequential and random writes, overwrites, through a mapping, with O_DIRECT, by several jobs, in sizes
 #       of 512 B to 1 MiB and odd ones, each verified by crc32c in the same process and most once more by a
 #       process that comes later. REF is not used.
-# How:  each case is one line of CASES below: its name and fio's options. Cases whose engine the kernel
-#       refuses (io_uring in a container) are named in the last line.
+# How:  each case is one line of CASES below: its name and fio's options. All are run, or those named. Cases
+#       whose engine the kernel refuses (io_uring in a container) are named in the last line.
 # Limits: at most 64 MiB a case, removed after it. Reads are checked, allocation is not.
 
 . "$(dirname "$0")/verdict.sh"
-[ $# -ge 1 ] || usage "DIR [REF]"
+[ $# -ge 1 ] || usage "DIR [REF [CASE...]]"
 need fio
 directories "$1"
+shift $(($# < 2 ? $# : 2))
+wanted=" $* "
 
 CASES='
 sequential    --rw=write --bs=128k --size=64m --ioengine=psync
@@ -53,7 +55,7 @@ run() {
         ! grep -q 'verify: bad' "$log"
 }
 while read -r name options; do
-    [ -n "$name" ] || continue
+    [ -n "$name" ] && [[ $wanted =~ ^\ +$ || $wanted == *" $name "* ]] || continue
     # shellcheck disable=SC2206 # the options are words
     options=($options)
     if ! run "${options[@]}"; then
@@ -79,4 +81,5 @@ while read -r name options; do
     verified=$((verified + 1))
 done <<<"$CASES"
 rm -f "$log"
+[ "$verified" -gt 0 ] || [ -n "$refused" ] || usage "DIR [REF [CASE...]]: no case is called$wanted"
 pass "$verified cases verified${refused:+, refused by the kernel:$refused}"

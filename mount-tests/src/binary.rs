@@ -13,13 +13,27 @@ use std::time::SystemTime;
 /// The packages whose code is in the binary.
 const SOURCES: [&str; 4] = ["engine", "fs", "gpu", "tools"];
 
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
 /// The binary's path: `AIMSS_BIN`, or the one built beside the running test.
 pub fn path() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| match std::env::var_os("AIMSS_BIN") {
+    CHOSEN.get_or_init(|| match std::env::var_os("AIMSS_BIN") {
         Some(named) => PathBuf::from(named),
         None => beside_the_test().expect("the aimss binary is there or can be built"),
     })
+}
+
+/// Has [`path`] be this one from now on, for a program that builds its own. Call it before anybody asks.
+pub fn choose(binary: PathBuf) {
+    CHOSEN.set(binary).expect("it is chosen once, before it is asked for");
+}
+
+/// Builds a binary with failpoints, in a target directory of its own beside the one of the running program.
+pub fn with_failpoints() -> Result<PathBuf> {
+    let profile_dir = profile_dir()?;
+    let target = profile_dir.parent().context("the profile lies in no target directory")?.join("failpoints");
+    build(&profile_dir, &target, &["--features", "failpoints"])?;
+    Ok(target.join(profile_dir.file_name().context("a profile has a name")?).join("aimss"))
 }
 
 /// A command that runs it.
@@ -32,29 +46,35 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is inside the workspace").to_owned()
 }
 
-fn beside_the_test() -> Result<PathBuf> {
+/// Where the running program was built.
+fn profile_dir() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // TARGET/PROFILE/deps/TEST-HASH, or TARGET/PROFILE/BINARY
     let dir = test.parent().context("the test lies in no directory")?;
-    let profile_dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
+    Ok(if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir }.to_owned())
+}
+
+fn beside_the_test() -> Result<PathBuf> {
+    let profile_dir = profile_dir()?;
     let binary = profile_dir.join("aimss");
     let changed = SOURCES.iter().map(|package| newest(&workspace().join(package))).max().flatten();
     if std::fs::metadata(&binary).and_then(|found| found.modified()).ok() < changed {
-        build(profile_dir)?;
+        let target = profile_dir.parent().context("the profile lies in no target directory")?;
+        build(&profile_dir, target, &[])?;
     }
     Ok(binary)
 }
 
-fn build(profile_dir: &Path) -> Result<()> {
+fn build(profile_dir: &Path, target: &Path, features: &[&str]) -> Result<()> {
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let target = profile_dir.parent().context("the profile lies in no target directory")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--quiet", "--package", "aimss", "--profile", profile, "--target-dir"])
         .arg(target)
+        .args(features)
         .current_dir(workspace())
         .status()
         .context("cargo can't be run")?;

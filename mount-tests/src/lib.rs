@@ -20,10 +20,12 @@ pub mod binary;
 pub mod bytes;
 pub mod child;
 pub mod disk;
+pub mod failpoints;
 pub mod mount;
 pub mod program;
 pub mod skip;
 pub mod tree;
+pub mod works;
 
 pub use mount::{Mode, Mount, Setup};
 pub use skip::{skip, skip_allowed};

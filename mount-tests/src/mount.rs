@@ -10,6 +10,7 @@
 //!    not help: `aimss umount --lazy`, the connection's abort and umount2(2), the daemon's end, the arena's unmount.
 //!    Only what has this mount point's path is touched.
 
+use crate::failpoints::Failpoints;
 use crate::tree::Tree;
 use crate::{binary, skip};
 use anyhow::{Context as _, Result, ensure};
@@ -52,6 +53,8 @@ pub struct Setup {
     pub drain_delay: &'static str,
     /// `--slow-backing`: the backing as storage on another machine.
     pub slow: Option<&'static str>,
+    /// Its processes can be killed at places with a name, see [`Mount::failpoints`].
+    pub failpoints: bool,
     /// `--overflow`, a file beside the backing, and its size.
     pub overflow: Option<&'static str>,
 }
@@ -59,7 +62,7 @@ pub struct Setup {
 impl Setup {
     /// As users mount, but for the memory.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, memory: "1G", drain_delay: "1s", slow: None, overflow: None }
+        Self { mode, memory: "1G", drain_delay: "1s", slow: None, failpoints: false, overflow: None }
     }
 }
 
@@ -136,7 +139,32 @@ impl Mount {
         if let Some(size) = self.setup.overflow {
             command.arg("--overflow").arg(self.beside("overflow")).args(["--overflow-size", size]);
         }
+        if self.setup.failpoints {
+            self.failpoints()?;
+            command.env("AIMSS_FAILPOINTS", self.beside("failpoints"));
+        }
         well(&command.stdin(Stdio::null()).output()?)
+    }
+
+    /// Its failpoints, with none armed.
+    pub fn failpoints(&self) -> Result<Failpoints> {
+        Failpoints::create(&self.beside("failpoints"))
+    }
+
+    /// Waits until a second daemon stands ready.
+    pub fn wait_for_standby(&self) {
+        let stands = || self.status().is_ok_and(|status| status["keeper"]["standby"]["pid"].is_u64());
+        crate::wait_until("a second daemon stands ready", Duration::from_secs(20), stands);
+    }
+
+    /// Has a daemon of another program take over.
+    pub fn upgrade(&self, program: &Path) -> Result<()> {
+        let before = self.daemon_pid();
+        well(&binary::aimss().arg("upgrade").arg("--binary").arg(program).arg(self.point()).output()?)?;
+        ensure!(self.daemon_pid() != before, "the daemon is another");
+        let running = fs::read_link(format!("/proc/{}/exe", self.daemon_pid().context("a daemon")?))?;
+        ensure!(running == fs::canonicalize(program)?, "{} serves", running.display());
+        Ok(())
     }
 
     /// Runs `aimss SUBCOMMAND... MOUNTPOINT`, whatever comes of it.
@@ -194,6 +222,11 @@ impl Mount {
     /// The daemon of this moment.
     pub fn daemon_pid(&self) -> Option<i32> {
         self.daemon()
+    }
+
+    /// The directory in memory that holds the files' contents.
+    pub fn arena(&self) -> Option<PathBuf> {
+        Some(self.state_dirs().first()?.join("arena"))
     }
 
     /// Unmounts, and fails unless the backing then shows the tree that the mount showed, and nothing is left.

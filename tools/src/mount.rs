@@ -50,6 +50,7 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
         allow_other: asked.allow_other,
         take_over: asked.take_over,
         standby: !asked.no_standby,
+        journal: true,
         drain_delay,
         revalidate,
         prefetch,

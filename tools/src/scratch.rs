@@ -207,6 +207,7 @@ pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> Mou
         allow_other: false,
         take_over: false,
         standby: true,
+        journal: true,
         drain_delay,
         revalidate: std::time::Duration::from_secs(1),
         prefetch: Prefetch::Auto,

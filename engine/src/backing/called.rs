@@ -2,6 +2,7 @@
 //! would tell why a drain, a fetch or an fsync doesn't move.
 
 use super::{AttrChange, Backing, Listed, Make, Owner, RenameMode, Room, Stat};
+use crate::failpoint;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,7 +42,9 @@ impl Calls {
             number
         };
         // A call that panics would be shown for ever; none does, and a daemon that panics ends.
+        failpoint::pass("before", call);
         let result = run();
+        failpoint::pass("after", call);
         self.0.lock().calls.remove(&number);
         result
     }

@@ -6,6 +6,7 @@
 
 use super::Engine;
 use crate::arena::ArenaStat;
+use crate::failpoint;
 use crate::ids::Ino;
 use crate::namespace::{Inode, InodeState, Place};
 use std::sync::atomic::Ordering;
@@ -117,6 +118,7 @@ impl Engine {
         let Some(mut state) = inode.state.try_lock() else { return 0 };
         let Some(stat) = self.clean_and_unused(inode, &state) else { return 0 };
         self.journal.cached(inode.ino, false);
+        failpoint::pass("before", "evicted");
         self.arena.remove(inode.ino);
         self.arena.moved(0, stat.blocks * 512);
         state.file.place = Place::Backing;

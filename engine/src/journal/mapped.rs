@@ -46,6 +46,12 @@ impl Mapped {
             }
             let from = (at - self.begin) as usize;
             let (now, later) = rest.split_at(rest.len().min(WINDOW_BYTES as usize - from));
+            #[cfg(feature = "failpoints")]
+            {
+                let half = now.len() / 2;
+                self.window[from..from + half].copy_from_slice(&now[..half]);
+                crate::failpoint::pass("within", "record");
+            }
             self.window[from..from + now.len()].copy_from_slice(now);
             (rest, at) = (later, at + now.len() as u64);
         }

@@ -213,6 +213,32 @@ pub enum Held {
 }
 
 impl Record<'_> {
+    /// What it is, for failpoints.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Record::Node { .. } => "node",
+            Record::Made { .. } => "made",
+            Record::Changed { .. } => "changed",
+            Record::Done { .. } => "done",
+            Record::Cancelled { .. } => "cancelled",
+            Record::Attributes { .. } => "attributes",
+            Record::Dirty { .. } => "dirty",
+            Record::Clean { .. } => "clean",
+            Record::Basis { .. } => "basis",
+            Record::Committed { .. } => "committed",
+            Record::Withdrawn { .. } => "withdrawn",
+            Record::Cached { .. } => "cached",
+            Record::Dropped { .. } => "dropped",
+            Record::Number { .. } => "number",
+            Record::Pinned { .. } => "pinned",
+            Record::Appends { .. } => "appends",
+            Record::Note { .. } => "note",
+            Record::Unanswered { .. } => "unanswered",
+            Record::Rewritten { .. } => "rewritten",
+            Record::Connected => "connected",
+        }
+    }
+
     pub(crate) fn node(ino: Ino, state: &InodeState) -> Record<'static> {
         Record::Node { ino, kind: state.attr.kind, attr: state.attr, drained: state.drained.to_vec() }
     }

@@ -11,6 +11,7 @@ use super::{Adapter, Shared};
 use crate::errno::errno;
 use crate::policy::Policy;
 use aimss_engine::engine::{Found, Opened, Reason, Served, Want};
+use aimss_engine::failpoint;
 use aimss_engine::journal::Journal;
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Ino, Result};
@@ -247,6 +248,7 @@ impl OpenContext {
         exec: bool,
     ) -> Result<(FileHandle, Option<Arc<KernelId>>)> {
         let (opened, id) = self.serve(engine, ino, want)?;
+        failpoint::pass("before", "handle-noted");
         self.shared.counts.count(&opened);
         let served = match opened.mode {
             OpenMode::Arena(_) => Served::Arena,

@@ -9,6 +9,7 @@ use crate::state::{self, ArenaMount, Lease, Owner, StateDir};
 use aimss_engine::arena::{Arena, Overflow};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::engine::Successor;
+use aimss_engine::failpoint;
 use aimss_engine::journal::{Follower, Journal, Lost, Recovered};
 use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::Streams;
@@ -84,7 +85,11 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         let bytes = config.memory_bytes + overflow.as_ref().map_or(0, Overflow::bytes);
         let arena = state::mount_arena(&state.arena(), bytes).map_err(io("no memory for the arena"))?;
         let arena = Fresh { arena: Some(arena), made: true };
-        let journal = Journal::create(&arena.journal()).map_err(io("no memory for the journal"))?;
+        let journal = if config.journal {
+            Journal::create(&arena.journal()).map_err(io("no memory for the journal"))?
+        } else {
+            Journal::none()
+        };
         let engine = build_engine(config, &arena, overflow, node, journal)?;
         (arena, engine, Recovered::default())
     };
@@ -114,10 +119,12 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     keeper::for_oom_killer(Role::First);
     state.create()?;
     let (lease, cleanup) = own(config, &state, node)?;
+    failpoint::pass("before", "taken-over");
     successor.follow().map_err(lost)?;
     let left = Left::of(successor.left());
     let engine = successor.engine().clone();
     let recovered = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
+    failpoint::pass("after", "taken-over");
     let doomed = doomed_streams::find(&config.backing);
     Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))
 }
@@ -135,6 +142,7 @@ fn stand_by(state: &StateDir, link: &Link, successor: &mut Successor) -> Result<
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(e) => return Err(io("there is no keeper")(e)),
         }
+        failpoint::pass("before", "followed");
         let before = successor.left().bytes;
         beside_others(|| successor.follow()).map_err(lost)?;
         let quiet = successor.left().bytes == before;

@@ -5,6 +5,7 @@ mod append;
 mod bytes;
 mod daemon;
 mod drain;
+mod journal;
 mod names;
 mod pressure;
 mod takeover;
@@ -121,6 +122,11 @@ pub const ROWS: &[Row] = &[
         name: "remount",
         what: "mount and first read after daemon and keeper were killed with 8 GiB and 100,000 files in memory",
         run: takeover::remount,
+    },
+    Row {
+        name: "journal-cost",
+        what: "names, attributes and 4 KiB through the daemon, with all that survives its death, against without",
+        run: journal::cost,
     },
     Row {
         name: "cgroup-128m",

@@ -6,6 +6,7 @@
 //! a rename cost a commit of its journal, and are durable only with the next. docs/format.md draws it.
 
 use super::{Counts, Group};
+use crate::failpoint;
 use crc32c::crc32c;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -89,6 +90,7 @@ impl Group {
             Ok(file) => {
                 if let Some((slot, before)) = latest(&file)? {
                     let now = Written { number: before.number + 1, offset: committed, counts };
+                    failpoint::pass("before", "group-written");
                     file.write_all_at(&now.encode(), ((slot + 1) % SLOTS * SLOT_BYTES) as u64)?;
                     return file.sync_data();
                 }

@@ -11,6 +11,7 @@ use super::index::Index;
 use super::marks::{self, Mark};
 use super::names::Name;
 use super::recover::Begin;
+use crate::failpoint;
 use crate::stream::segment::{read_there, sync_directory};
 use crate::stream::{Error, Framing, FramingError, Micros, Result, Splitter};
 use crc32c::{crc32c, crc32c_append};
@@ -362,7 +363,9 @@ impl Active {
         let front = self.index.split_front(records);
         let (offset, position) = (self.index.offset, self.index.position);
         let name = Name::Active { offset, position, skip: self.file_at(position) };
+        failpoint::pass("before", "active-renamed");
         fs::rename(self.path(), self.directory.join(name.text()))?;
+        failpoint::pass("after", "active-renamed");
         self.name = name;
         sync_directory(&self.directory)?;
         if self.framing == Framing::Write {

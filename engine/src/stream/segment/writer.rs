@@ -10,6 +10,7 @@
 
 use super::Compression;
 use super::layout::{Codec, Entry, HEADER_BYTES, Head, Header, Tail, check_of};
+use crate::failpoint;
 use crate::stream::Framing;
 use crc32c::{crc32c, crc32c_append};
 use std::fs::{self, File};
@@ -165,7 +166,9 @@ impl Writer {
         self.file.write_all(&footer)?;
         self.file.write_all_at(&header, 0)?;
         self.file.sync_all()?;
+        failpoint::pass("before", "segment-named");
         fs::rename(&self.beside, &self.path)?;
+        failpoint::pass("after", "segment-named");
         self.finished = true;
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))?;
         let file_bytes = self.header.footer_at + footer.len() as u64;

@@ -93,7 +93,7 @@ fn pause_with(context: &Context, standby: bool) -> Result<Vec<Outcome>> {
 }
 
 /// Waits until a second daemon stands ready.
-fn wait_for_standby(mount: &Mounted) -> Result<()> {
+pub(super) fn wait_for_standby(mount: &Mounted) -> Result<()> {
     let begun = Instant::now();
     while mount.status()?.keeper.standby.is_none() {
         anyhow::ensure!(begun.elapsed() < STANDBY_WAIT, "no second daemon stands ready");

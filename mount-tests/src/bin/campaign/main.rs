@@ -1,0 +1,180 @@
+//! Daemons die, or give way to others, hundreds of times while programs work on the mount: nobody may see an error, nothing
+//! may be lost, nothing done twice.
+//!
+//! A campaign is rounds, each with a mount of its own, a seed, and all of [`works`](aimss_mount_tests::works); at its end
+//! everything is drained and the backing is compared with what the mount showed. Of the blows of a round
+//!
+//! - half are SIGKILLs at a random moment, a third of them once a second daemon stands ready;
+//! - half are SIGKILLs at the failpoint that was hit least so far, when it is passed for the N-th time;
+//! - with `--upgrade`, all are upgrades, to and fro between two copies of the program.
+//!
+//! What comes of each round is a line of JSON in the results' file, at once: a campaign that was interrupted goes on behind
+//! the last round that is whole. The first round that fails ends it.
+
+mod blows;
+mod watch;
+
+use aimss_mount_tests::works::{PROGRAMS, UnderWay, WORKS, Work, while_at_work};
+use aimss_mount_tests::{Mode, Mount, Setup, binary};
+use anyhow::{Context as _, Result, bail, ensure};
+use blows::{Blows, Dealt};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use watch::Sample;
+
+/// Kills or replaces the daemons of mounts under load, and looks whether anybody notices
+#[derive(Debug, Parser)]
+pub struct Cli {
+    /// How often, in all rounds together
+    #[arg(long, default_value_t = 1000)]
+    blows: u64,
+    /// How often in one round
+    #[arg(long, default_value_t = 50)]
+    round: u64,
+    /// Pause before each, in milliseconds; it is drawn between half of this and one and a half
+    #[arg(long, default_value_t = 200)]
+    every: u64,
+    /// Replaces daemons instead of killing them
+    #[arg(long)]
+    upgrade: bool,
+    /// The first round's seed; the next ones count on from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// `--memory` of the mounts; with little of it, files move and are evicted all the time
+    #[arg(long, default_value = "1G")]
+    memory: String,
+    /// A line of JSON a round; rounds that are there are not run again
+    #[arg(long, default_value = "campaign.jsonl")]
+    results: PathBuf,
+    /// No SIGKILLs at failpoints: all at random
+    #[arg(long)]
+    no_failpoints: bool,
+}
+
+/// What came of a round: a line of the results.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Outcome {
+    seed: u64,
+    mode: String,
+    /// A sentence, if it failed.
+    error: Option<String>,
+    dealt: Dealt,
+    /// Steps of each work, and the longest of each, in milliseconds.
+    steps: BTreeMap<String, u64>,
+    longest_ms: BTreeMap<String, u64>,
+    samples: Vec<Sample>,
+    seconds: f64,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    ensure!(cli.round > 0, "--round: a round has at least one blow");
+    if std::env::var_os("AIMSS_BIN").is_none() {
+        binary::choose(binary::with_failpoints()?);
+    }
+    let mut before = read(&cli.results)?;
+    before.retain(|outcome| outcome.error.is_none());
+    let mut total = Dealt::default();
+    for outcome in &before {
+        total.add(&outcome.dealt);
+    }
+    let mut seed = before.iter().map(|outcome| outcome.seed + 1).max().unwrap_or(cli.seed);
+    if !before.is_empty() {
+        println!("{}: {} rounds, {} blows; going on", cli.results.display(), before.len(), total.count());
+    }
+    while total.count() < cli.blows {
+        let mode = if seed.is_multiple_of(2) { Mode::Daemon } else { Mode::Passthrough };
+        println!("== seed {seed}, {mode:?}, {} of {} blows", total.count(), cli.blows);
+        let outcome = round(&cli, seed, mode, &total);
+        append(&cli.results, &outcome)?;
+        if let Some(error) = outcome.error {
+            bail!("seed {seed}: {error}");
+        }
+        total.add(&outcome.dealt);
+        seed += 1;
+    }
+    tell(&read(&cli.results)?, &total);
+    Ok(())
+}
+
+fn read(results: &Path) -> Result<Vec<Outcome>> {
+    let text = match fs::read_to_string(results) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("{} can't be read", results.display()))?,
+    };
+    let line =
+        |line| serde_json::from_str(line).with_context(|| format!("{}: no outcome", results.display()));
+    text.lines().map(line).collect()
+}
+
+fn append(results: &Path, outcome: &Outcome) -> Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(results)?;
+    Ok(file.write_all(format!("{}\n", serde_json::to_string(outcome)?).as_bytes())?)
+}
+
+fn round(cli: &Cli, seed: u64, mode: Mode, total: &Dealt) -> Outcome {
+    let mut outcome = Outcome { seed, mode: format!("{mode:?}"), ..Outcome::default() };
+    let begun = Instant::now();
+    // The harness panics where a mount does not do what it should.
+    let came = catch_unwind(AssertUnwindSafe(|| play(cli, seed, mode, total, &mut outcome)));
+    outcome.error = match came {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("{error:#}")),
+        Err(panic) => Some(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".into())),
+    };
+    outcome.seconds = begun.elapsed().as_secs_f64();
+    outcome
+}
+
+fn play(cli: &Cli, seed: u64, mode: Mode, total: &Dealt, outcome: &mut Outcome) -> Result<()> {
+    // Mounted for as long as the harness lets it, so the text outlives it.
+    let memory: &'static str = String::leak(cli.memory.clone());
+    let setup = Setup { memory, drain_delay: "100ms", failpoints: true, ..Setup::new(mode) };
+    let mount = Mount::start(&setup).context("nothing can be mounted here")?;
+    let mut blows = Blows::new(cli, seed, &mount, total.clone())?;
+    let begun = Instant::now();
+    let works: Vec<Work> = WORKS.iter().chain(PROGRAMS).copied().collect();
+    while_at_work(&mount, &works, |under_way| {
+        let count = cli.round.min(cli.blows - total.count());
+        for _ in 0..count {
+            if under_way.has_failed() {
+                break;
+            }
+            blows.deal(&mount)?;
+            note(outcome, under_way, &blows);
+            outcome.samples.push(Sample::take(begun, &mount, under_way)?);
+        }
+        Ok(())
+    })?;
+    let status = mount.status()?;
+    let (deaths, upgrades) = (&status["daemon"]["restarts"], &status["daemon"]["upgrades"]);
+    println!("{deaths} daemons died, {upgrades} gave way; {}", outcome.dealt);
+    ensure!(status["files"]["open"].as_u64() == Some(0), "files are open still: {}", status["files"]);
+    mount.finish();
+    Ok(())
+}
+
+fn note(outcome: &mut Outcome, under_way: &UnderWay<'_>, blows: &Blows) {
+    let named = |of: BTreeMap<&str, u64>| of.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+    outcome.dealt = blows.dealt().clone();
+    outcome.steps = named(under_way.steps());
+    outcome.longest_ms = named(under_way.longest());
+}
+
+fn tell(all: &[Outcome], total: &Dealt) {
+    let failed = all.iter().filter(|outcome| outcome.error.is_some()).count();
+    let steps: u64 = all.iter().flat_map(|outcome| outcome.steps.values()).sum();
+    let seconds: f64 = all.iter().map(|outcome| outcome.seconds).sum();
+    println!("{} rounds, {failed} failed; {steps} steps of programs in {seconds:.0} s", all.len());
+    println!("{total}");
+    for (point, times) in &total.at_points {
+        println!("  {times:5} at {point}");
+    }
+    watch::tell(all.iter().flat_map(|outcome| &outcome.samples));
+}
