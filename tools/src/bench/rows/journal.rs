@@ -87,6 +87,10 @@ pub fn cost(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
             fs::remove_dir_all(dir)?;
         }
     }
+    // What was made and renamed before it was removed is still to be done on the backing.
+    for mount in mounts {
+        mount.unmount()?;
+    }
     let outcome = |((name, _), rates): (&(&str, Timed), &Vec<(f64, f64)>)| {
         Ok(Outcome::against("without", "/s", pairs::of(rates)?, Bar::AtLeast(0.9)).case(*name))
     };

@@ -1,6 +1,7 @@
 //! Rows about the death of the daemon: what those feel who work on the mount, and how soon it can be had back when its
 //! keeper died, too.
 
+use crate::bench::pairs::median;
 use crate::bench::report::{Bar, Outcome};
 use crate::bench::{Context, work};
 use crate::scratch::{self, Mounted};
@@ -11,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const FILES: u64 = 100_000;
@@ -52,20 +53,26 @@ fn pause_with(context: &Context, standby: bool) -> Result<Vec<Outcome>> {
     let held: Vec<File> = made.iter().take(open as usize).map(File::open).collect::<std::io::Result<_>>()?;
     let (ours, bare) = (point.join("worked-on"), context.shm()?.join("worked-on"));
     let over = AtomicBool::new(false);
-    let (pauses, gaps) = std::thread::scope(|scope| {
-        let gaps = [&ours, &bare].map(|path| scope.spawn(|| longest_gap(path, &over)));
+    let gaps = [Longest::default(), Longest::default()];
+    let around = std::thread::scope(|scope| -> Result<_> {
+        let workers = [(&ours, &gaps[0]), (&bare, &gaps[1])]
+            .map(|(path, gap)| scope.spawn(|| work_on(path, gap, &over)));
         let kills = context.scaled(if standby { KILLS } else { COLD_KILLS });
-        let pauses = pauses(&mut mount, standby, &made[0], kills, &over);
+        let around = around_deaths(&mut mount, standby, &made[0], kills, &gaps, &over);
         over.store(true, Ordering::Relaxed);
-        (pauses, gaps.map(|gap| gap.join().expect("no panic")))
+        for worker in workers {
+            worker.join().expect("no panic")?;
+        }
+        around
     });
-    let mut pauses = pauses?;
-    let [ours, bare] = gaps;
-    let (ours, bare) = (ours?, bare?);
+    let around = around?;
     drop(held);
+    let mut pauses: Vec<Duration> = around.iter().map(|death| death[0]).collect();
     pauses.sort_unstable();
+    let longest = |of: usize| around.iter().map(|death| death[of]).max().unwrap_or_default();
+    let (ours, bare) = (longest(1), longest(2));
+    let more = around.iter().map(|death| milliseconds(death[1]) - milliseconds(death[2])).collect();
     let at = |share: f64| pauses[((pauses.len() as f64 * share).ceil() as usize).clamp(1, pauses.len()) - 1];
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
     let kills = pauses.len();
     let restarts = mount.status()?.daemon.restarts;
     drop(mount);
@@ -84,12 +91,32 @@ fn pause_with(context: &Context, standby: bool) -> Result<Vec<Outcome>> {
         )),
         Outcome::value("ms", milliseconds(ours.saturating_sub(bare)), Bar::AtMost(10.0)).case("passthrough").note(
             format!(
-                "the longest read and write of 4 KiB of an open file took {:.1} ms, on a bare tmpfs beside it {:.1} ms",
+                "the longest read and write of 4 KiB of an open file took {:.1} ms, on a bare tmpfs beside it {:.1} ms; \
+                 around one death {:+.1} ms (median)",
                 milliseconds(ours),
-                milliseconds(bare)
+                milliseconds(bare),
+                median(more)
             ),
         ),
     ])
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// The longest that something took since somebody asked.
+#[derive(Debug, Default)]
+struct Longest(AtomicU64);
+
+impl Longest {
+    fn took(&self, time: Duration) {
+        self.0.fetch_max(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Duration {
+        Duration::from_nanos(self.0.swap(0, Ordering::Relaxed))
+    }
 }
 
 /// Waits until a second daemon stands ready.
@@ -102,15 +129,16 @@ pub(super) fn wait_for_standby(mount: &Mounted) -> Result<()> {
     Ok(())
 }
 
-/// The longest operation around each of `kills` deaths.
-fn pauses(
+/// The longest operation that needs the daemon around each of `kills` deaths, and the longest of those with `gaps`.
+fn around_deaths(
     mount: &mut Mounted,
     standby: bool,
     asked: &Path,
     kills: u64,
+    gaps: &[Longest; 2],
     over: &AtomicBool,
-) -> Result<Vec<Duration>> {
-    let longest = std::sync::Mutex::new(Duration::ZERO);
+) -> Result<Vec<[Duration; 3]>> {
+    let longest = Longest::default();
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| -> Result<()> {
             let mut none = [0; 8];
@@ -119,8 +147,7 @@ fn pauses(
                 // The kernel keeps no extended attributes: each is a request.
                 let got = rustix::fs::getxattr(asked, "user.none", &mut none);
                 anyhow::ensure!(got == Err(rustix::io::Errno::NODATA), "an error reached a program: {got:?}");
-                let mut longest = longest.lock().expect("no panic");
-                *longest = begun.elapsed().max(*longest);
+                longest.took(begun.elapsed());
             }
             Ok(())
         });
@@ -131,11 +158,13 @@ fn pauses(
                 wait_for_standby(mount)?;
             }
             std::thread::sleep(REST);
-            *longest.lock().expect("no panic") = Duration::ZERO;
+            for longest in [&longest, &gaps[0], &gaps[1]] {
+                longest.take();
+            }
             mount.kill_daemon()?;
             // Once it is ready, whoever waited is answered in turn.
             std::thread::sleep(REST);
-            all.push(*longest.lock().expect("no panic"));
+            all.push([longest.take(), gaps[0].take(), gaps[1].take()]);
             Ok(())
         });
         over.store(true, Ordering::Relaxed);
@@ -145,22 +174,22 @@ fn pauses(
     })
 }
 
-/// The longest that a read and a write of 4 KiB of an open file took, until it is `over`.
-fn longest_gap(path: &Path, over: &AtomicBool) -> Result<Duration> {
+/// Reads and writes 4 KiB of an open file again and again, until it is `over`.
+fn work_on(path: &Path, longest: &Longest, over: &AtomicBool) -> Result<()> {
     let mut block = work::buffer(work::SMALL);
     work::write(path, WORKED_ON_BYTES, &block)?;
     let file = File::options().read(true).write(true).open(path)?;
-    let (mut longest, mut at) = (Duration::ZERO, 0);
+    let mut at = 0;
     while !over.load(Ordering::Relaxed) {
         let begun = Instant::now();
         file.read_exact_at(&mut block, at)?;
         file.write_all_at(&block, at)?;
-        longest = longest.max(begun.elapsed());
+        longest.took(begun.elapsed());
         at = (at + work::SMALL as u64) % WORKED_ON_BYTES;
         // The daemon needs a core, too.
         std::thread::sleep(Duration::from_micros(100));
     }
-    Ok(longest)
+    Ok(())
 }
 
 /// `remount`: how long `aimss mount` and the first read take when daemon and keeper were both killed, for much and for
