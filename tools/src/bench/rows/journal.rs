@@ -78,7 +78,10 @@ pub fn cost(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
         for ((_, run), rates) in TIMED.iter().zip(&mut rates) {
             let rate = |dir: &Path| -> Result<f64> {
                 let mut operations = 0;
-                let time = timed(FILES_BYTES, || Ok(operations = run(dir, count)?))?;
+                let time = timed(FILES_BYTES, || {
+                    operations = run(dir, count)?;
+                    Ok(())
+                })?;
                 Ok(super::per_second(operations, time))
             };
             rates.push((rate(&dirs[0])?, rate(&dirs[1])?));
