@@ -46,6 +46,7 @@ mod armed {
         }
 
         fn pass(&self, name: String) {
+            #[allow(clippy::cast_ptr_alignment, reason = "the mapping begins at a page")]
             let count = self.map.as_ptr().cast::<AtomicU64>();
             // SAFETY: the mapping begins at a page, is longer than this, and is never unmapped.
             let count = unsafe { &*count };
