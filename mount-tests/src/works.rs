@@ -377,6 +377,17 @@ const FIO_CASES: [&str; 12] = [
     "append",
 ];
 
+/// Has all stop when it is dropped, also by a panic.
+struct Stops<'w>(&'w UnderWay<'w>);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        for (_, load) in &self.0.works {
+            load.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Runs `meanwhile` while all `works` are under way on the mount, each in a directory of its own; then stops them. Fails with
 /// what the first one said that did.
 pub fn while_at_work<T>(
@@ -412,10 +423,9 @@ pub fn while_at_work<T>(
                 })
             })
             .collect();
+        let stops = Stops(&under_way);
         let came = meanwhile(&under_way);
-        for (_, load) in &under_way.works {
-            load.stop.store(true, Ordering::Relaxed);
-        }
+        drop(stops);
         let ended: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("no panic")).collect();
         (came, ended)
     });

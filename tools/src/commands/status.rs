@@ -8,6 +8,9 @@ use aimss_fs::control::status::MountStatus;
 use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 
+/// Daemons of one mount that may die one after the other while they are asked.
+const DEATHS_MAX: u32 = 5;
+
 /// The JSON: a stable schema, to which fields are added.
 #[derive(Serialize)]
 struct Report {
@@ -65,12 +68,19 @@ fn print(json: bool, mounts: Vec<Shown>, all: bool) -> Result<()> {
 
 /// `None` if the mount ended between being listed and being asked.
 fn look(known: &Known) -> Result<Option<Shown>> {
-    if known.alive {
-        return match control::status(known) {
-            Ok(status) => Ok(Some(Shown { alive: true, status })),
-            Err(_) if !crate::processes::runs(known.pid) => Ok(None),
-            Err(error) => Err(error),
-        };
+    let mut known = known.clone();
+    let mut deaths = 0;
+    while known.alive {
+        match control::status(&known) {
+            Ok(status) => return Ok(Some(Shown { alive: true, status })),
+            Err(_) if deaths < DEATHS_MAX && !crate::processes::runs(known.pid) => deaths += 1,
+            Err(error) => return Err(error),
+        }
+        // Its keeper may have the next one.
+        match control::known_at(&known.mountpoint) {
+            Some(next) => known = next,
+            None => return Ok(None),
+        }
     }
     let mut status = MountStatus {
         mountpoint: known.mountpoint.clone(),
