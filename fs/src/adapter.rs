@@ -165,17 +165,18 @@ impl Adapter {
                 self.appenders.take_up(ino, id);
             }
         }
+        let mut left = HashMap::with_capacity(files.len());
         for file in &files {
             if file.exec {
                 self.executed.opened(Ino(file.ino));
             }
             if let Some(raw) = file.id.filter(|raw| known.insert(*raw))
-                && let Some(mode) = self.engine.served(Ino(file.ino))
                 && let Some(id) = KernelId::taken_up(&self.shared, raw)
             {
-                self.registered.take_up(&mode, id);
+                left.insert(Ino(file.ino), id);
             }
         }
+        self.registered.take_up(left);
         // Any file will do to learn the next number.
         let any = rustix::fs::memfd_create("next-id", rustix::fs::MemfdFlags::CLOEXEC);
         if let (Some(device), Ok(any)) = (self.shared.device.get(), any)

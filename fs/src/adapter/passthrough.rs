@@ -145,9 +145,17 @@ impl Unnoted {
     }
 }
 
-/// Ids in use, by the address of the engine's descriptor.
+/// Ids in use.
 #[derive(Debug, Default)]
-pub(super) struct Registered(Mutex<HashMap<usize, Arc<KernelId>>>);
+pub(super) struct Registered(Mutex<Ids>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    /// By the address of the engine's descriptor.
+    of: HashMap<usize, Arc<KernelId>>,
+    /// Of files that were open when the last daemon died, and were asked for by nobody since.
+    left: HashMap<Ino, KernelId>,
+}
 
 fn key(mode: &OpenMode) -> Option<usize> {
     match mode {
@@ -158,33 +166,33 @@ fn key(mode: &OpenMode) -> Option<usize> {
 }
 
 impl Registered {
-    fn id(&self, mode: &OpenMode, shared: &Shared) -> io::Result<Option<Arc<KernelId>>> {
+    fn id(&self, ino: Ino, mode: &OpenMode, shared: &Shared) -> io::Result<Option<Arc<KernelId>>> {
         let Some(key) = key(mode) else { return Ok(None) };
         let mut ids = self.0.lock();
-        if let Some(id) = ids.get(&key) {
+        if let Some(id) = ids.of.get(&key) {
             return Ok(Some(id.clone()));
         }
-        let id = Arc::new(match mode {
-            OpenMode::Arena(content) => KernelId::register(shared, content.file()?.as_fd())?,
-            OpenMode::Backing(file) => KernelId::register(shared, file.as_fd())?,
-            OpenMode::Daemon(_) => return Ok(None),
+        let id = Arc::new(match (ids.left.remove(&ino), mode) {
+            (Some(id), _) => id,
+            (None, OpenMode::Arena(content)) => KernelId::register(shared, content.file()?.as_fd())?,
+            (None, OpenMode::Backing(file)) => KernelId::register(shared, file.as_fd())?,
+            (None, OpenMode::Daemon(_)) => return Ok(None),
         });
-        ids.insert(key, id.clone());
+        ids.of.insert(key, id.clone());
         Ok(Some(id))
     }
 
-    /// An id that the last daemon registered for a file that is served so.
-    pub(super) fn take_up(&self, mode: &OpenMode, id: KernelId) {
-        if let Some(key) = key(mode) {
-            self.0.lock().insert(key, Arc::new(id));
-        }
+    /// Ids that the last daemon registered for files that are open still.
+    pub(super) fn take_up(&self, left: HashMap<Ino, KernelId>) {
+        self.0.lock().left = left;
     }
 
     /// One handle is closed; with the last, the id goes before the engine asks whether the file is quiet.
     pub(super) fn release(&self, engine: &Engine, ino: Ino, write: bool) {
         if let Some(ended) = engine.release(ino, write).last {
             if let Some(key) = key(ended.mode()) {
-                self.0.lock().remove(&key);
+                let mut ids = self.0.lock();
+                drop((ids.of.remove(&key), ids.left.remove(&ino)));
             }
             engine.closed(ino, ended);
         }
@@ -215,7 +223,7 @@ impl Adapter {
 impl OpenContext {
     fn serve(&self, engine: &Engine, ino: Ino, want: Want) -> Result<(Opened, Option<Arc<KernelId>>)> {
         let opened = engine.open(ino, want)?;
-        match self.registered.id(&opened.mode, &self.shared) {
+        match self.registered.id(ino, &opened.mode, &self.shared) {
             Ok(id) => Ok((opened, id)),
             Err(e) => {
                 // Without privilege, or on a file system that can't be stacked upon.
@@ -264,7 +272,7 @@ impl OpenContext {
     fn again(&self, engine: &Engine, handle: u64) -> Option<(FileHandle, Option<Arc<KernelId>>)> {
         let file = self.handles.file(handle)?;
         let mode = engine.served(Ino(file.ino))?;
-        Some((FileHandle(handle), self.registered.id(&mode, &self.shared).ok()?))
+        Some((FileHandle(handle), self.registered.id(Ino(file.ino), &mode, &self.shared).ok()?))
     }
 
     /// `exec`: the handle is exec(2)'s, and counted as such. `noted`: the handle that this request was given before.
