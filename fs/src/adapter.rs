@@ -84,6 +84,11 @@ impl Left {
         }
     }
 
+    /// These files can't be served any more: when they are opened again, it is not with the ids of their handles.
+    pub fn forget_ids_of(&mut self, files: &[Ino]) {
+        self.handles.forget_ids_of(files);
+    }
+
     /// Files that are open still.
     pub fn still_open(&self) -> Vec<StillOpen> {
         self.handles.still_open()

@@ -160,7 +160,7 @@ impl Mount {
     /// Has a daemon of another program take over.
     pub fn upgrade(&self, program: &Path) -> Result<()> {
         let before = self.daemon_pid();
-        well(&binary::aimss().arg("upgrade").arg("--binary").arg(program).arg(self.point()).output()?)?;
+        well(&self.aimss(&["upgrade", "--binary", program.to_str().context("a path in UTF-8")?]))?;
         ensure!(self.daemon_pid() != before, "the daemon is another");
         let running = fs::read_link(format!("/proc/{}/exe", self.daemon_pid().context("a daemon")?))?;
         ensure!(running == fs::canonicalize(program)?, "{} serves", running.display());

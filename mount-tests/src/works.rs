@@ -274,6 +274,8 @@ fn shares_a_stream(dir: &Path, load: &Load) -> Result<()> {
         }
         Ok(bytes > 0)
     };
+    let open = |_| OpenOptions::new().append(true).open(&path);
+    let mut files = (0..WRITERS).map(open).collect::<std::io::Result<Vec<File>>>()?;
     std::thread::scope(|scope| {
         let members: Vec<_> = (0..3)
             .map(|_| {
@@ -291,10 +293,6 @@ fn shares_a_stream(dir: &Path, load: &Load) -> Result<()> {
                 })
             })
             .collect();
-        let mut files = Vec::new();
-        for _ in 0..WRITERS {
-            files.push(OpenOptions::new().append(true).open(&path)?);
-        }
         let written = load.each(|number| {
             let writer = number % WRITERS;
             files[writer as usize].write_all(format!("{writer} {number}\n").as_bytes())?;
@@ -431,8 +429,9 @@ pub fn while_at_work<T>(
     });
     ended.into_iter().collect::<Result<()>>()?;
     let came = came?;
+    let longest = under_way.longest();
     for (name, done) in under_way.steps() {
-        println!("{name}: {done} steps, the longest {} ms", under_way.longest()[name]);
+        println!("{name}: {done} steps, the longest {} ms", longest[name]);
         ensure!(done > 0, "{name} did nothing");
     }
     Ok(came)

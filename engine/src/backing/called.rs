@@ -41,8 +41,8 @@ impl Calls {
             begun.calls.insert(number, (call, path.to_vec(), Instant::now()));
             number
         };
-        // A call that panics would be shown for ever; none does, and a daemon that panics ends.
         failpoint::pass("before", call);
+        // A call that panics would be shown for ever; none does, and a daemon that panics ends.
         let result = run();
         failpoint::pass("after", call);
         self.0.lock().calls.remove(&number);

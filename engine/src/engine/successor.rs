@@ -104,14 +104,14 @@ impl Successor {
     }
 
     /// The other daemon is gone, and its journal was followed to the end; the kernel is the one that it served, and still
-    /// has `open`. Call before [`Engine::start`].
-    pub fn take_over(mut self, open: &[StillOpen]) -> io::Result<Recovered> {
+    /// has `open`; of those, the ones that can't be served any more. Call before [`Engine::start`].
+    pub fn take_over(mut self, open: &[StillOpen]) -> io::Result<(Recovered, Vec<Ino>)> {
         self.engine.journal.take_over(&self.follower.left)?;
-        self.finish(open);
+        let unserved = self.finish(open);
         let Successor { follower: Follower { left, references, .. }, entered, .. } = self;
         // To give back that memory takes as long as all else here.
         std::thread::spawn(move || drop((references, entered)));
-        Ok(left)
+        Ok((left, unserved))
     }
 
     /// The same for a kernel that knows nothing of what the journal says. Call before [`Successor::follow`].
@@ -127,7 +127,8 @@ impl Successor {
         self.engine.enter(left, references, &mut self.entered);
     }
 
-    fn finish(&mut self, open: &[StillOpen]) {
+    /// The files of `open` that can't be served any more.
+    fn finish(&mut self, open: &[StillOpen]) -> Vec<Ino> {
         {
             let (touched, engine) = (&mut self.follower.left.touched, &self.engine);
             touched.nodes.extend(self.entered.unsure.iter());
@@ -153,15 +154,18 @@ impl Successor {
         for &ino in &self.entered.unsure {
             engine.look_again(ino, left);
         }
+        let mut unserved = Vec::new();
         for file in open {
             if let Err(e) = engine.take_up_epoch(*file) {
                 log::error!("inode {} is open, and can't be served any more: {e}", file.ino.0);
+                unserved.push(file.ino);
             }
         }
         for ino in moved {
             engine.drain.unmark_if_nameless(engine, ino);
             engine.drop_if_unused(ino);
         }
+        unserved
     }
 }
 

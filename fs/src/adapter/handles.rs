@@ -92,6 +92,13 @@ impl Handles {
         open.into_values().collect()
     }
 
+    /// The kernel's backing ids of these files are of no use any more.
+    pub fn forget_ids_of(&mut self, files: &[Ino]) {
+        for file in self.files.get_mut().values_mut().filter(|file| files.contains(&Ino(file.ino))) {
+            file.id = None;
+        }
+    }
+
     /// All of them.
     pub fn all(&self) -> Vec<KeptFile> {
         self.files.lock().values().copied().collect()

@@ -121,9 +121,10 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     let (lease, cleanup) = own(config, &state, node)?;
     failpoint::pass("before", "taken-over");
     successor.follow().map_err(lost)?;
-    let left = Left::of(successor.left());
+    let mut left = Left::of(successor.left());
     let engine = successor.engine().clone();
-    let recovered = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
+    let (recovered, unserved) = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
+    left.forget_ids_of(&unserved);
     failpoint::pass("after", "taken-over");
     let doomed = doomed_streams::find(&config.backing);
     Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))

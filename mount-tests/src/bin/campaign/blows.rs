@@ -141,25 +141,30 @@ impl Blows {
                 self.random.clone().next_number() ^ hash(point),
             )
         };
-        let Some(point) = failpoints.names()?.into_iter().min_by_key(tried) else { return Ok(false) };
+        // The first daemon has passed many by now.
+        let point = failpoints.names()?.into_iter().min_by_key(tried).with_context(|| {
+            format!(
+                "{} has no failpoints: build it with them, or give --no-failpoints",
+                binary::path().display()
+            )
+        })?;
         let daemon = mount.daemon_pid().context("the mount has a daemon")?;
         // One that is seldom passed is hit at once.
         let seldom =
             self.before.not_passed.contains_key(&point) || self.dealt.not_passed.contains_key(&point);
         failpoints.arm(&point, 1 + if seldom { 0 } else { self.random.next_number() % PASSES_MAX })?;
         let begun = Instant::now();
-        while failpoints.is_armed()? {
-            if begun.elapsed() > POINT_WAIT {
-                // Somebody may pass just now.
-                failpoints.disarm()?;
-                break;
-            }
+        let mut hit = false;
+        while !hit && begun.elapsed() < POINT_WAIT {
             std::thread::sleep(Duration::from_millis(2));
+            hit = !failpoints.is_armed()?;
         }
+        failpoints.disarm()?;
         // Who was killed may have been the one that stands ready; a daemon is gone within milliseconds.
         std::thread::sleep(Duration::from_millis(20));
         wait_until("a daemon after a failpoint", Duration::from_secs(20), || mount.daemon_pid().is_some());
-        let hit = begun.elapsed() < POINT_WAIT || mount.daemon_pid() != Some(daemon);
+        // It may have been passed just as the time was over.
+        hit |= mount.daemon_pid() != Some(daemon);
         let of = if hit { &mut self.dealt.at_points } else { &mut self.dealt.not_passed };
         *of.entry(point).or_default() += 1;
         Ok(hit)

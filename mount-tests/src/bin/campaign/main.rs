@@ -4,8 +4,9 @@
 //! A campaign is rounds, each with a mount of its own, a seed, and all of [`works`](aimss_mount_tests::works); at its end
 //! everything is drained and the backing is compared with what the mount showed. Of the blows of a round
 //!
-//! - half are SIGKILLs at a random moment, a third of them once a second daemon stands ready;
-//! - half are SIGKILLs at the failpoint that was hit least so far, when it is passed for the N-th time;
+//! - half are to be SIGKILLs at the failpoint that was tried least so far, when it is passed for the N-th time;
+//! - the others, and those whose failpoint nobody passed in time, are SIGKILLs at a random moment, a third of them once a
+//!   second daemon stands ready;
 //! - with `--upgrade`, all are upgrades, to and fro between two copies of the program.
 //!
 //! What comes of each round is a line of JSON in the results' file, at once: a campaign that was interrupted goes on behind

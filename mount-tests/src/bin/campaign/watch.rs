@@ -1,6 +1,7 @@
 //! What daemons and keeper hold while they die and are replaced: descriptors, memory, files of the arena; and how fast
 //! programs go on. What grows from one quarter of a long campaign to the last one leaks.
 
+use aimss_measure::pairs::median;
 use aimss_mount_tests::Mount;
 use aimss_mount_tests::works::UnderWay;
 use anyhow::{Context as _, Result};
@@ -76,7 +77,8 @@ pub fn tell<'s>(samples: impl Iterator<Item = &'s Sample>) {
     let (early, late) = (&samples[quarter..2 * quarter], &samples[3 * quarter..]);
     println!("medians of the second quarter and of the last one:");
     let row = |what: &str, of: &dyn Fn(&Sample) -> f64| {
-        println!("  {what:28} {:14.0} {:14.0}", median(early, of), median(late, of));
+        let median = |part: &[&Sample]| median(part.iter().map(|sample| of(sample)).collect());
+        println!("  {what:28} {:14.0} {:14.0}", median(early), median(late));
     };
     row("descriptors of the daemon", &|s| s.daemon_fds as f64);
     row("descriptors of the keeper", &|s| s.keeper_fds as f64);
@@ -93,10 +95,4 @@ pub fn tell<'s>(samples: impl Iterator<Item = &'s Sample>) {
     if samples.is_sorted_by(|a, b| a.seconds <= b.seconds) {
         println!("  {:28} {:14.0} {:14.0}", "steps a second", rate(early), rate(late));
     }
-}
-
-fn median(of: &[&Sample], value: &dyn Fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = of.iter().map(|sample| value(sample)).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -69,8 +69,7 @@ fn pause_with(context: &Context, standby: bool) -> Result<Vec<Outcome>> {
     drop(held);
     let mut pauses: Vec<Duration> = around.iter().map(|death| death[0]).collect();
     pauses.sort_unstable();
-    let longest = |of: usize| around.iter().map(|death| death[of]).max().unwrap_or_default();
-    let (ours, bare) = (longest(1), longest(2));
+    let [ours, bare] = gaps.map(|gap| gap.ever());
     let more = around.iter().map(|death| milliseconds(death[1]) - milliseconds(death[2])).collect();
     let at = |share: f64| pauses[((pauses.len() as f64 * share).ceil() as usize).clamp(1, pauses.len()) - 1];
     let kills = pauses.len();
@@ -105,17 +104,27 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The longest that something took since somebody asked.
+/// The longest that something took, in nanoseconds.
 #[derive(Debug, Default)]
-struct Longest(AtomicU64);
+struct Longest {
+    ever: AtomicU64,
+    since_asked: AtomicU64,
+}
 
 impl Longest {
     fn took(&self, time: Duration) {
-        self.0.fetch_max(time.as_nanos() as u64, Ordering::Relaxed);
+        for longest in [&self.ever, &self.since_asked] {
+            longest.fetch_max(time.as_nanos() as u64, Ordering::Relaxed);
+        }
     }
 
+    /// Since this was asked the last time.
     fn take(&self) -> Duration {
-        Duration::from_nanos(self.0.swap(0, Ordering::Relaxed))
+        Duration::from_nanos(self.since_asked.swap(0, Ordering::Relaxed))
+    }
+
+    fn ever(&self) -> Duration {
+        Duration::from_nanos(self.ever.load(Ordering::Relaxed))
     }
 }
 
