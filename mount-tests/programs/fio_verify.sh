@@ -81,5 +81,8 @@ while read -r name options; do
     verified=$((verified + 1))
 done <<<"$CASES"
 rm -f "$log"
-[ "$verified" -gt 0 ] || [ -n "$refused" ] || usage "DIR [REF [CASE...]]: no case is called$wanted"
+if [ "$verified" = 0 ] && [ -z "$refused" ]; then
+    rm -rf "$WORK"
+    usage "DIR [REF [CASE...]]: no case is called$wanted"
+fi
 pass "$verified cases verified${refused:+, refused by the kernel:$refused}"
