@@ -8,6 +8,7 @@
 mod convert;
 mod executed;
 mod handles;
+pub mod held;
 mod passthrough;
 mod streams;
 
@@ -29,6 +30,7 @@ use fuser::{
     WriteFlags,
 };
 use handles::Handles;
+use held::{Held, carry, still_awaited};
 use passthrough::{KernelId, Registered};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -64,6 +66,8 @@ pub struct Shared {
     pub notifier: OnceLock<fuser::Notifier>,
     /// The connection to the kernel; there once it is mounted.
     pub device: OnceLock<Arc<OwnedFd>>,
+    /// What is not answered yet.
+    pub held: Arc<Held>,
 }
 
 /// What a daemon finds of the one before.
@@ -101,6 +105,7 @@ pub struct Adapter {
     engine: Arc<Engine>,
     policy: Arc<Policy>,
     shared: Arc<Shared>,
+    held: Arc<Held>,
     registered: Arc<Registered>,
     executed: Arc<Executed>,
     handles: Arc<Handles>,
@@ -129,6 +134,7 @@ impl Adapter {
         Adapter {
             engine,
             policy,
+            held: shared.held.clone(),
             shared,
             registered: Arc::default(),
             executed: Arc::default(),
@@ -144,15 +150,21 @@ impl Adapter {
 
     /// Runs what may wait for the backing beside the threads that read requests.
     fn aside(&self, run: impl FnOnce(&Engine) + Send + 'static) {
-        let engine = self.engine.clone();
-        drop(self.blocking.spawn_blocking(move || run(&engine)));
+        let (engine, request) = (self.engine.clone(), carry());
+        drop(self.blocking.spawn_blocking(move || {
+            let _here = request.arrive();
+            run(&engine);
+        }));
     }
 
     /// The same, where it `waits`; at once where it does not.
     fn aside_if(&self, waits: bool, run: impl FnOnce(&Adapter) + Send + 'static) {
         if waits {
-            let adapter = self.clone();
-            drop(self.blocking.spawn_blocking(move || run(&adapter)));
+            let (adapter, request) = (self.clone(), carry());
+            drop(self.blocking.spawn_blocking(move || {
+                let _here = request.arrive();
+                run(&adapter);
+            }));
         } else {
             run(self);
         }
@@ -310,6 +322,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _here = self.held.enter(req, "lookup", self.ino(parent), name.as_bytes());
         self.latency.request();
         let (parent, thread) = (self.ino(parent), req.pid());
         if self.engine.lookup_waits(parent, name.as_bytes()) {
@@ -328,7 +341,8 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getattr(&self, _req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _here = self.held.enter(req, "getattr", self.ino(number), b"");
         self.latency.request();
         match self.engine.attr_and_age(self.ino(number)) {
             Ok(found) if let Node::Group(_) = self.streams.node(number.0) => {
@@ -364,6 +378,7 @@ impl Filesystem for Adapter {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _here = self.held.enter(req, "setattr", self.ino(number), b"");
         self.latency.request();
         let time = |t| match t {
             TimeOrNow::Now => Timestamp::now(),
@@ -388,7 +403,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
+        let _here = self.held.enter(req, "readlink", self.ino(number), b"");
         let ino = self.ino(number);
         self.aside_if(self.engine.read_link_waits(ino), move |adapter| match adapter.engine.read_link(ino) {
             Ok(target) => reply.data(&target),
@@ -406,6 +422,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _here = self.held.enter(req, "mknod", self.ino(parent), name.as_bytes());
         let Some(kind) = Kind::from_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, caller) = (self.ino(parent), caller(req));
         self.change_name(caller.request, parent, name, move |adapter, name| {
@@ -420,6 +437,7 @@ impl Filesystem for Adapter {
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _here = self.held.enter(req, "mkdir", self.ino(parent), name.as_bytes());
         self.latency.request();
         let (parent, caller) = (self.ino(parent), caller(req));
         self.change_name(caller.request, parent, name, move |adapter, name| {
@@ -433,6 +451,7 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _here = self.held.enter(req, "unlink", self.ino(parent), name.as_bytes());
         self.latency.request();
         let (parent, request) = (self.ino(parent), req.unique().0);
         if let Some(gone) = self.done_before(request) {
@@ -456,6 +475,7 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _here = self.held.enter(req, "rmdir", self.ino(parent), name.as_bytes());
         self.latency.request();
         let (parent, request) = (self.ino(parent), req.unique().0);
         if self.done_before(request).is_some() {
@@ -467,6 +487,7 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _here = self.held.enter(req, "symlink", self.ino(parent), name.as_bytes());
         let (parent, caller, target) = (self.ino(parent), caller(req), target.as_os_str().to_owned());
         self.change_name(caller.request, parent, name, move |adapter, name| {
             let make = || {
@@ -489,6 +510,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _here = self.held.enter(req, "rename", self.ino(parent), name.as_bytes());
         self.latency.request();
         let (from_parent, to_parent) = (self.ino(parent), self.ino(newparent));
         let request = req.unique().0;
@@ -515,6 +537,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, req: &Request, number: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let _here = self.held.enter(req, "link", self.ino(newparent), newname.as_bytes());
         let (ino, parent, request) = (self.ino(number), self.ino(newparent), req.unique().0);
         self.change_name(request, parent, newname, move |adapter, name| {
             let link = || adapter.engine.link(ino, parent, name);
@@ -524,6 +547,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _here = self.held.enter(req, "open", self.ino(number), b"");
         self.latency.request();
         let (waits, caller) = (self.streams.open_waits(number.0, flags.0), caller(req));
         self.aside_if(waits, move |adapter| {
@@ -543,6 +567,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _here = self.held.enter(req, "create", self.ino(parent), name.as_bytes());
         self.latency.request();
         let (parent, caller) = (self.ino(parent), caller(req));
         self.change_name(caller.request, parent, name, move |adapter, name| {
@@ -561,6 +586,7 @@ impl Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _here = self.held.enter(req, "read", self.ino(number), b"");
         self.latency.request();
         if let Some(handle) = self.streams.handle(fh.0) {
             // A read(2) names its caller's files; what fills a page, for sendfile(2) or a mapping, does not.
@@ -594,6 +620,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _here = self.held.enter(req, "write", self.ino(number), b"");
         self.latency.request();
         let ino = self.ino(number);
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
@@ -642,7 +669,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -650,21 +677,18 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _here = self.held.enter(req, "release", self.ino(number), b"");
         self.latency.request();
         self.aside_if(self.streams.close_waits(fh.0), move |adapter| {
-            if !adapter.release_stream(number.0, fh)
-                && let Some(file) = adapter.handles.close(adapter.engine.journal(), fh.0)
-            {
-                if file.exec {
-                    adapter.executed.closed(Ino(file.ino));
-                }
-                adapter.registered.release(&adapter.engine, Ino(file.ino), file.write);
+            if !adapter.release_stream(number.0, fh) {
+                adapter.open_context().close(&adapter.engine, fh);
             }
             reply.ok();
         });
     }
 
-    fn fsync(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let _here = self.held.enter(req, "fsync", self.ino(number), b"");
         let (ino, streams) = (self.ino(number), self.streams.clone());
         self.aside(move |engine| {
             let synced = match streams.of_inode(ino) {
@@ -675,12 +699,14 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn fsyncdir(&self, _req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, req: &Request, number: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let _here = self.held.enter(req, "fsyncdir", self.ino(number), b"");
         let ino = self.ino(number);
         self.aside(move |engine| reply_empty(engine.sync(ino), reply));
     }
 
-    fn opendir(&self, _req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _here = self.held.enter(req, "opendir", self.ino(number), b"");
         let dir = self.ino(number);
         self.aside_if(self.engine.listing_waits(dir), move |adapter| {
             match adapter.engine.open_directory(dir) {
@@ -695,12 +721,13 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _here = self.held.enter(req, "readdir", self.ino(number), b"");
         let dir = self.ino(number);
         self.listed(dir, move |adapter| {
             if adapter.dots(dir, offset, |at, cookie, name| {
@@ -721,17 +748,19 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
+        let _here = self.held.enter(req, "readdirplus", self.ino(number), b"");
         let dir = self.ino(number);
         self.listed(dir, move |adapter| adapter.list_with_attributes(dir, offset, reply));
     }
 
-    fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
+        let _here = self.held.enter(req, "statfs", self.ino(number), b"");
         self.aside_if(self.engine.is_remote(), move |adapter| match adapter.engine.room() {
             Ok(r) => {
                 let block = u32::try_from(r.block_bytes).unwrap_or(4096);
@@ -751,6 +780,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _here = self.held.enter(req, "setxattr", self.ino(number), b"");
         let ours =
             name.as_bytes().starts_with(b"user.aimss.") && self.streams.of_inode(self.ino(number)).is_some();
         if ours || name.as_bytes() == STATE_XATTR {
@@ -769,7 +799,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn getxattr(&self, _req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _here = self.held.enter(req, "getxattr", self.ino(number), b"");
         self.latency.request();
         if let Some(value) = self.made_up_xattr(number, name) {
             return match value {
@@ -788,7 +819,8 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let _here = self.held.enter(req, "listxattr", self.ino(number), b"");
         self.with_xattrs(number, move |adapter| {
             let ino = adapter.ino(number);
             adapter.engine.load_xattrs_ahead(ino);
@@ -807,6 +839,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _here = self.held.enter(req, "removexattr", self.ino(number), b"");
         let (name, request) = (name.to_owned(), req.unique().0);
         if self.done_before(request).is_some() {
             return reply.ok();
@@ -824,7 +857,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -832,6 +865,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _here = self.held.enter(req, "fallocate", self.ino(number), b"");
         if self.streams.of_inode(self.ino(number)).is_some() {
             // Room that changes no size is no change of records.
             let harmless = mode == libc::FALLOC_FL_KEEP_SIZE;
@@ -870,13 +904,14 @@ impl Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _here = self.held.enter(req, "lseek", self.ino(number), b"");
         let whence = match whence {
             libc::SEEK_DATA => Whence::Data,
             libc::SEEK_HOLE => Whence::Hole,
@@ -894,7 +929,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -905,6 +940,7 @@ impl Filesystem for Adapter {
         _flags: fuser::CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _here = self.held.enter(req, "copy_file_range", self.ino(ino_out), b"");
         // A request's result is 32 bits wide; the caller comes back for the rest.
         let len = len.min(1 << 30);
         let (ino_in, ino_out) = (self.ino(ino_in), self.ino(ino_out));
@@ -1161,14 +1197,16 @@ impl Adapter {
         if let Err(e) = listed {
             return reply.error(errno(&e));
         }
-        self.add_entries(dir, batch.into_iter(), false, reply);
+        self.add_entries(dir, batch.into_iter(), Vec::new(), false, reply);
     }
 
-    /// Fills a reply with entries and their attributes, from the first one on that waits aside, unless this `is_aside`.
+    /// Fills a reply with entries and their attributes, from the first one on that waits aside, unless this `is_aside`;
+    /// these were `added`, by node and inode.
     fn add_entries(
         &self,
         dir: Ino,
         mut entries: std::vec::IntoIter<DirEntry>,
+        mut added: Vec<(u64, Ino)>,
         is_aside: bool,
         mut reply: ReplyDirectoryPlus,
     ) {
@@ -1181,7 +1219,8 @@ impl Adapter {
             }
             looked = looked.saturating_sub(1);
             if !is_aside && self.engine.lookup_waits(dir, &entry.name) {
-                return self.aside_if(true, move |adapter| adapter.add_entries(dir, entries, true, reply));
+                return self
+                    .aside_if(true, move |adapter| adapter.add_entries(dir, entries, added, true, reply));
             }
             // Looked up only to be shown; gone meanwhile means not shown.
             let Ok(mut found) = self.engine.lookup(dir, &entry.name) else {
@@ -1191,19 +1230,30 @@ impl Adapter {
             let ino = found.ino;
             if !is_aside && self.showing_waits(&found) {
                 self.engine.forget(ino, 1);
-                return self.aside_if(true, move |adapter| adapter.add_entries(dir, entries, true, reply));
+                return self
+                    .aside_if(true, move |adapter| adapter.add_entries(dir, entries, added, true, reply));
             }
             self.forget_stale_pages(ino);
             let (attr, ttl, _) = self.entry(&mut found);
             let name = OsStr::from_bytes(&entry.name);
             if reply.add(INodeNo(ino.0), entry.cookie, name, &ttl, &attr, Generation(0)) {
-                self.streams.forget(attr.ino.0, 1);
-                self.engine.forget(ino, 1);
+                self.forget_entry(attr.ino.0, ino);
                 break;
             }
+            added.push((attr.ino.0, ino));
             entries.next();
         }
+        if !still_awaited() {
+            added.into_iter().for_each(|(number, ino)| self.forget_entry(number, ino));
+            return reply.error(Errno::EINTR);
+        }
         reply.ok();
+    }
+
+    /// The kernel was not told of an entry after all.
+    fn forget_entry(&self, number: u64, ino: Ino) {
+        self.streams.forget(number, 1);
+        self.engine.forget(ino, 1);
     }
 
     /// `.` and `..` at the head of a directory; true when the reply was full.

@@ -10,6 +10,7 @@ mod begin;
 mod doomed_streams;
 mod link;
 mod partitions;
+mod requests;
 pub mod residence;
 mod resources;
 mod streams;
@@ -54,8 +55,8 @@ const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// One part in so many of the memory is for sealed records of streams that could be read from their segments.
 const STREAMS_SHARE: u64 = 2;
-/// Between two looks at what who stands ready to take over holds.
-const COUNT_STANDBY_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what who stands ready to take over holds, and at requests that take long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long after the drain delay a removed name is gone from the backing, or else something is wrong there.
 const REMOVED_AFTER: Duration = Duration::from_secs(5);
 
@@ -250,7 +251,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     ready();
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
     daemon.clone().listen_to_keeper();
-    runtime.spawn(count_standby(daemon.clone()));
+    runtime.spawn(look_after(daemon.clone()));
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         failpoint::pass("before", "unnoted-closed");
@@ -363,10 +364,11 @@ impl Signals {
     }
 }
 
-/// What who stands ready to take over holds counts as the daemon's own.
-async fn count_standby(daemon: Arc<Daemon>) {
+/// What who stands ready to take over holds counts as the daemon's own. Requests that take long are looked at.
+async fn look_after(daemon: Arc<Daemon>) {
     loop {
-        tokio::time::sleep(COUNT_STANDBY_EVERY).await;
+        tokio::time::sleep(LOOK_EVERY).await;
+        daemon.look_at_requests();
         daemon.engine.held_beside(daemon.standby().map_or(0, |standby| standby.resident));
     }
 }
@@ -503,6 +505,7 @@ impl Daemon {
                 path: PathBuf::from(OsString::from_vec(call.path)),
                 age: call.age.as_secs_f64(),
             }),
+            requests: self.requests(),
             limits: self.limits(),
         }
     }

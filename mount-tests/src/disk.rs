@@ -1,6 +1,7 @@
 //! A small disk of a test's own: ext4 in an image file, which can be full, and can be frozen as a disk that stalls.
 
 use crate::mount::well;
+use crate::{Mode, Mount, Setup, skip, skip_allowed};
 use anyhow::{Context as _, Result};
 use rustix::mount::{UnmountFlags, unmount};
 use std::fs;
@@ -54,5 +55,30 @@ impl Drop for Disk {
         if let Some(place) = self.point.parent() {
             let _ = fs::remove_dir_all(place);
         }
+    }
+}
+
+/// Runs `body` on a mount over a disk of its own of so many bytes, in both modes.
+pub fn on_a_disk(bytes: u64, memory: &'static str, body: impl Fn(&Mount, &Disk) -> Result<()>) {
+    if !Path::new("/dev/loop-control").exists() {
+        // A container has none, whatever is installed in it.
+        return skip_allowed("no loop devices");
+    }
+    for mode in [Mode::Passthrough, Mode::Daemon] {
+        let setup = Setup { memory, drain_delay: "100ms", ..Setup::new(mode) };
+        let mut made = None;
+        let mount = Mount::start_over(&setup, |backing| {
+            made = Some(Disk::mount(backing, bytes));
+            Ok(())
+        });
+        let Some((mount, disk)) = mount.zip(made) else { return };
+        let disk = match disk {
+            Ok(disk) => disk,
+            Err(error) => return skip(&format!("{error:#}")),
+        };
+        // Declared last, dropped first: the disk outlives its mount, whatever happens.
+        let mount = mount;
+        body(&mount, &disk).unwrap_or_else(|error| panic!("{mode:?}: {error:?}"));
+        mount.finish();
     }
 }

@@ -210,6 +210,14 @@ impl Mount {
         Ok(())
     }
 
+    /// Stops keeper and daemon where they are, as if they hung. They go on when they are killed.
+    pub fn stop_both(&self) -> Result<()> {
+        for pid in [self.process("keeper"), self.daemon()] {
+            send(pid.context("the mount is served")?, rustix::process::Signal::STOP);
+        }
+        Ok(())
+    }
+
     /// Kills the daemon as a crash would; its keeper starts the next one. Returns when that serves.
     pub fn kill_daemon(&self) -> Result<()> {
         let daemon = self.daemon().context("the mount has a daemon")?;
@@ -217,6 +225,11 @@ impl Mount {
         let next = || self.daemon().is_some_and(|next| next != daemon);
         crate::wait_until("the next daemon", Duration::from_secs(20), next);
         Ok(())
+    }
+
+    /// Whether anything is mounted there.
+    pub fn is_mounted(&self) -> bool {
+        is_mounted(&self.point())
     }
 
     /// The daemon of this moment.
@@ -302,7 +315,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if connection(&self.point()).is_some() || !self.state_dirs().is_empty() {
+        if is_mounted(&self.point()) || !self.state_dirs().is_empty() {
             if std::thread::panicking() {
                 let log = fs::read(self.beside("log")).unwrap_or_default();
                 eprintln!("the daemon's log:\n{}", String::from_utf8_lossy(&log));
@@ -347,21 +360,21 @@ pub fn place() -> Result<TempDir> {
     Ok(place)
 }
 
-/// The number of the FUSE connection mounted at `point`, from the mount table: a dead one can't be asked.
-fn connection(point: &Path) -> Option<u32> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = table.lines().rev().find(|line| line.split(' ').nth(4).map(Path::new) == Some(point))?;
-    let fuse = line.split_once(" - ").is_some_and(|(_, tail)| tail.starts_with("fuse"));
-    line.split(' ').nth(2)?.split_once(':').filter(|_| fuse)?.1.parse().ok()
+/// Whether a FUSE file system is mounted at `point`, from the mount table: a dead one can't be asked.
+fn is_mounted(point: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let line = table.lines().rev().find(|line| line.split(' ').nth(4).map(Path::new) == Some(point));
+    line.and_then(|line| line.split_once(" - ")).is_some_and(|(_, tail)| tail.starts_with("fuse"))
 }
 
 /// Whether something was mounted at `point`; requests that wait for its daemon get an error.
 fn abort(point: &Path) -> bool {
-    let connection = connection(point);
-    if let Some(connection) = connection {
-        let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+    let mounted = is_mounted(point);
+    if mounted {
+        // Aborts first, and fails where it is in use.
+        let _ = unmount(point, UnmountFlags::FORCE);
     }
-    connection.is_some()
+    mounted
 }
 
 /// Aborts the mount at `point` unless what is returned is dropped in time.
@@ -383,10 +396,13 @@ fn limited() -> Command {
     command
 }
 
-/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`, the 20th after the name.
+/// When a process that runs started, in clock ticks since boot: field 22 of `/proc/PID/stat`, the 20th after the name.
 fn started(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(") ")?.1.split_whitespace();
+    // A zombie does nothing any more.
+    let (state, started) = (fields.next()?, fields.nth(18)?);
+    (state != "Z").then(|| started.parse().ok())?
 }
 
 fn send(pid: i32, signal: rustix::process::Signal) {

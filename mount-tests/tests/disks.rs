@@ -2,41 +2,15 @@
 //! need the disk goes on. `AIMSS_STALL_SECONDS=60` for longer stalls.
 
 use aimss_mount_tests::bytes::pattern;
-use aimss_mount_tests::disk::Disk;
-use aimss_mount_tests::{Mode, Mount, Setup, skip, skip_allowed, wait_until};
+use aimss_mount_tests::disk::on_a_disk;
+use aimss_mount_tests::wait_until;
 use anyhow::{Context as _, Result};
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const FILE_BYTES: usize = 1 << 20;
-
-/// Runs `body` on a mount over a disk of its own, in both modes.
-fn on_a_disk(bytes: u64, memory: &'static str, body: impl Fn(&Mount, &Disk) -> Result<()>) {
-    if !Path::new("/dev/loop-control").exists() {
-        // A container has none, whatever is installed in it.
-        return skip_allowed("no loop devices");
-    }
-    for mode in [Mode::Passthrough, Mode::Daemon] {
-        let setup = Setup { memory, drain_delay: "100ms", ..Setup::new(mode) };
-        let mut made = None;
-        let mount = Mount::start_over(&setup, |backing| {
-            made = Some(Disk::mount(backing, bytes));
-            Ok(())
-        });
-        let Some((mount, disk)) = mount.zip(made) else { return };
-        let disk = match disk {
-            Ok(disk) => disk,
-            Err(error) => return skip(&format!("{error:#}")),
-        };
-        // Declared last, dropped first: the disk outlives its mount, whatever happens.
-        let mount = mount;
-        body(&mount, &disk).unwrap_or_else(|error| panic!("{mode:?}: {error:?}"));
-        mount.finish();
-    }
-}
 
 fn stall() -> Duration {
     let seconds = std::env::var("AIMSS_STALL_SECONDS").ok().and_then(|text| text.parse().ok());

@@ -184,6 +184,9 @@ process and file, while files are in use.
   aimss umount --lazy /mnt/fast
       Drains and takes the name away now; the daemon ends when the last file closes. Also clears the mount that \
 a dead daemon left.
+  aimss umount --force /mnt/fast
+      For a daemon or a backing that hangs: takes the mount away now. Nothing is drained, and nothing is lost: \
+the next `aimss mount` of the same two takes up what the backing did not have. Until then it takes memory.
   aimss umount --export /other/disk/rescue /mnt/fast
       For a backing that is full or gone: what it cannot take is copied to /other/disk/rescue, with modes, owners, \
 times and extended attributes, and then the mount is given up.
@@ -196,8 +199,12 @@ pub struct Umount {
     /// Where it is mounted
     pub mountpoint: PathBuf,
     /// Don't wait for open files: they stay usable, and the daemon ends when the last one closes
-    #[arg(long, visible_alias = "force", conflicts_with = "export")]
+    #[arg(long, conflicts_with = "export")]
     pub lazy: bool,
+    /// Take the mount away at once, whatever hangs: kills the daemon, drains nothing; programs that use it get
+    /// errors, and what the backing lacks stays in memory until the next mount takes it up
+    #[arg(long, conflicts_with_all = ["lazy", "export"])]
+    pub force: bool,
     /// If the backing can't take everything, copy the rest to DIR (new or empty) and unmount
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,

@@ -6,8 +6,12 @@
 //! 4. Unmount: umount2(2), or `fusermount3 -u` for those who may not.
 //! 5. Tell the daemon, wait until its process and its state directory are gone.
 //!
+//! By force it goes another way: see [`force`].
+//!
 //! A mount whose daemon is dead is only cleared when asked to (`lazy`): its connection is aborted, so that
 //! programs stuck in it get an error, and its name is taken away.
+
+pub mod force;
 
 use crate::holders::{self, Wanted};
 use crate::mountinfo::{self, Mount};
@@ -52,6 +56,13 @@ pub enum Outcome {
     Cleared,
     /// Gone, and so many paths were copied to the export directory.
     Exported(usize),
+    /// Taken away by force.
+    Forced {
+        /// The backing of what stays in memory, if anything may.
+        left: Option<PathBuf>,
+        /// A process that was killed and is not gone yet.
+        stuck: Option<u32>,
+    },
 }
 
 /// Unmounts what is at `mountpoint` (resolved).
@@ -233,11 +244,9 @@ fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display
 fn clear(mountpoint: &Path, known: Option<&Known>) -> Result<Outcome> {
     let mut cleared = false;
     // Several may be stacked; what lives, or isn't of this kind, is left alone.
-    while let Some(mount) = mountinfo::at(mountpoint).filter(|mount| mount.is_fuse() && is_stale(mountpoint))
-    {
-        // Only root sees this file; without it, programs stuck in the mount wait on.
-        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", mount.minor), "1");
-        detach(mountpoint, true).map_err(Refused::into_error)?;
+    while mountinfo::at(mountpoint).is_some_and(|mount| mount.is_fuse() && is_stale(mountpoint)) {
+        // Programs stuck in it get an error.
+        force::detach(mountpoint).map_err(Refused::into_error)?;
         cleared = true;
     }
     if let Some(known) = known.filter(|_| !cleared) {

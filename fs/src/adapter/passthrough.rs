@@ -7,6 +7,7 @@
 
 use super::executed::Executed;
 use super::handles::{Handles, KeptFile};
+use super::held::still_awaited;
 use super::{Adapter, Shared};
 use crate::errno::errno;
 use crate::policy::Policy;
@@ -15,7 +16,7 @@ use aimss_engine::failpoint;
 use aimss_engine::journal::Journal;
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Ino, Result};
-use fuser::{BackingId, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyOpen};
+use fuser::{BackingId, Errno, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyOpen};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -268,6 +269,15 @@ impl OpenContext {
         Ok((self.handles.keep_file(engine.journal(), file), id))
     }
 
+    /// A handle is closed.
+    pub(super) fn close(&self, engine: &Engine, handle: FileHandle) {
+        let Some(file) = self.handles.close(engine.journal(), handle.0) else { return };
+        if file.exec {
+            self.executed.closed(Ino(file.ino));
+        }
+        self.registered.release(engine, Ino(file.ino), file.write);
+    }
+
     /// The open of a request that a daemon noted before it died.
     fn again(&self, engine: &Engine, handle: u64) -> Option<(FileHandle, Option<Arc<KernelId>>)> {
         let file = self.handles.file(handle)?;
@@ -291,6 +301,10 @@ impl OpenContext {
             None => self.try_open(engine, ino, want, exec),
         };
         match opened {
+            Ok((handle, _)) if !still_awaited() => {
+                self.close(engine, handle);
+                reply.error(Errno::EINTR);
+            }
             Ok((handle, Some(id))) => id.opened(handle, reply),
             Ok((handle, None)) => reply.opened(handle, DIRECT),
             Err(e) => {
@@ -318,6 +332,11 @@ impl OpenContext {
             None => self.try_open(engine, found.ino, want, false),
         };
         match opened {
+            Ok((handle, _)) if !still_awaited() => {
+                self.close(engine, handle);
+                engine.forget(found.ino, 1);
+                reply.error(Errno::EINTR);
+            }
             Ok((handle, Some(id))) => id.created(handle, ttl, &attr, reply),
             Ok((handle, None)) => reply.created(&ttl, &attr, Generation(0), handle, DIRECT),
             Err(e) => {

@@ -1,6 +1,7 @@
 //! Requests on streams and groups: what [`crate::streams`] decided, as replies.
 
 use super::convert::attr_out;
+use super::held::still_awaited;
 use super::passthrough::KernelId;
 use super::{Adapter, Shared};
 use crate::errno::errno;
@@ -83,6 +84,10 @@ impl AppenderIds {
 impl Adapter {
     /// Answers a lookup that found something, as the stream or the twin that it may be.
     pub(super) fn reply_found(&self, mut found: Found, thread: u32, reply: ReplyEntry) {
+        if !still_awaited() {
+            self.engine.forget(found.ino, 1);
+            return reply.error(Errno::EINTR);
+        }
         if self.streams.was_sent(found.ino, thread) {
             self.show(found.ino.0, &mut found);
             let mut attr = attr_out(found.ino, &found.attr);
@@ -196,7 +201,7 @@ impl Adapter {
                     return None;
                 }
                 match self.streams.open_group(&node) {
-                    Ok(handle) => reply.opened(FileHandle(handle), MEMBER),
+                    Ok(handle) => self.tell_opened(handle, MEMBER, reply),
                     Err(e) => reply.error(errno(&e)),
                 }
                 None
@@ -228,12 +233,21 @@ impl Adapter {
                         }
                     });
                 match opened {
-                    Ok(handle) => reply.opened(FileHandle(handle), SERVED),
+                    Ok(handle) => self.tell_opened(handle, SERVED, reply),
                     Err(e) => reply.error(errno(&e)),
                 }
                 None
             }
         }
+    }
+
+    /// Answers an open with a handle, unless nobody waits for it any more.
+    fn tell_opened(&self, handle: u64, flags: FopenFlags, reply: ReplyOpen) {
+        if still_awaited() {
+            return reply.opened(FileHandle(handle), flags);
+        }
+        drop(self.streams.close(handle));
+        reply.error(Errno::EINTR);
     }
 
     /// Answers an open that the last daemon did not live to answer.
@@ -296,6 +310,11 @@ impl Adapter {
             Ok(id) => {
                 self.shared.counts.count_append();
                 let handle = self.streams.keep_appender(ino, stream, id.raw());
+                if !still_awaited() {
+                    drop(self.streams.close(handle));
+                    self.appenders.release(ino);
+                    return reply.error(Errno::EINTR);
+                }
                 id.opened(FileHandle(handle), reply);
             }
             Err(e) => {
@@ -353,6 +372,9 @@ impl Adapter {
                 Ok(id) => {
                     self.shared.counts.count_append();
                     let handle = FileHandle(self.streams.keep_appender(found.ino, stream, id.raw()));
+                    if !still_awaited() {
+                        return self.take_back_created(found.ino, handle, reply);
+                    }
                     attr.ino = INodeNo(StreamFiles::appender(found.ino));
                     return id.created(handle, zero, &attr, reply);
                 }
@@ -365,7 +387,17 @@ impl Adapter {
             }
         }
         let handle = FileHandle(self.streams.open_plain(found.ino, stream, begin, write));
+        if !still_awaited() {
+            return self.take_back_created(found.ino, handle, reply);
+        }
         reply.created(&zero, &attr, Generation(0), handle, SERVED);
+    }
+
+    /// Nobody waits for what was made and opened: it is closed, and stays.
+    fn take_back_created(&self, ino: Ino, handle: FileHandle, reply: ReplyCreate) {
+        self.release_stream(ino.0, handle);
+        self.engine.forget(ino, 1);
+        reply.error(Errno::EINTR);
     }
 
     /// `paged`: the kernel keeps what it is given, as pages of this node.

@@ -60,8 +60,13 @@ async fn serve_client(stream: UnixStream, daemon: Arc<Daemon>) -> io::Result<()>
         let (replies, mut received) = mpsc::unbounded_channel();
         match serde_json::from_str::<Request>(&line) {
             Ok(request) => {
-                let daemon = daemon.clone();
-                tokio::task::spawn_blocking(move || answer(&daemon, request, &replies));
+                // A thread of its own: those that requests of programs wait on may all wait for a backing that hangs.
+                let (daemon, refused) = (daemon.clone(), replies.clone());
+                let run = move || answer(&daemon, request, &replies);
+                if let Err(e) = std::thread::Builder::new().name("answer".into()).spawn(run) {
+                    let _ =
+                        refused.send(Reply::Error(format!("the daemon has no thread to answer with: {e}")));
+                }
             }
             Err(e) => {
                 let _ = replies.send(Reply::Error(format!("the request can't be read: {e}")));

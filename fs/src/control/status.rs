@@ -39,6 +39,9 @@ pub struct MountStatus {
     pub keeper: KeeperStatus,
     /// The oldest call on the backing that has not come back.
     pub outstanding: Option<OutstandingStatus>,
+    /// Requests of programs that are not answered and take too long.
+    #[serde(default)]
+    pub requests: RequestsStatus,
     /// What this mount could not have, and why (no passthrough, no huge pages, ...), in sentences.
     pub limits: Vec<String>,
 }
@@ -69,6 +72,30 @@ pub struct OutstandingStatus {
     pub call: String,
     /// On which path; empty for the backing itself, and for calls on open files.
     pub path: PathBuf,
+    /// For how many seconds.
+    pub age: f64,
+}
+
+/// Requests that were not answered for more than five seconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestsStatus {
+    /// How many.
+    pub too_long: u64,
+    /// The oldest ten, oldest first.
+    pub oldest: Vec<RequestStatus>,
+}
+
+/// A request that was not answered yet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestStatus {
+    /// What is asked for, as FUSE calls it: `lookup`, `open`, `fsync`, ...
+    pub operation: String,
+    /// Of which path, relative to the mount's root.
+    pub path: PathBuf,
+    /// The thread that waits; 0 if none does.
+    pub thread: u32,
     /// For how many seconds.
     pub age: f64,
 }

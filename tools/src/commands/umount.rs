@@ -7,9 +7,16 @@ use anyhow::Result;
 
 /// Unmounts as `asked`.
 pub fn run(asked: &cli::Umount) -> Result<()> {
-    let mountpoint = control::resolve(&asked.mountpoint)?;
-    let options = Options { lazy: asked.lazy, export: asked.export.clone() };
-    let outcome = unmount::run(&mountpoint, &options, Display::new())?;
+    let (mountpoint, outcome) = if asked.force {
+        let mountpoint = unmount::force::resolve(&asked.mountpoint)?;
+        let outcome = unmount::force::run(&mountpoint)?;
+        (mountpoint, outcome)
+    } else {
+        let mountpoint = control::resolve(&asked.mountpoint)?;
+        let options = Options { lazy: asked.lazy, export: asked.export.clone() };
+        let outcome = unmount::run(&mountpoint, &options, Display::new())?;
+        (mountpoint, outcome)
+    };
     let shown = escape::path(&mountpoint);
     match (outcome, &asked.export) {
         (Outcome::Gone, None) => {}
@@ -23,6 +30,21 @@ pub fn run(asked: &cli::Umount) -> Result<()> {
                 "aimss: {count} paths that the backing doesn't have are in {}",
                 escape::path(directory)
             );
+        }
+        (Outcome::Forced { left, stuck }, _) => {
+            if let Some(pid) = stuck {
+                eprintln!(
+                    "aimss: process {pid} is killed and waits in the kernel, perhaps for a disk; it is gone when that answers"
+                );
+            }
+            match left {
+                Some(backing) => eprintln!(
+                    "aimss: {shown} is taken away; what the backing did not have yet is kept in memory: `aimss mount {} \
+                     {shown}` takes it up",
+                    escape::path(&backing)
+                ),
+                None => eprintln!("aimss: {shown} is taken away"),
+            }
         }
         (Outcome::Exported(count), None) => eprintln!("aimss: {count} paths were exported"),
     }

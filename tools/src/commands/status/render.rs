@@ -5,7 +5,8 @@ use crate::duration::human as time;
 use crate::escape;
 use crate::size::human as bytes;
 use aimss_fs::control::status::{
-    CacheStatus, DrainStatus, FetchStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus, StreamsStatus,
+    CacheStatus, DrainStatus, FetchStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus,
+    RequestsStatus, StreamsStatus,
 };
 use std::fmt::{Arguments, Write as _};
 use std::time::Duration;
@@ -71,6 +72,9 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
         let held = bytes(standby.resident);
         let text = format!("process {}, ready to take over, {held} resident", standby.pid);
         line(&mut out, "standby", &text);
+    }
+    if status.requests.too_long > 0 {
+        line(&mut out, "waiting", &requests(&status.requests));
     }
     for limit in &status.limits {
         line(&mut out, "limit", limit);
@@ -221,6 +225,19 @@ fn groups(groups: &GroupsStatus) -> String {
     text
 }
 
+fn requests(requests: &RequestsStatus) -> String {
+    let named = requests.oldest.iter().map(|request| {
+        let (path, age) = (escape::path(&request.path), time(seconds(request.age)));
+        format!("{} of {path} by thread {} for {age}", request.operation, request.thread)
+    });
+    let mut parts: Vec<String> = named.collect();
+    let more = requests.too_long.saturating_sub(parts.len() as u64);
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    parts.join("; ")
+}
+
 /// Ages come from the daemon as numbers; one that is no age must not end `status`.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
@@ -255,7 +272,7 @@ fn line(out: &mut String, label: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aimss_fs::control::status::WorstGroup;
+    use aimss_fs::control::status::{RequestStatus, WorstGroup};
     use std::collections::BTreeMap;
 
     fn status() -> MountStatus {
@@ -367,6 +384,29 @@ mod tests {
             "{text}"
         );
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS));
+    }
+
+    #[test]
+    fn requests_that_take_too_long_are_named() {
+        let mut status = status();
+        let request = |operation: &str, path: &str, age| RequestStatus {
+            operation: operation.into(),
+            path: path.into(),
+            thread: 4711,
+            age,
+        };
+        let oldest = vec![request("fsync", "ckpt/model.bin", 12.3), request("lookup", "da\nta", 6.0)];
+        status.requests = RequestsStatus { too_long: 5, oldest };
+        let text = block(&status, true);
+        assert!(
+            text.contains(
+                "\
+  waiting    fsync of ckpt/model.bin by thread 4711 for 12 s; lookup of da\\nta by
+             thread 4711 for 6.0 s; 3 more
+"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
