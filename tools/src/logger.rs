@@ -18,7 +18,11 @@ impl Log for Lines {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
+        // Whoever asked was killed meanwhile, and let go.
+        let unheard = record.target() == "fuser::reply"
+            && record.args().to_string().contains("(os error 2)")
+            && log::max_level() < LevelFilter::Debug;
+        if self.enabled(record.metadata()) && !unheard {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let line = format!(
                 "{}.{:03} {} {}: {}\n",
