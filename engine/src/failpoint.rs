@@ -1,5 +1,6 @@
 //! Failpoints: places with a name at which a test has the process killed, so that what the next one finds is what was there
-//! at that very place. Without the feature `failpoints`, which no release has, [`pass`] is nothing.
+//! at that very place. They are there in builds with debug assertions, where tests use them as they are, and in others with
+//! the feature `failpoints`; in a release, which has neither, [`pass`] is nothing.
 //!
 //! The file that `AIMSS_FAILPOINTS` names is mapped by each process of a mount: a count (u64, little-endian), and behind it a
 //! name, padded with zeros to [`FILE_BYTES`] in all. Who passes the place of that name takes one from the count; whoever
@@ -9,14 +10,14 @@
 pub const FILE_BYTES: usize = 64;
 
 /// The process is at the place `family-what`.
-#[cfg(not(feature = "failpoints"))]
+#[cfg(not(any(feature = "failpoints", debug_assertions)))]
 #[inline(always)]
 pub fn pass(_family: &str, _what: impl std::fmt::Display) {}
 
-#[cfg(feature = "failpoints")]
+#[cfg(any(feature = "failpoints", debug_assertions))]
 pub use armed::pass;
 
-#[cfg(feature = "failpoints")]
+#[cfg(any(feature = "failpoints", debug_assertions))]
 mod armed {
     use super::FILE_BYTES;
     use memmap2::{MmapOptions, MmapRaw};

@@ -28,8 +28,12 @@ pub fn choose(binary: PathBuf) {
     CHOSEN.set(binary).expect("it is chosen once, before it is asked for");
 }
 
-/// Builds a binary with failpoints, in a target directory of its own beside the one of the running program.
+/// A binary with failpoints: the one beside the running program if that has debug assertions, and so the binary; or one
+/// built in a target directory of its own.
 pub fn with_failpoints() -> Result<PathBuf> {
+    if cfg!(debug_assertions) {
+        return beside_the_test();
+    }
     let profile_dir = profile_dir()?;
     let target = profile_dir.parent().context("the profile lies in no target directory")?.join("failpoints");
     build(&profile_dir, &target, &["--features", "failpoints"])?;

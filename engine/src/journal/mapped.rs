@@ -46,7 +46,7 @@ impl Mapped {
             }
             let from = (at - self.begin) as usize;
             let (now, later) = rest.split_at(rest.len().min(WINDOW_BYTES as usize - from));
-            #[cfg(feature = "failpoints")]
+            #[cfg(any(feature = "failpoints", debug_assertions))]
             {
                 let half = now.len() / 2;
                 self.window[from..from + half].copy_from_slice(&now[..half]);
