@@ -41,6 +41,16 @@ pub struct Named {
     pub version: usize,
 }
 
+/// Attributes that an fsync made durable and that were not changed since.
+#[derive(Debug, Clone, Default)]
+pub struct Durable {
+    pub mode: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime: Option<Timestamp>,
+    /// Those that the file has, and those that it has not.
+    pub xattrs: BTreeMap<String, Option<Vec<u8>>>,
+}
+
 pub type Entries = BTreeMap<String, Id>;
 
 #[derive(Debug, Clone)]
@@ -52,6 +62,7 @@ pub struct Object {
     pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Set by utimens, and nothing changed it since.
     pub mtime: Option<Timestamp>,
+    pub durable: Durable,
     pub links: Vec<Link>,
     pub ino: Option<Ino>,
     /// Its making and its removing are all that ever happened to its names.
@@ -92,6 +103,7 @@ impl Object {
             target: None,
             xattrs: BTreeMap::new(),
             mtime: None,
+            durable: Durable::default(),
             links: Vec::new(),
             ino: None,
             cancellable: false,
@@ -325,6 +337,7 @@ impl Model {
         change(&mut content);
         object.versions.push(Rc::new(content));
         object.mtime = None;
+        object.durable.mtime = None;
     }
 
     pub fn write(&mut self, id: Id, offset: usize, data: &[u8]) {
@@ -344,6 +357,13 @@ impl Model {
         }
         let object = self.get_mut(id);
         object.floor = object.versions.len() - 1;
+        let value = |name: &&str| (String::from(*name), object.xattrs.get(*name).cloned());
+        object.durable = Durable {
+            mode: Some(object.mode),
+            gid: Some(object.gid),
+            mtime: object.mtime,
+            xattrs: super::world::XATTRS.iter().map(value).collect(),
+        };
         if object.is_dir() {
             object.states_floor = object.states.len() - 1;
         }
