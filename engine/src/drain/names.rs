@@ -59,6 +59,10 @@ impl Engine {
     fn enter_applied(&self, op: &Op) {
         let objects = if op.cancelled { smallvec::SmallVec::new() } else { op.change.objects() };
         let touched = objects.into_iter().chain(op.change.directories());
+        // Before anybody may take the change for done: an fsync that finds nothing left to apply must sync these.
+        for dir in op.change.directories() {
+            self.drain.unsynced(dir);
+        }
         {
             let mut names = self.names.lock();
             for link in op.change.links() {
@@ -89,7 +93,6 @@ impl Engine {
             self.oplog.done(op.seq);
         }
         for dir in op.change.directories() {
-            self.drain.unsynced(dir);
             self.drain.mark(dir);
         }
     }

@@ -78,6 +78,8 @@ pub struct Object {
     /// The backing has it, and since then it was only replaced as a whole.
     pub only_replaced: bool,
     pub named: Vec<Named>,
+    /// The same for names of directories that it was below then.
+    pub carried: Vec<(Id, Named)>,
     /// Directories: all entries it had.
     pub states: Vec<Entries>,
     /// The oldest entries that the backing may show, by fsync.
@@ -114,6 +116,7 @@ impl Object {
             floor: 0,
             only_replaced: false,
             named: Vec::new(),
+            carried: Vec::new(),
             states: vec![Entries::new()],
             states_floor: 0,
         }
@@ -121,6 +124,12 @@ impl Object {
 
     pub fn content(&self) -> &Rc<Vec<u8>> {
         self.versions.last().expect("a file has a content")
+    }
+
+    /// The content as of its last close or fsync.
+    fn rested(&self) -> usize {
+        let version = if self.writers > 0 { self.closed } else { self.versions.len() - 1 };
+        version.max(self.floor)
     }
 
     pub fn entries(&self) -> &Entries {
@@ -196,10 +205,25 @@ impl Model {
         object.links.push(Link { dir, name: name.into(), since });
         if named {
             object.cancellable = false;
-            let version = if object.writers > 0 { object.closed } else { object.versions.len() - 1 };
-            let version = version.max(object.floor);
+            let version = object.rested();
             object.named.push(Named { dir, name: name.into(), state: since, version });
+            for below in self.files_below(id) {
+                let file = self.get_mut(below);
+                let version = file.rested();
+                file.carried.push((id, Named { dir, name: name.into(), state: since, version }));
+            }
         }
+    }
+
+    /// Files below a directory; none below a file.
+    fn files_below(&self, id: Id) -> Vec<Id> {
+        let children = self.get(id).entries().values();
+        let below = children.flat_map(|&child| match self.get(child).kind {
+            Kind::Directory => self.files_below(child),
+            Kind::File => vec![child],
+            _ => Vec::new(),
+        });
+        below.collect()
     }
 
     fn drop_link(&mut self, id: Id, dir: Id, name: &str) {

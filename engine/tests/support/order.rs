@@ -2,7 +2,8 @@
 //!
 //! 1. The entries of each directory are those it had after some prefix of the changes in it; an object that was made
 //!    and removed and nothing else may be missing. A change of two directories is in both or in neither.
-//! 2. Under a name that a rename or link gave, a file's content is not older than at its last close before.
+//! 2. Under a name that a rename or link gave, a file's content is not older than at its last close before; nor is that
+//!    of a file below a directory that was renamed.
 //! 3. What was synced is there: contents, entries, and the names that lead to them.
 //! 4. A file that the backing had, and that was only ever replaced whole, has one of its contents, exactly.
 //!
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 struct Lying {
     directories: BTreeMap<Id, Entries>,
+    /// Of directories but the root.
+    places: BTreeMap<Id, (Id, String)>,
     files: BTreeMap<Id, Vec<(Id, String, PathBuf)>>,
 }
 
@@ -47,7 +50,8 @@ pub fn check_at(model: &Model, root: &Path, left: Left) {
     for (&id, places) in &lying.files {
         for (dir, name, path) in places {
             let least = fitting[dir].first().copied().expect("a prefix fits");
-            content(model, id, (*dir, name, path), least, left);
+            let carried = carried(model, &lying, &fitting, id, *dir);
+            content(model, id, (*dir, name, path), (least, carried), left);
         }
     }
 }
@@ -67,6 +71,7 @@ fn walk(model: &Model, lying: &mut Lying, dir: Id, path: &Path) {
         entries.insert(name.clone(), id);
         durable(model, id, &m, &entry.path());
         if m.is_dir() {
+            lying.places.insert(id, (dir, name));
             walk(model, lying, id, &entry.path());
         } else if m.is_file() {
             lying.files.entry(id).or_default().push((dir, name, entry.path()));
@@ -167,11 +172,25 @@ fn consistent(model: &Model, mut fitting: BTreeMap<Id, Vec<usize>>) -> BTreeMap<
     }
 }
 
-fn content(model: &Model, id: Id, place: (Id, &String, &Path), least: usize, left: Left) {
+/// The oldest content that a file may have by the names of the directories that it is below.
+fn carried(model: &Model, lying: &Lying, fitting: &BTreeMap<Id, Vec<usize>>, id: Id, mut dir: Id) -> usize {
+    let mut floor = 0;
+    while let Some((parent, name)) = lying.places.get(&dir) {
+        let least = fitting[parent].first().copied().expect("a prefix fits");
+        let by_this = model.get(id).carried.iter().filter(|(moved, named)| {
+            (*moved, named.dir, &named.name) == (dir, *parent, name) && named.state <= least
+        });
+        floor = by_this.map(|(_, named)| named.version).fold(floor, usize::max);
+        dir = *parent;
+    }
+    floor
+}
+
+fn content(model: &Model, id: Id, place: (Id, &String, &Path), (least, carried): (usize, usize), left: Left) {
     let (dir, name, path) = place;
     let object = model.get(id);
     let named = object.named.iter().rev().find(|n| n.dir == dir && n.name == *name && n.state <= least);
-    let floor = object.floor.max(named.map_or(0, |named| named.version));
+    let floor = object.floor.max(named.map_or(0, |named| named.version)).max(carried);
     let allowed = &object.versions[floor..];
     let found = std::fs::read(path).expect("a content");
     let shown = path.display();
@@ -180,7 +199,7 @@ fn content(model: &Model, id: Id, place: (Id, &String, &Path), least: usize, lef
         assert!(
             exact,
             "rules 2 to 4: {shown} (#{id}) holds {} bytes that it never held from version {floor} on (fsync {}, \
-             rename {:?}, replaced whole {}): {:?}",
+             rename {:?}, of a directory {carried}, replaced whole {}): {:?}",
             found.len(),
             object.floor,
             named.map(|named| named.version),
