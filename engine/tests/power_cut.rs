@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use support::compare::read_all;
 use support::disk::{Cut, Disk, Order};
 use support::ground::{Ground, Setup};
+use support::model::ROOT;
 use support::order::Left;
 use support::random::Random;
 use support::world::{Durability, World};
@@ -28,16 +29,28 @@ const CALLS_SHOWN: usize = 80;
 
 #[test]
 fn what_was_synced_survives_and_the_order_holds() {
+    cuts(|world, ground, disk| world.step(ground, disk));
+}
+
+#[test]
+fn a_renamed_directory_has_whole_files() {
+    cuts(checkpoints);
+}
+
+/// One operation of a history. False where an fsync failed.
+type Step = fn(&mut World, &Ground, &Disk) -> bool;
+
+fn cuts(step: Step) {
     if !is_root() {
         assert!(std::env::var_os("AIMSS_NO_SKIPS").is_none(), "skipped layers count as failures here");
         println!("skipped: objects on the backing are told apart by their owners, which only root can give");
         return;
     }
     let first = first_seed();
-    let seeds = first..first + runs("AIMSS_CUTS", 40);
+    let seeds = first..first + runs("AIMSS_CUTS", 30);
     println!("seeds {seeds:?}");
     for seed in seeds {
-        cut(seed);
+        cut(seed, step);
     }
 }
 
@@ -60,7 +73,51 @@ impl Durability for Disk {
     }
 }
 
-fn cut(seed: u64) {
+/// Directories are filled and renamed; what is in them is moved out, removed and replaced.
+fn checkpoints(world: &mut World, ground: &Ground, disk: &Disk) -> bool {
+    const TEMPORARY: &str = "checkpoint.tmp";
+    let dirs = world.model.live_of(Kind::Directory);
+    let dir = dirs[world.random.below(dirs.len() as u64) as usize];
+    let files = world.model.live_of(Kind::File);
+    let file = world.random.pick(&files).copied();
+    let number = world.random.below(3);
+    match (world.random.below(12), file) {
+        (0..6, Some(file)) if files.len() > 20 => {
+            let link = world.model.get(file).links[0].clone();
+            world.remove(link.dir, &link.name, false);
+        }
+        (0..4, _) => {
+            let made = world.make(dir, TEMPORARY, Kind::Directory, 0o777);
+            let Ok(temporary) = made else { return true };
+            for part in 0..1 + number {
+                let data = world.random.bytes(1 + number as usize * 4000);
+                world.file(temporary, &format!("part.{part}"), &data);
+            }
+            world.rename((dir, TEMPORARY), (dir, &format!("checkpoint.{number}")), false);
+        }
+        (4..6, Some(file)) => {
+            let link = world.model.get(file).links[0].clone();
+            world.remove(link.dir, &link.name, false);
+        }
+        (6..8, Some(file)) => {
+            let link = world.model.get(file).links[0].clone();
+            world.rename((link.dir, &link.name), (dir, &format!("moved.{number}")), false);
+        }
+        (8..10, Some(file)) => {
+            let data = world.random.bytes(1 + number as usize * 3000);
+            world.rewrite(file, &data, number == 0);
+        }
+        (10, Some(file)) => return world.sync(file, ground, disk),
+        _ if dir != ROOT => {
+            let link = world.model.get(dir).links[0].clone();
+            world.rename((link.dir, &link.name), (ROOT, &format!("checkpoint.{number}")), false);
+        }
+        _ => {}
+    }
+    true
+}
+
+fn cut(seed: u64, step: Step) {
     let mut random = Random::new(seed ^ 0xd15c);
     let beside = random.one_in(2);
     let ground = Ground::new();
@@ -74,7 +131,7 @@ fn cut(seed: u64) {
     world.engine.start();
     // Something that is durable, for the later operations to change.
     for _ in 0..40 {
-        world.step(&ground, &*disk);
+        step(&mut world, &ground, &disk);
     }
     world.close_all();
     world.drain();
@@ -82,7 +139,7 @@ fn cut(seed: u64) {
     let cut = Cut { at: disk.calls() + random.below(250), torn: random.below(1000) };
     disk.cut_at(cut);
     for _ in 0..100 {
-        if !world.step(&ground, &*disk) || disk.is_cut() {
+        if !step(&mut world, &ground, &disk) || disk.is_cut() {
             break;
         }
         if beside && random.one_in(10) {

@@ -78,7 +78,9 @@ pub struct Object {
     /// The backing has it, and since then it was only replaced as a whole.
     pub only_replaced: bool,
     pub named: Vec<Named>,
-    /// The same for names of directories that it was below then.
+    /// The names that it had at an fsync, and the content as of then.
+    pub synced: Vec<Named>,
+    /// As `named`, for names of directories that it was below then.
     pub carried: Vec<(Id, Named)>,
     /// Directories: all entries it had.
     pub states: Vec<Entries>,
@@ -116,6 +118,7 @@ impl Object {
             floor: 0,
             only_replaced: false,
             named: Vec::new(),
+            synced: Vec::new(),
             carried: Vec::new(),
             states: vec![Entries::new()],
             states_floor: 0,
@@ -130,6 +133,14 @@ impl Object {
     fn rested(&self) -> usize {
         let version = if self.writers > 0 { self.closed } else { self.versions.len() - 1 };
         version.max(self.floor)
+    }
+
+    fn content_synced(&mut self) {
+        self.floor = self.versions.len() - 1;
+        for Link { dir, name, since } in &self.links {
+            let name = name.clone();
+            self.synced.push(Named { dir: *dir, name, state: *since, version: self.floor });
+        }
     }
 
     pub fn entries(&self) -> &Entries {
@@ -380,7 +391,7 @@ impl Model {
             return;
         }
         let object = self.get_mut(id);
-        object.floor = object.versions.len() - 1;
+        object.content_synced();
         let value = |name: &&str| (String::from(*name), object.xattrs.get(*name).cloned());
         object.durable = Durable {
             mode: Some(object.mode),
@@ -402,7 +413,7 @@ impl Model {
     /// Everything is drained: what comes later is held against this.
     pub fn drained(&mut self) {
         for object in &mut self.objects {
-            object.floor = object.versions.len() - 1;
+            object.content_synced();
             object.states_floor = object.states.len() - 1;
             object.only_replaced =
                 object.kind == Kind::File && object.links.len() == 1 && object.writers == 0;

@@ -190,7 +190,15 @@ fn content(model: &Model, id: Id, place: (Id, &String, &Path), (least, carried):
     let (dir, name, path) = place;
     let object = model.get(id);
     let named = object.named.iter().rev().find(|n| n.dir == dir && n.name == *name && n.state <= least);
-    let floor = object.floor.max(named.map_or(0, |named| named.version)).max(carried);
+    // A name that was gone by the time of an fsync may still be there, if it was in a directory that was not synced: with
+    // what it stood for then.
+    let synced = if left == Left::PowerCut(Order::Directory) {
+        let by_this = object.synced.iter().filter(|n| n.dir == dir && n.name == *name && n.state <= least);
+        by_this.map(|synced| synced.version).max().unwrap_or(0)
+    } else {
+        object.floor
+    };
+    let floor = synced.max(named.map_or(0, |named| named.version)).max(carried);
     let allowed = &object.versions[floor..];
     let found = std::fs::read(path).expect("a content");
     let shown = path.display();
@@ -201,7 +209,7 @@ fn content(model: &Model, id: Id, place: (Id, &String, &Path), (least, carried):
             "rules 2 to 4: {shown} (#{id}) holds {} bytes that it never held from version {floor} on (fsync {}, \
              rename {:?}, of a directory {carried}, replaced whole {}): {:?}",
             found.len(),
-            object.floor,
+            synced,
             named.map(|named| named.version),
             object.only_replaced,
             object.versions.iter().map(|version| version.len()).collect::<Vec<_>>()
