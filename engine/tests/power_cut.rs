@@ -89,7 +89,7 @@ fn checkpoints(world: &mut World, ground: &Ground, disk: &Disk) -> bool {
         (0..4, _) => {
             let made = world.make(dir, TEMPORARY, Kind::Directory, 0o777);
             let Ok(temporary) = made else { return true };
-            for part in 0..1 + number {
+            for part in 0..=number {
                 let data = world.random.bytes(1 + number as usize * 4000);
                 world.file(temporary, &format!("part.{part}"), &data);
             }
