@@ -37,6 +37,13 @@ impl Engine {
             inode.state.lock().file.write_back_failed = true;
             return Err(e);
         }
+        {
+            let _shape = self.shape.read_recursive();
+            let path = self.drained_path(inode.ino)?;
+            // The writes dated the file there by the backing's clock; while somebody writes, that is as good as ours.
+            // Before the sync, which carries them along.
+            self.apply_attributes(inode, &path, if unseen_writers { Times::Left } else { Times::Ours })?;
+        }
         // Of a large file the page cache may hold a good part: it counts as drained when that is written.
         if (durable || failed || size >= SYNC_BYTES_MIN)
             && let Err(e) = self.backing.sync_file(&file)
@@ -46,10 +53,7 @@ impl Engine {
             return Err(e.into());
         }
         let _shape = self.shape.read_recursive();
-        let path = self.drained_path(inode.ino)?;
-        // The writes dated the file there by the backing's clock; while somebody writes, that is as good as ours.
-        self.apply_attributes(inode, &path, if unseen_writers { Times::Left } else { Times::Ours })?;
-        let stat = self.backing.stat(&path)?;
+        let stat = self.backing.stat(&self.drained_path(inode.ino)?)?;
         let mut state = inode.state.lock();
         let leases = self.backing_leases.load(Ordering::Relaxed);
         let mapped = match state.file.epoch.as_ref().map(|e| &e.mode) {

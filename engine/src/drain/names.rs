@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::ids::{Ino, Seq};
 use crate::namespace::{Inode, Link, Place, join_path};
 use crate::oplog::{Begin, Change, Op};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -57,8 +59,12 @@ impl Engine {
 
     /// A change is on the backing: tables, journal and log say so.
     fn enter_applied(&self, op: &Op) {
-        let objects = if op.cancelled { smallvec::SmallVec::new() } else { op.change.objects() };
+        let objects = if op.cancelled { SmallVec::new() } else { op.change.objects() };
         let touched = objects.into_iter().chain(op.change.directories());
+        // Before anybody may take the change for done: an fsync that finds nothing left to apply must sync these.
+        for dir in op.change.directories() {
+            self.drain.unsynced(dir);
+        }
         {
             let mut names = self.names.lock();
             for link in op.change.links() {
@@ -89,7 +95,6 @@ impl Engine {
             self.oplog.done(op.seq);
         }
         for dir in op.change.directories() {
-            self.drain.unsynced(dir);
             self.drain.mark(dir);
         }
     }
@@ -297,31 +302,53 @@ impl Engine {
                 other => other.map(|()| Some(turn)),
             };
         }
-        let mut files = Vec::new();
-        {
-            let names = self.names.lock();
-            let mut directories = names.directories_below(ino);
-            directories.push(ino);
-            for dir in directories.iter().filter_map(|dir| names.dirs.get(dir)) {
-                files.extend(dir.names().filter(|(_, e)| e.kind == Kind::File).map(|(_, e)| e.ino));
-            }
-        }
-        let dirty: rustc_hash::FxHashSet<Ino> =
-            self.drain.dirty_inodes().into_iter().map(|(ino, _)| ino).collect();
-        let mut unsynced = false;
-        for file in files {
+        // Where the backing has them: what was moved out of it here since then, or removed, is below it there.
+        let mut known = FxHashMap::from_iter([(ino, true), (Ino::ROOT, ino == Ino::ROOT)]);
+        for (file, _) in self.drain.dirty_inodes() {
             let Ok(file) = self.inode(file) else { continue };
-            let on_backing = !file.state.lock().drained.is_empty();
-            unsynced |= on_backing;
-            if on_backing && dirty.contains(&file.ino) {
-                self.settle(&file, false)?;
+            let parents: SmallVec<[Ino; 1]> = file.state.lock().drained.iter().map(|link| link.0).collect();
+            if file.kind == Kind::File && parents.iter().any(|&dir| self.is_drained_below(dir, &mut known)) {
+                match self.settle(&file, false) {
+                    // Removed there meanwhile.
+                    Err(Error::NotFound) if file.state.lock().drained.is_empty() => {}
+                    other => other?,
+                }
             }
         }
         // One flush for all of them.
-        if unsynced {
+        if self.may_hold_files(ino) {
             self.backing.sync_all()?;
         }
         Ok(None)
+    }
+
+    /// Whether the backing has `dir` below a directory. `known` says so of some; the way to one of those is added.
+    fn is_drained_below(&self, dir: Ino, known: &mut FxHashMap<Ino, bool>) -> bool {
+        let mut way: SmallVec<[Ino; 8]> = SmallVec::new();
+        let mut at = dir;
+        let is_below = loop {
+            if let Some(&is_below) = known.get(&at) {
+                break is_below;
+            }
+            way.push(at);
+            let parent =
+                self.inode(at).ok().and_then(|inode| inode.state.lock().drained.first().map(|l| l.0));
+            let Some(parent) = parent else { break false };
+            at = parent;
+        };
+        known.extend(way.into_iter().map(|dir| (dir, is_below)));
+        is_below
+    }
+
+    /// Whether the backing may have files below a directory, as far as we know them.
+    fn may_hold_files(&self, dir: Ino) -> bool {
+        let names = self.names.lock();
+        let mut directories = names.directories_below(dir);
+        directories.push(dir);
+        let mut known = directories.iter().filter_map(|dir| names.dirs.get(dir));
+        // A name that the backing still shows may stand for a file, or a directory with some; a name given since may have
+        // been another file's.
+        known.any(|dir| !dir.whiteouts.is_empty() || dir.names().any(|(_, e)| e.kind != Kind::Directory))
     }
 
     fn is_directory(&self, ino: Ino) -> bool {

@@ -212,7 +212,7 @@ fn object(world: &World, id: Id, path: &Path, m: &std::fs::Metadata, times: &BTr
     }
 }
 
-fn user_attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn user_attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names = vec![0; 4096];
     let n = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
     let mut found = BTreeMap::new();

@@ -4,6 +4,7 @@
 //! - [`random`]: a small seeded generator, so that a failure is repeated by its seed.
 //! - [`ground`]: scratch directories (backing on disk, arena in memory) that outlive engines.
 //! - [`watched`]: the backing with a log, a count of what is not synced yet, and faults.
+//! - [`disk`]: a backing that loses its power, and what it could hold afterwards.
 //! - [`model`]: the reference: a tree of objects, and each state that a directory or a file ever had.
 //! - [`world`]: an engine and a model that are given the same operations.
 //! - [`compare`]: the namespace and the backing against the model.
@@ -14,6 +15,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 pub mod compare;
+pub mod disk;
 pub mod ground;
 pub mod model;
 pub mod order;

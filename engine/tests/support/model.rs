@@ -41,6 +41,16 @@ pub struct Named {
     pub version: usize,
 }
 
+/// Attributes that an fsync made durable and that were not changed since.
+#[derive(Debug, Clone, Default)]
+pub struct Durable {
+    pub mode: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime: Option<Timestamp>,
+    /// Those that the file has, and those that it has not.
+    pub xattrs: BTreeMap<String, Option<Vec<u8>>>,
+}
+
 pub type Entries = BTreeMap<String, Id>;
 
 #[derive(Debug, Clone)]
@@ -52,6 +62,7 @@ pub struct Object {
     pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Set by utimens, and nothing changed it since.
     pub mtime: Option<Timestamp>,
+    pub durable: Durable,
     pub links: Vec<Link>,
     pub ino: Option<Ino>,
     /// Its making and its removing are all that ever happened to its names.
@@ -67,6 +78,10 @@ pub struct Object {
     /// The backing has it, and since then it was only replaced as a whole.
     pub only_replaced: bool,
     pub named: Vec<Named>,
+    /// The names that it had at an fsync, and the content as of then.
+    pub synced: Vec<Named>,
+    /// As `named`, for names of directories that it was below then.
+    pub carried: Vec<(Id, Named)>,
     /// Directories: all entries it had.
     pub states: Vec<Entries>,
     /// The oldest entries that the backing may show, by fsync.
@@ -92,6 +107,7 @@ impl Object {
             target: None,
             xattrs: BTreeMap::new(),
             mtime: None,
+            durable: Durable::default(),
             links: Vec::new(),
             ino: None,
             cancellable: false,
@@ -102,6 +118,8 @@ impl Object {
             floor: 0,
             only_replaced: false,
             named: Vec::new(),
+            synced: Vec::new(),
+            carried: Vec::new(),
             states: vec![Entries::new()],
             states_floor: 0,
         }
@@ -109,6 +127,20 @@ impl Object {
 
     pub fn content(&self) -> &Rc<Vec<u8>> {
         self.versions.last().expect("a file has a content")
+    }
+
+    /// The content as of its last close or fsync.
+    fn rested(&self) -> usize {
+        let version = if self.writers > 0 { self.closed } else { self.versions.len() - 1 };
+        version.max(self.floor)
+    }
+
+    fn content_synced(&mut self) {
+        self.floor = self.versions.len() - 1;
+        for Link { dir, name, since } in &self.links {
+            let name = name.clone();
+            self.synced.push(Named { dir: *dir, name, state: *since, version: self.floor });
+        }
     }
 
     pub fn entries(&self) -> &Entries {
@@ -184,10 +216,25 @@ impl Model {
         object.links.push(Link { dir, name: name.into(), since });
         if named {
             object.cancellable = false;
-            let version = if object.writers > 0 { object.closed } else { object.versions.len() - 1 };
-            let version = version.max(object.floor);
+            let version = object.rested();
             object.named.push(Named { dir, name: name.into(), state: since, version });
+            for below in self.files_below(id) {
+                let file = self.get_mut(below);
+                let version = file.rested();
+                file.carried.push((id, Named { dir, name: name.into(), state: since, version }));
+            }
         }
+    }
+
+    /// Files below a directory; none below a file.
+    fn files_below(&self, id: Id) -> Vec<Id> {
+        let children = self.get(id).entries().values();
+        let below = children.flat_map(|&child| match self.get(child).kind {
+            Kind::Directory => self.files_below(child),
+            Kind::File => vec![child],
+            _ => Vec::new(),
+        });
+        below.collect()
     }
 
     fn drop_link(&mut self, id: Id, dir: Id, name: &str) {
@@ -325,6 +372,7 @@ impl Model {
         change(&mut content);
         object.versions.push(Rc::new(content));
         object.mtime = None;
+        object.durable.mtime = None;
     }
 
     pub fn write(&mut self, id: Id, offset: usize, data: &[u8]) {
@@ -343,7 +391,14 @@ impl Model {
             return;
         }
         let object = self.get_mut(id);
-        object.floor = object.versions.len() - 1;
+        object.content_synced();
+        let value = |name: &&str| (String::from(*name), object.xattrs.get(*name).cloned());
+        object.durable = Durable {
+            mode: Some(object.mode),
+            gid: Some(object.gid),
+            mtime: object.mtime,
+            xattrs: super::world::XATTRS.iter().map(value).collect(),
+        };
         if object.is_dir() {
             object.states_floor = object.states.len() - 1;
         }
@@ -358,7 +413,7 @@ impl Model {
     /// Everything is drained: what comes later is held against this.
     pub fn drained(&mut self) {
         for object in &mut self.objects {
-            object.floor = object.versions.len() - 1;
+            object.content_synced();
             object.states_floor = object.states.len() - 1;
             object.only_replaced =
                 object.kind == Kind::File && object.links.len() == 1 && object.writers == 0;

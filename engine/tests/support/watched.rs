@@ -4,6 +4,7 @@
 //! A call that is cut in the middle of its bytes writes some of them: that is what a torn write leaves. Each range of
 //! a copy counts as a call.
 
+use super::world::Durability;
 use aimss_engine::backing::{
     AttrChange, Backing, BackingId, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat,
 };
@@ -127,10 +128,6 @@ impl Watched {
         self.watch.lock().violations.clone()
     }
 
-    pub fn is_unsynced(&self, dev: u64, ino: u64) -> bool {
-        self.watch.lock().unsynced.contains(&(dev, ino))
-    }
-
     /// Whether the power is gone.
     pub fn is_cut(&self) -> bool {
         let watch = self.watch.lock();
@@ -222,6 +219,12 @@ impl Watched {
                 watch.violations.push(format!("{what} of {path}, whose content is not durable"));
             }
         }
+    }
+}
+
+impl Durability for Arc<Watched> {
+    fn is_unsynced(&self, dev: u64, ino: u64) -> bool {
+        self.watch.lock().unsynced.contains(&(dev, ino))
     }
 }
 

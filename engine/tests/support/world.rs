@@ -5,6 +5,7 @@ use super::ground::{Ground, Setup};
 use super::model::{Id, Model, Outcome, ROOT, uid_of};
 use super::random::Random;
 use super::watched::Watched;
+use aimss_engine::backing::Backing;
 use aimss_engine::engine::{New, Reason, Served, SetAttr, StillOpen, Successor, Want};
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Error, Ino, Kind, Timestamp};
@@ -14,10 +15,18 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
+/// Extended attributes that files and directories may have.
+pub const XATTRS: [&str; 2] = ["user.one", "user.two"];
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e.tmp", "f.0001", "g.0002"];
 /// Enough for collisions and for some depth.
 const DIRECTORIES_MAX: usize = 8;
 const HANDLES_MAX: usize = 6;
+
+/// A backing that may know what is not durable yet.
+pub trait Durability {
+    /// Whether a loss of power could take something of this file or directory.
+    fn is_unsynced(&self, dev: u64, ino: u64) -> bool;
+}
 
 /// An open file.
 pub struct Handle {
@@ -70,10 +79,10 @@ impl Drop for World {
 }
 
 impl World {
-    pub fn new(ground: &Ground, watched: &Arc<Watched>, setup: Setup, seed: u64) -> World {
+    pub fn new<B: Backing + 'static>(ground: &Ground, backing: &Arc<B>, setup: Setup, seed: u64) -> World {
         super::log_if_wanted();
         World {
-            engine: ground.engine(watched.clone(), setup),
+            engine: ground.engine(backing.clone(), setup),
             model: Model::new(),
             random: Random::new(seed),
             mix: Mix::default(),
@@ -294,7 +303,7 @@ impl World {
     }
 
     /// fsync; false where the backing failed.
-    pub fn sync(&mut self, id: Id, ground: &Ground, watched: &Watched) -> bool {
+    pub fn sync(&mut self, id: Id, ground: &Ground, backing: &dyn Durability) -> bool {
         let ino = self.ino(id);
         self.note(format!("fsync {}", self.show(id)));
         let open: Vec<Id> =
@@ -307,20 +316,20 @@ impl World {
         }
         self.model.synced(id);
         if !self.drains_beside {
-            self.check_durable(id, ground, watched);
+            self.check_durable(id, ground, backing);
         }
         true
     }
 
     /// After an fsync nothing that leads to the object may be lost.
-    fn check_durable(&self, id: Id, ground: &Ground, watched: &Watched) {
+    fn check_durable(&self, id: Id, ground: &Ground, backing: &dyn Durability) {
         let Some(mut path) = self.model.path(id) else { return };
         loop {
             let at = ground.backing().join(path.join("/"));
             let m = std::fs::symlink_metadata(&at)
                 .unwrap_or_else(|e| panic!("after fsync of {}: {e}", self.show(id)));
             assert!(
-                !watched.is_unsynced(m.dev(), m.ino()),
+                !backing.is_unsynced(m.dev(), m.ino()),
                 "after fsync of {} {} is not durable",
                 self.show(id),
                 at.display()
@@ -338,11 +347,13 @@ impl World {
             Some(value) => {
                 self.engine.set_xattr(ino, name.as_bytes(), value, false, false).expect("setxattr");
                 self.model.get_mut(id).xattrs.insert(name.into(), value.into());
+                self.model.get_mut(id).durable.xattrs.remove(name);
             }
             None => {
                 let removed = self.engine.remove_xattr(ino, name.as_bytes());
                 let expected = self.model.get_mut(id).xattrs.remove(name).ok_or("NoAttribute").map(|_| ());
                 self.agree("removexattr", &removed, expected);
+                self.model.get_mut(id).durable.xattrs.remove(name);
             }
         }
     }
@@ -356,6 +367,10 @@ impl World {
         object.mode = mode.unwrap_or(object.mode);
         object.gid = gid.unwrap_or(object.gid);
         object.mtime = mtime.or(object.mtime);
+        let durable = &mut object.durable;
+        durable.mode = durable.mode.filter(|_| mode.is_none());
+        durable.gid = durable.gid.filter(|_| gid.is_none());
+        durable.mtime = durable.mtime.filter(|_| mtime.is_none());
     }
 
     pub fn drain(&mut self) {
@@ -408,7 +423,7 @@ impl World {
     }
 
     /// One random operation. False when an fsync failed.
-    pub fn step(&mut self, ground: &Ground, watched: &Watched) -> bool {
+    pub fn step(&mut self, ground: &Ground, backing: &dyn Durability) -> bool {
         let dirs = self.model.live_of(Kind::Directory);
         let dir = *self.random.pick(&dirs).expect("the root lives");
         let other = *self.random.pick(&dirs).expect("the root lives");
@@ -460,7 +475,7 @@ impl World {
             (89..92, _)
                 if matches!(self.model.get(object).kind, Kind::File | Kind::Directory) && object != ROOT =>
             {
-                let name = if self.random.one_in(2) { "user.one" } else { "user.two" };
+                let name = XATTRS[self.random.below(2) as usize];
                 let value = self.random.bytes(5);
                 let value = (!self.random.one_in(3)).then_some(value);
                 self.set_xattr(object, name, value.as_deref());
@@ -468,7 +483,7 @@ impl World {
             (92..94, _)
                 if self.mix.syncs && matches!(self.model.get(object).kind, Kind::File | Kind::Directory) =>
             {
-                return self.sync(object, ground, watched);
+                return self.sync(object, ground, backing);
             }
             (94..95, _) => self.forget_all(),
             (_, _) if !self.handles.is_empty() => {
