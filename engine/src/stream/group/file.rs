@@ -7,6 +7,7 @@
 
 use super::{Counts, Group};
 use crate::failpoint;
+use crate::stream::segment::open_to_read;
 use crc32c::crc32c;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -109,7 +110,7 @@ impl Group {
 
     /// Reads a group's file.
     pub fn read(directory: &Path, name: &str) -> io::Result<Group> {
-        let (_, written) = latest(&File::open(Group::path(directory, name))?)?.ok_or_else(|| {
+        let (_, written) = latest(&open_to_read(&Group::path(directory, name))?)?.ok_or_else(|| {
             io::Error::new(ErrorKind::InvalidData, format!("the file of group {name} can't be read"))
         })?;
         let mut group = Group::new(name, written.offset);
