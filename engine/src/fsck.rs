@@ -77,6 +77,8 @@ pub enum Error {
 pub enum What {
     /// The lease of a daemon that died and left nothing in memory.
     Lease,
+    /// The same, but there is something in memory.
+    LeaseInMemory,
     /// A file of so many bytes on its way to its name.
     Beside(u64),
     /// Content of so many bytes whose name had not come.
@@ -216,18 +218,24 @@ impl Report {
 
 /// Checks `backing`; `progress` hears how far that is. Nobody else uses the backing meanwhile.
 pub fn run(backing: &Path, mode: Mode, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
-    let home = home(backing);
-    let io = |source| Error::Io { path: home.clone(), source };
-    match fs::symlink_metadata(&home) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Report::default()),
-        Err(e) => return Err(io(e)),
-        Ok(metadata) if !metadata.is_dir() => return Err(Error::InTheWay { path: home }),
-        Ok(_) => {}
+    if !is_there(backing)? {
+        return Ok(Report::default());
     }
     let report = Report { is_there: true, ..Report::default() };
     let mut check = Check { backing, mode, report, progress, far: Progress::default(), markers: None };
-    check.top(&home)?;
+    check.top(&home(backing))?;
     Ok(check.report)
+}
+
+/// Whether there is anything of aimss in `backing`. Refused if it would have to be looked for elsewhere.
+pub fn is_there(backing: &Path) -> Result<bool, Error> {
+    let path = home(backing);
+    match fs::symlink_metadata(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::Io { path, source }),
+        Ok(metadata) if !metadata.is_dir() => Err(Error::InTheWay { path }),
+        Ok(_) => Ok(true),
+    }
 }
 
 fn home(backing: &Path) -> PathBuf {
@@ -333,6 +341,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             What::Lease => f.write_str("the lease of a daemon that died and left nothing in memory"),
+            What::LeaseInMemory => f.write_str("the lease of a daemon that died and left data in memory"),
             What::Beside(bytes) => {
                 write!(f, "left by a crash: {bytes} bytes that were to replace a file, which is as it was")
             }

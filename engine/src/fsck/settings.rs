@@ -32,7 +32,7 @@ impl Check<'_> {
         let mut text = Vec::new();
         match open_to_read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return self.without_settings(id, directory, names, framing);
+                return self.without_settings(id, directory, framing);
             }
             file => drop(file?.take(TEXT_BYTES_MAX).read_to_end(&mut text)?),
         }
@@ -67,7 +67,6 @@ impl Check<'_> {
         &mut self,
         id: StreamId,
         directory: &Path,
-        names: &[String],
         framing: Option<Framing>,
     ) -> Result<Option<LogConfig>> {
         let marker = self.marker(id);
