@@ -109,6 +109,8 @@ pub enum What {
     Later,
     /// A segment, or the active file, at so many bytes.
     Damage(Damage, u64),
+    /// It held the records from this one on, which are in no other file.
+    LostFrom(u64),
     /// A name says less than is sealed.
     OldName,
     /// An active file in which nothing is, or nothing that is not sealed.
@@ -294,6 +296,10 @@ impl Check<'_> {
         false
     }
 
+    fn is_found(&self, path: &Path) -> bool {
+        self.report.findings.iter().any(|finding| self.backing.join(&finding.path) == path)
+    }
+
     fn set_aside(&mut self, path: &Path, what: What) -> bool {
         self.repair(path, what, Repair::SetAside, || aside(path).map(drop))
     }
@@ -368,6 +374,9 @@ impl fmt::Display for What {
             What::Later => f.write_str("written by a later version of aimss, and to be checked by that"),
             What::Damage(damage, at) if *at > 0 => write!(f, "at byte {at}: {damage}"),
             What::Damage(damage, _) => write!(f, "{damage}"),
+            What::LostFrom(offset) => {
+                write!(f, "its records, from record {offset} on, are in no other file")
+            }
             What::OldName => f.write_str("left by a crash: its name says less than is sealed"),
             What::Empty => f.write_str("left by a crash: an active file without records"),
             What::Marks => f.write_str("the lengths of active records are not those of the active file"),

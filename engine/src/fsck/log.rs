@@ -76,6 +76,10 @@ impl Check<'_> {
                         self.repair(&from, what, Repair::SetAside, || rename_to_new(&from, &to).map(drop));
                     } else {
                         self.set_aside(&from, What::Damage(Damage::NotSegment, 0));
+                        let name = from.file_name().and_then(|name| Name::parse(name.to_str()?));
+                        if let Some(Name::Sealed { offset, .. }) = name.filter(|_| !has_active(directory)) {
+                            self.stays(&from, What::LostFrom(offset));
+                        }
                     }
                 }
             }
@@ -99,6 +103,7 @@ impl Check<'_> {
                 Damage::Stored if problems.iter().any(hit) => {}
                 // Listed before.
                 Damage::SetAside => {}
+                Damage::Leftover if self.is_found(&path) => {}
                 Damage::TornTail => tail = Some(problem.at),
                 Damage::Leftover => drop(self.set_aside(&path, What::Damage(Damage::Leftover, 0))),
                 _ => {
@@ -124,6 +129,12 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// The last segment's records are in the active file, if there is one: else it would begin behind them.
+fn has_active(directory: &Path) -> bool {
+    let files = crate::stream::log::names::list(directory).unwrap_or_default();
+    files.iter().any(|(name, _)| matches!(name, Name::Active { .. }))
 }
 
 /// A name that the log, or a group, has a meaning for.

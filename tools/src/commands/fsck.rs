@@ -197,6 +197,7 @@ fn did(repair: &Repair) -> String {
 fn stays(what: &What) -> &'static str {
     match what {
         What::Later | What::Failed(_) => "left alone",
+        What::LostFrom(_) => "they are lost",
         What::NoFile => "left alone; look at it, and move it away",
         What::NoSettings | What::Settings => {
             "nothing else says how its bytes are divided; bring the file from a copy of the backing"
