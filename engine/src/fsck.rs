@@ -162,6 +162,8 @@ pub enum Fate {
 pub struct Finding {
     /// Where, relative to the backing.
     pub path: PathBuf,
+    /// The name of the stream whose log it is in, relative to the backing, if its settings say it.
+    pub stream: Option<PathBuf>,
     /// What it is.
     pub what: What,
     /// Offsets of the records that are lost by it; empty where nothing is.
@@ -224,7 +226,8 @@ pub fn run(backing: &Path, mode: Mode, progress: &mut dyn FnMut(Progress)) -> Re
         return Ok(Report::default());
     }
     let report = Report { is_there: true, ..Report::default() };
-    let mut check = Check { backing, mode, report, progress, far: Progress::default(), markers: None };
+    let far = Progress::default();
+    let mut check = Check { backing, mode, report, progress, far, stream: None, markers: None };
     check.top(&home(backing))?;
     Ok(check.report)
 }
@@ -251,6 +254,8 @@ struct Check<'a> {
     report: Report,
     progress: &'a mut dyn FnMut(Progress),
     far: Progress,
+    /// The one that is looked at.
+    stream: Option<PathBuf>,
     /// Names of streams in the tree, once somebody asked for them.
     markers: Option<settings::Markers>,
 }
@@ -262,7 +267,7 @@ impl Check<'_> {
 
     fn enter(&mut self, path: &Path, what: What, lost: Range<u64>, fate: Fate) {
         let path = path.strip_prefix(self.backing).unwrap_or(path).to_owned();
-        self.report.findings.push(Finding { path, what, lost, fate });
+        self.report.findings.push(Finding { path, stream: self.stream.clone(), what, lost, fate });
     }
 
     fn note(&mut self, path: &Path, what: What) {
@@ -301,7 +306,7 @@ impl Check<'_> {
     }
 
     fn set_aside(&mut self, path: &Path, what: What) -> bool {
-        self.repair(path, what, Repair::SetAside, || aside(path).map(drop))
+        self.repair(path, what, Repair::SetAside, || aside(path))
     }
 
     fn seen(&mut self, bytes: u64) {
@@ -311,16 +316,34 @@ impl Check<'_> {
     }
 }
 
-/// Gives a file the name that says that it is damaged, and returns that. What has such a name keeps it.
-fn aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(crate::stream::log::recover::DAMAGED);
-    rename_to_new(path, &PathBuf::from(name))
+/// Gives a file the name that says that it is damaged.
+fn aside(path: &Path) -> io::Result<()> {
+    rename_to_new(path, &damaged(path))
+}
+
+/// The same for a file that is about to be replaced by a new one: it keeps its own name until then, so that there is
+/// one at any time, where the file system has links.
+fn keep_aside(path: &Path) -> io::Result<()> {
+    let linked = fs::hard_link(path, unused(&damaged(path)));
+    linked.or_else(|_| aside(path))
 }
 
 /// Renames to `wanted`, or, if that is there, to it with a number.
-fn rename_to_new(from: &Path, wanted: &Path) -> io::Result<PathBuf> {
+fn rename_to_new(from: &Path, wanted: &Path) -> io::Result<()> {
+    let to = unused(wanted);
+    fs::rename(from, &to)?;
+    crate::stream::segment::sync_directory(to.parent().unwrap_or(Path::new(".")))
+}
+
+fn damaged(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(crate::stream::log::recover::DAMAGED);
+    PathBuf::from(name)
+}
+
+/// A name that nothing has: what was set aside is not replaced by what is set aside later.
+fn unused(wanted: &Path) -> PathBuf {
     let mut to = wanted.to_owned();
     let mut number = 1;
     while fs::symlink_metadata(&to).is_ok() {
@@ -329,9 +352,7 @@ fn rename_to_new(from: &Path, wanted: &Path) -> io::Result<PathBuf> {
         name.push(format!("-{number}"));
         to = PathBuf::from(name);
     }
-    fs::rename(from, &to)?;
-    crate::stream::segment::sync_directory(to.parent().unwrap_or(Path::new(".")))?;
-    Ok(to)
+    to
 }
 
 /// Whether a name says that its file was set aside.

@@ -194,6 +194,7 @@ fn what_is_left_in_memory_comes_first() {
     assert!(looked.2.contains("was-mounted-here") && looked.2.contains("aimss mount"), "{looked:?}");
     assert_eq!((refused.0, refused.1.as_str()), (2, ""));
     assert!(refused.2.contains("was-mounted-here") && refused.2.contains("` first"), "{refused:?}");
+    assert!(!looked.1.contains("--rebuild removes"), "that mount may need it: {looked:?}");
     assert!(place.home().join("unnamed-1f").exists() && place.home().join("lease").exists());
 }
 

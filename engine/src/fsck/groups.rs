@@ -3,7 +3,7 @@
 //! A group whose file can't be read, or that is ahead of its log, begins again at the first record that is kept: so no
 //! record is passed over, whatever has been appended since the log lost its end. Its old file is set aside.
 
-use super::{Check, Repair, What, aside};
+use super::{Check, Repair, What, keep_aside};
 use crate::stream::group::{Counts, Group};
 use crate::stream::log::Listing;
 use crate::stream::{Log, Result};
@@ -24,8 +24,8 @@ impl Check<'_> {
             };
             let path = Group::path(log.directory(), name);
             self.repair(&path, what, Repair::Group(first), || {
-                aside(&path)?;
-                Group::write(log.directory(), name, first, counts)
+                keep_aside(&path)?;
+                Group::write_new(log.directory(), name, first, counts)
             });
         }
         Ok(())

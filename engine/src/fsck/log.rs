@@ -5,7 +5,7 @@ use super::{Check, Fate, Repair, What, aside, rename_to_new};
 use crate::stream::log::names::Name;
 use crate::stream::log::recover::{Change, left_undone};
 use crate::stream::segment::sync_directory;
-use crate::stream::{Damage, Framing, Log, LogConfig, Result, StreamId, settings};
+use crate::stream::{Damage, Framing, Log, LogConfig, Result, Settings, StreamId, settings};
 use std::fs::{self, FileTimes};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 impl Check<'_> {
     /// Checks the log in `directory`.
     pub(super) fn log(&mut self, id: StreamId, directory: &Path) -> Result<()> {
+        let plain = fs::symlink_metadata(directory.join(settings::FILE)).is_ok_and(|file| file.is_file());
+        let named = if plain { Settings::read(directory).ok() } else { None };
+        self.stream = named.map(|settings| settings.path.into());
         let Some(names) = self.files(directory)? else { return Ok(()) };
         let Some(config) = self.settings(id, directory, &names)? else { return Ok(()) };
         let mended = self.damaged_at_both_ends(directory, config.framing)?;
@@ -73,7 +76,7 @@ impl Check<'_> {
                         });
                     } else if ending(&to, "torn") {
                         let what = What::Damage(Damage::Leftover, 0);
-                        self.repair(&from, what, Repair::SetAside, || rename_to_new(&from, &to).map(drop));
+                        self.repair(&from, what, Repair::SetAside, || rename_to_new(&from, &to));
                     } else {
                         self.set_aside(&from, What::Damage(Damage::NotSegment, 0));
                         let name = from.file_name().and_then(|name| Name::parse(name.to_str()?));
@@ -103,7 +106,7 @@ impl Check<'_> {
                 Damage::Stored if problems.iter().any(hit) => {}
                 // Listed before.
                 Damage::SetAside => {}
-                Damage::Leftover if self.is_found(&path) => {}
+                Damage::Leftover | Damage::NotSegment if self.is_found(&path) => {}
                 Damage::TornTail => tail = Some(problem.at),
                 Damage::Leftover => drop(self.set_aside(&path, What::Damage(Damage::Leftover, 0))),
                 _ => {

@@ -3,7 +3,7 @@
 //! What they say that matters for reading is the framing, and sealed segments say it too. The stream's path and owner
 //! come from the file that stands for it. Limits of retention are not guessed: a log without them loses nothing.
 
-use super::{Check, Repair, What, aside};
+use super::{Check, Repair, What, keep_aside};
 use crate::stream::segment::{Segment, open_to_read};
 use crate::stream::settings::{FILE, Settings, markers_below};
 use crate::stream::{Framing, LogConfig, Result, StreamId};
@@ -52,12 +52,14 @@ impl Check<'_> {
                     self.stays(&path, What::Settings);
                     return Ok(None);
                 }
+                let settings = if settings.path.is_empty() { self.named(id, settings) } else { settings };
                 (What::Settings, settings)
             }
         };
         settings.log.framing = framing.unwrap_or(settings.log.framing);
+        self.stream = Some(settings.path.clone().into());
         let repaired = self.repair(&path, what, Repair::Settings, || {
-            aside(&path)?;
+            keep_aside(&path)?;
             settings.write(directory).map_err(io::Error::other)
         });
         Ok((repaired || !self.repairs()).then_some(settings.log))
@@ -87,11 +89,9 @@ impl Check<'_> {
                 self.stays(directory, What::NoSettings);
                 Ok(None)
             }
-            (Some(marker), Some(framing)) => {
-                let owner =
-                    fs::symlink_metadata(self.backing.join(&marker)).ok().map(|metadata| metadata.uid());
-                let mut settings =
-                    Settings { path: marker.to_string_lossy().into(), owner, ..Settings::default() };
+            (Some(_), Some(framing)) => {
+                let mut settings = self.named(id, Settings::default());
+                self.stream = Some(settings.path.clone().into());
                 settings.log.framing = framing;
                 let repaired = self.repair(directory, What::NoSettings, Repair::Settings, || {
                     settings.write(directory).map_err(io::Error::other)
@@ -99,6 +99,13 @@ impl Check<'_> {
                 Ok((repaired || !self.repairs()).then_some(settings.log))
             }
         }
+    }
+
+    /// The settings with path and owner of the file that stands for the stream, if there is one.
+    fn named(&mut self, id: StreamId, settings: Settings) -> Settings {
+        let Some(Some(marker)) = self.marker(id) else { return settings };
+        let owner = fs::symlink_metadata(self.backing.join(&marker)).ok().map(|metadata| metadata.uid());
+        Settings { path: marker.to_string_lossy().into(), owner, ..settings }
     }
 
     /// The file that stands for a stream. None if the tree can't be looked through.

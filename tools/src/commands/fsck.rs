@@ -95,6 +95,12 @@ fn look(backing: &Path) -> Result<Report> {
         }
     }
     if let Some(mountpoint) = in_memory {
+        // They may be what that mount goes on with.
+        for finding in &mut report.findings {
+            if matches!(finding.what, What::Beside(_) | What::Unnamed(_)) {
+                finding.fate = Fate::Noted;
+            }
+        }
         eprintln!("aimss: note: {}; what follows is without that", left_at(backing, &mountpoint));
     }
     Ok(report)
@@ -132,7 +138,7 @@ fn about_lease(fate: Option<Fate>) -> Finding {
         Some(fate) => (What::Lease, fate),
         None => (What::LeaseInMemory, Fate::Stays),
     };
-    Finding { path: ".aimss/lease".into(), what, lost: 0..0, fate }
+    Finding { path: ".aimss/lease".into(), stream: None, what, lost: 0..0, fate }
 }
 
 fn examine(backing: &Path, mode: Mode) -> Result<Report> {
@@ -148,7 +154,10 @@ fn examine(backing: &Path, mode: Mode) -> Result<Report> {
 
 /// `PATH: what it is; what is lost; what becomes of it`
 fn line(finding: &Finding) -> String {
-    let mut text = format!("{}: {}", escape::path(&finding.path), escape::text(&finding.what.to_string()));
+    let stream = finding.stream.as_deref().filter(|stream| !stream.as_os_str().is_empty());
+    let stream = stream.map_or(String::new(), |stream| format!(" (of {})", escape::path(stream)));
+    let what = escape::text(&finding.what.to_string());
+    let mut text = format!("{}{stream}: {what}", escape::path(&finding.path));
     if !finding.lost.is_empty() {
         let (first, last) = (finding.lost.start, finding.lost.end - 1);
         if first == last {
@@ -256,13 +265,14 @@ mod tests {
     fn a_line_has_place_what_is_lost_and_what_becomes_of_it_on_one_line() {
         let finding = |lost, fate| Finding {
             path: ".aimss/streams/a\nb".into(),
+            stream: Some("x\x1b.stream".into()),
             what: What::Damage(Damage::Records, 7),
             lost,
             fate,
         };
         assert_eq!(
             line(&finding(3..4, Fate::Stays)),
-            ".aimss/streams/a\\nb: at byte 7: records differ from their checksums; record 3 is lost; there is no second \
+            ".aimss/streams/a\\nb (of x\\x1b.stream): at byte 7: records differ from their checksums; record 3 is lost; there is no second \
              copy to repair it from; the rest can be read"
         );
         let would = line(&finding(0..0, Fate::Would(Repair::Group(5))));

@@ -99,6 +99,12 @@ impl Group {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
+        Group::write_new(directory, name, committed, counts)
+    }
+
+    /// The same in a new file, in place of what has its name.
+    pub(crate) fn write_new(directory: &Path, name: &str, committed: u64, counts: Counts) -> io::Result<()> {
+        let path = Group::path(directory, name);
         let beside = directory.join(format!("{name}.{ENDING}.new"));
         let mut file = File::create(&beside)?;
         file.write_all(&Written { number: 1, offset: committed, counts }.encode())?;
