@@ -119,7 +119,7 @@ fn what_is_found_is_1_until_it_is_repaired() {
     assert!(said.contains("which is as it was; removed\n"), "{said}");
     assert!(said.contains("`aimss stream seek`") && said.contains("2 findings: 2 repaired"), "{said}");
     let (code, said, _) = place.run(&["b"]);
-    assert!(code == 0 && said.contains("g.group.damaged: set aside earlier"), "{said}");
+    assert!(code == 0 && said.contains("g.group.damaged (of events): set aside earlier"), "{said}");
     assert!(said.ends_with("nothing wrong\n"), "{said}");
 }
 
