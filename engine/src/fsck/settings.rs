@@ -19,6 +19,9 @@ const TEXT_BYTES_MAX: u64 = 64 << 10;
 /// The files that stand for streams, if the tree could be looked through.
 pub(super) type Markers = Option<HashMap<StreamId, PathBuf>>;
 
+/// The tree can't be looked through.
+struct Unknown;
+
 impl Check<'_> {
     /// What to open the log with; none if that can't be told, or must not be done.
     pub(super) fn settings(
@@ -72,7 +75,7 @@ impl Check<'_> {
         framing: Option<Framing>,
     ) -> Result<Option<LogConfig>> {
         let marker = self.marker(id);
-        let Some(marker) = marker else {
+        let Ok(marker) = marker else {
             self.stays(directory, What::NoSettings);
             return Ok(None);
         };
@@ -103,16 +106,16 @@ impl Check<'_> {
 
     /// The settings with path and owner of the file that stands for the stream, if there is one.
     fn named(&mut self, id: StreamId, settings: Settings) -> Settings {
-        let Some(Some(marker)) = self.marker(id) else { return settings };
+        let Ok(Some(marker)) = self.marker(id) else { return settings };
         let owner = fs::symlink_metadata(self.backing.join(&marker)).ok().map(|metadata| metadata.uid());
         Settings { path: marker.to_string_lossy().into(), owner, ..settings }
     }
 
-    /// The file that stands for a stream. None if the tree can't be looked through.
-    fn marker(&mut self, id: StreamId) -> Option<Option<PathBuf>> {
+    /// The file that stands for a stream, if there is one; fails if the tree can't be looked through.
+    fn marker(&mut self, id: StreamId) -> std::result::Result<Option<PathBuf>, Unknown> {
         let backing = self.backing;
         let markers = self.markers.get_or_insert_with(|| markers_below(backing).ok());
-        markers.as_ref().map(|markers| markers.get(&id).cloned())
+        markers.as_ref().map(|markers| markers.get(&id).cloned()).ok_or(Unknown)
     }
 }
 

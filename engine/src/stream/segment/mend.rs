@@ -91,7 +91,7 @@ impl Segment {
 
     /// All blocks are known, and the file has room for them.
     fn is_reached(&self) -> bool {
-        let end = self.places.iter().zip(&self.heads).map(|(place, head)| place + head.file_bytes()).last();
+        let end = self.places.last().zip(self.heads.last()).map(|(place, head)| place + head.file_bytes());
         self.heads.last().is_some_and(|last| last.end_offset() == self.header.end_offset())
             && end == Some(self.header.footer_at)
             && self.header.footer_at <= self.file_bytes
