@@ -28,7 +28,10 @@ pub fn run(asked: &cli::Fsck) -> Result<()> {
     }
     writeln!(text, "{}", summary(&shown, &report)).expect("a String takes all");
     print(&text)?;
-    if report.left() + report.repairable() > 0 { bail!(Told) } else { Ok(()) }
+    if report.left() + report.repairable() > 0 {
+        bail!(Told);
+    }
+    Ok(())
 }
 
 /// What fails here fails before anything was checked, or changed.
@@ -91,7 +94,9 @@ fn look(backing: &Path) -> Result<Report> {
         }
         None => {}
         Some(_) => {
-            report.findings.insert(0, about_lease(in_memory.is_none().then_some(Fate::Would(Repair::Remove))))
+            report
+                .findings
+                .insert(0, about_lease(in_memory.is_none().then_some(Fate::Would(Repair::Remove))));
         }
     }
     if let Some(mountpoint) = in_memory {
@@ -114,7 +119,6 @@ fn rebuild(backing: &Path) -> Result<Report> {
         bail!("{}", left_at(backing, &mountpoint));
     }
     let mut report = examine(backing, Mode::Repair)?;
-    // Kept if something stays that its owner may be needed for.
     lease.give_back();
     if was_there {
         report.findings.insert(0, about_lease(Some(Fate::Did(Repair::Remove))));
