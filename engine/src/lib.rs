@@ -12,6 +12,7 @@
 //! - [`fetch`]: brings files from there into the arena, in pieces and several at once.
 //! - [`predict`]: which files will be opened next; [`cache`]: which leave memory first.
 //! - [`failpoint`]: places at which tests have the process killed; nothing in a release.
+//! - [`fsck`]: checks and repairs what lies in the backing's `.aimss`.
 //! - [`stream`]: append-only logs of records; they stand for themselves.
 //!
 //! What must not be here: FUSE, CUDA, a command line.
@@ -33,6 +34,7 @@ pub mod engine;
 pub mod error;
 pub mod failpoint;
 pub mod fetch;
+pub mod fsck;
 pub mod ids;
 pub mod journal;
 mod machine;

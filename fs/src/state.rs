@@ -26,7 +26,7 @@ mod overflow;
 pub mod transitions;
 
 pub use arena::{ArenaMount, STREAMS, memory_bytes, mount_arena};
-pub use lease::{Lease, LeaseError, Owner};
+pub use lease::{Lease, LeaseError, Looked, Owner};
 pub use overflow::{end_overflow, open_overflow, overflow_in_use};
 
 use serde::{Deserialize, Serialize};
@@ -253,6 +253,17 @@ pub fn clear_stale(mountpoint: &Path) -> io::Result<bool> {
         };
     }
     Ok(std::process::Command::new("fusermount3").args(["-u", "-z"]).arg(mountpoint).status()?.success())
+}
+
+/// The mount point at which a daemon of this user has, or left, something in memory for `backing`: the one that the
+/// lease's owner is named with, or one whose record names the backing.
+pub fn left_in_memory(backing: &Path, owner: Option<&Owner>) -> Option<PathBuf> {
+    let named = owner.filter(|owner| StateDir::of(&owner.mountpoint).has_journal());
+    named.map(|owner| owner.mountpoint.clone()).or_else(|| {
+        let states = StateDir::all().into_iter().filter(StateDir::has_journal);
+        let mut records = states.filter_map(|state| state.read_record());
+        records.find(|record| record.backing == backing).map(|record| record.mountpoint)
+    })
 }
 
 /// When a process started, in clock ticks since boot; field 22 of `/proc/PID/stat`.

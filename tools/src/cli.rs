@@ -68,6 +68,9 @@ pub enum Command {
     /// Streams: make, list, read, verify and remove logs of records, and place their groups
     #[command(after_long_help = stream::EXAMPLES)]
     Stream(stream::Stream),
+    /// Check what aimss keeps in a backing directory that is not mounted, and repair it
+    #[command(after_long_help = FSCK_EXAMPLES)]
+    Fsck(Fsck),
     /// Say what this machine allows, what each missing thing costs, and the command that gives it
     #[command(after_long_help = DOCTOR_EXAMPLES)]
     Doctor(Doctor),
@@ -312,6 +315,29 @@ pub struct Status {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+const FSCK_EXAMPLES: &str = "\
+Examples:
+  aimss fsck /data/ckpt               changes nothing; a line for each thing found, then a summary
+  aimss fsck --rebuild /data/ckpt     repairs what can be repaired, and says what it did
+
+What is looked at is /data/ckpt/.aimss: logs of streams (segments, settings, groups) and what a crash leaves. Your \
+files are not touched. --rebuild removes leftovers, writes damaged indexes of segments anew from the rest, and sets \
+aside what it can't use; nothing that may hold a record is removed. A group whose place is lost gets all records that \
+are kept again. Unmount first; after a crash with data left in memory, mount and unmount first.
+
+Exit codes: 0 nothing is wrong, or all of it was repaired; 1 something was found and is not repaired; 2 it could not \
+be checked: no such directory, it is mounted, another node owns it, or usage.";
+
+/// `aimss fsck`.
+#[derive(Debug, Args)]
+pub struct Fsck {
+    /// The directory that was given to `aimss mount` first
+    pub backing: PathBuf,
+    /// Repair what can be repaired
+    #[arg(long)]
+    pub rebuild: bool,
 }
 
 const DOCTOR_EXAMPLES: &str = "\

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod demo;
 pub mod doctor;
 pub mod drain;
+pub mod fsck;
 pub mod mount;
 pub mod residence;
 pub mod status;
@@ -28,6 +29,18 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// Something is wrong, and stdout has said all of it: exit code 1.
+#[derive(Debug)]
+pub struct Told;
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it was said")
+    }
+}
+
+impl std::error::Error for Told {}
+
 /// Does what was asked.
 pub fn run(command: Command) -> Result<()> {
     match command {
@@ -41,6 +54,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Evict(asked) => residence::run(Action::Evict, &asked.paths),
         Command::Status(asked) => status::run(&asked),
         Command::Stream(asked) => stream::run(&asked.command),
+        Command::Fsck(asked) => fsck::run(&asked),
         Command::Doctor(asked) => doctor::run(&asked),
         Command::Demo(asked) => demo::run(&asked),
         Command::Bench(asked) => bench::run(&asked),

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     match commands::run(command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<commands::Told>() => ExitCode::from(1),
         Err(error) => {
             eprintln!("aimss: {error:#}");
             ExitCode::from(if error.is::<commands::Usage>() { 2 } else { 1 })

@@ -38,10 +38,10 @@ mod hot;
 mod index;
 mod lend;
 mod marks;
-mod names;
+pub(crate) mod names;
 mod read;
 mod read_only;
-mod recover;
+pub(crate) mod recover;
 mod retention;
 mod seal;
 mod statistics;
@@ -142,6 +142,11 @@ impl Log {
     /// open.
     pub fn set_tail_aside(&mut self) -> Result<u64> {
         self.active.set_tail_aside()
+    }
+
+    /// Whether the lengths of active records that are kept beside them are whole, where there are such.
+    pub fn marks_agree(&self) -> Result<bool> {
+        self.active.marks_agree()
     }
 
     /// Makes what was appended durable. Without it, what a crash of the machine leaves of the active file is

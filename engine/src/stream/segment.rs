@@ -19,6 +19,7 @@
 
 mod block;
 mod layout;
+mod mend;
 mod reader;
 mod writer;
 
@@ -27,7 +28,7 @@ pub use layout::{HEADER_BYTES, Header, VERSION};
 pub use reader::{Fault, Segment};
 pub use writer::{Writer, Written};
 
-pub(crate) use reader::read_there;
+pub(crate) use reader::{open_to_read, read_there};
 pub(crate) use writer::sync_directory;
 
 /// Raw bytes at which a block is closed: LZ4 reaches back 64 KiB and gains little from more, a reader of one

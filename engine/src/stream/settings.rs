@@ -8,15 +8,16 @@
 
 use super::{Compression, Error, LogConfig, Partition, Position, Result, Retention};
 use crate::Timestamp;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 /// Name of the settings' file in a log's directory.
-const FILE: &str = "settings";
+pub(crate) const FILE: &str = "settings";
 /// First line of that file: what it is, and its version.
 const HEAD: &str = "aimss-stream-settings 1";
 /// First word of a marker.
@@ -80,6 +81,28 @@ impl Marker {
         let id = std::str::from_utf8(line).ok()?.strip_prefix(MARKER_HEAD)?;
         id.parse().ok().map(Marker)
     }
+}
+
+/// The streams that have a marker somewhere below `backing`, outside `.aimss`, and a path of each relative to it.
+pub fn markers_below(backing: &Path) -> io::Result<HashMap<StreamId, PathBuf>> {
+    let mut found = HashMap::new();
+    let mut directories = vec![backing.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_dir() && path != backing.join(".aimss") {
+                directories.push(path);
+            } else if kind.is_file() && entry.metadata()?.len() == MARKER_BYTES as u64 {
+                let mut bytes = Vec::new();
+                super::segment::open_to_read(&path)?.read_to_end(&mut bytes)?;
+                if let (Some(marker), Ok(relative)) = (Marker::decode(&bytes), path.strip_prefix(backing)) {
+                    found.insert(marker.0, relative.to_owned());
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What a stream is made with.
@@ -178,7 +201,7 @@ impl Settings {
 
     /// Reads them. Keys that are not known are passed over; a file of a later version is refused.
     pub fn read(directory: &Path) -> Result<Settings> {
-        let text = fs::read_to_string(directory.join(FILE))?;
+        let text = io::read_to_string(super::segment::open_to_read(&directory.join(FILE))?)?;
         let mut lines = text.lines();
         if lines.next() != Some(HEAD) {
             return Err(Error::Settings("the stream's settings were written by another version of aimss"));
@@ -186,16 +209,45 @@ impl Settings {
         let mut settings = Settings::default();
         for line in lines {
             let Some((key, value)) = line.split_once(" = ") else { continue };
-            match key {
-                "path" => settings.path = value.to_string(),
-                "owner" => settings.owner = value.parse().ok(),
-                "partition" => settings.partition = value.parse().ok(),
-                "mtime" => settings.mtime = mtime(value),
-                "doomed" => settings.doomed = value == "true",
-                _ => settings.set(key, value)?,
-            }
+            settings.take(key, value)?;
         }
         Ok(settings)
+    }
+
+    fn take(&mut self, key: &str, value: &str) -> Result<()> {
+        match key {
+            "path" => self.path = value.to_string(),
+            "owner" => self.owner = value.parse().ok(),
+            "partition" => self.partition = value.parse().ok(),
+            "mtime" => self.mtime = mtime(value),
+            "doomed" => self.doomed = value == "true",
+            _ => self.set(key, value)?,
+        }
+        Ok(())
+    }
+
+    /// What can be believed of settings that can't be read as a whole, and whether the framing is said there. What
+    /// would have something removed is not believed.
+    pub fn salvage(text: &str) -> (Settings, bool) {
+        let (mut settings, mut framed) = (Settings::default(), false);
+        for (key, value) in text.lines().filter_map(|line| line.split_once(" = ")) {
+            if key == "doomed" || key.starts_with("retention") {
+                continue;
+            }
+            let before = settings.clone();
+            if settings.take(key, value).and_then(|()| settings.log.check()).is_err() {
+                settings = before;
+            } else {
+                framed |= key == "framing";
+            }
+        }
+        (settings, framed)
+    }
+
+    /// Whether the settings' text was written by a later version of aimss.
+    pub fn is_later(text: &str) -> bool {
+        let head = text.lines().next().and_then(|line| line.strip_prefix(HEAD.trim_end_matches('1')));
+        head.and_then(|version| version.parse::<u32>().ok()).is_some_and(|version| version > 1)
     }
 }
 

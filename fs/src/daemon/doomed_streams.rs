@@ -1,11 +1,8 @@
 //! The logs of streams that had lost their names when the last daemon ended.
 
+use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::Streams;
-use aimss_engine::stream::settings::MARKER_BYTES;
-use aimss_engine::stream::{Marker, StreamId};
-use std::collections::HashSet;
-use std::fs;
-use std::io;
+use aimss_engine::stream::settings::markers_below;
 use std::path::Path;
 
 /// Logs whose streams had lost their last name when this daemon began.
@@ -35,26 +32,8 @@ pub(super) fn remove(backing: &Path, doomed: Vec<StreamId>, is_open: impl Fn(Str
         if is_open(id) {
             continue;
         }
-        if let Err(e) = Streams::settle_doomed(backing, id, named.contains(&id)) {
+        if let Err(e) = Streams::settle_doomed(backing, id, named.contains_key(&id)) {
             log::warn!("the log of removed stream {id} stays: {e}");
         }
     }
-}
-
-/// The streams that have a marker somewhere on a backing.
-fn markers_below(backing: &Path) -> io::Result<HashSet<StreamId>> {
-    let mut found = HashSet::new();
-    let mut directories = vec![backing.to_path_buf()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let (kind, path) = (entry.file_type()?, entry.path());
-            if kind.is_dir() && path != backing.join(".aimss") {
-                directories.push(path);
-            } else if kind.is_file() && entry.metadata()?.len() == MARKER_BYTES as u64 {
-                found.extend(Marker::decode(&fs::read(path)?).map(|marker| marker.0));
-            }
-        }
-    }
-    Ok(found)
 }

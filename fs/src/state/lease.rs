@@ -5,9 +5,11 @@
 //! a lease that names another node counts as held until somebody says that the node is gone.
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The owner as the lease names it.
@@ -27,6 +29,14 @@ pub struct Owner {
 pub struct Lease {
     directory: PathBuf,
     before: Option<Owner>,
+    _file: File,
+}
+
+/// A lease that is looked at; see [`Lease::look`].
+#[derive(Debug)]
+pub struct Looked {
+    /// The owner who left it without giving it back, if it can be read.
+    pub owner: Option<Owner>,
     _file: File,
 }
 
@@ -71,6 +81,17 @@ pub enum LeaseError {
         /// Where it was mounted.
         mountpoint: String,
     },
+    /// It is of a user whose state directories can't be seen from here: ask as that user.
+    #[error(
+        "the lease of {backing} is of user {uid}, and whether that has data in memory can't be seen from here; do this \
+         as that user"
+    )]
+    OtherUser {
+        /// The backing.
+        backing: String,
+        /// Who.
+        uid: u32,
+    },
     /// The backing can't hold it.
     #[error("{backing} can't be written to ({source}); aimss needs a backing that it can write")]
     Io {
@@ -97,17 +118,51 @@ impl Lease {
         })
     }
 
+    /// Takes the lease of `backing`, whose `.aimss` is there, to repair what an owner on this node left who died. Whether
+    /// that is in memory is another question: [`left_in_memory`](super::left_in_memory).
+    pub fn take_to_repair(backing: &Path, node: &str) -> Result<Lease, LeaseError> {
+        let (file, directory, before) = lock(backing)?;
+        let shown = backing.display().to_string();
+        let uid = file.metadata().map_err(|source| LeaseError::Io { backing: shown.clone(), source })?.uid();
+        check_node(backing, before.as_ref(), node)?;
+        if uid != rustix::process::geteuid().as_raw() {
+            return Err(LeaseError::OtherUser { backing: shown, uid });
+        }
+        Ok(Lease { directory, before, _file: file })
+    }
+
+    /// Keeps others from taking the lease of `backing` while the value lives, and changes nothing; also who is named in
+    /// it. None if there is no lease.
+    pub fn look(backing: &Path, node: &str) -> Result<Option<Looked>, LeaseError> {
+        let io = |source| LeaseError::Io { backing: backing.display().to_string(), source };
+        let path = backing.join(".aimss/lease");
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&path, flags | OFlags::NOATIME, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::PERM) => rustix::fs::open(&path, flags, Mode::empty()),
+            opened => opened,
+        };
+        let mut file = File::from(file.map_err(|e| io(e.into()))?);
+        if !file.metadata().map_err(io)?.is_file() {
+            return Err(io(in_the_way(&path)));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(io)?;
+        let owner: Option<Owner> = serde_json::from_str(&text).ok();
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+            return Err(held(backing, owner));
+        }
+        check_node(backing, owner.as_ref(), node)?;
+        Ok(Some(Looked { owner, _file: file }))
+    }
+
     /// Takes the lease of `backing` for `owner`. With `take_over`, also from another node.
     pub fn take(backing: &Path, owner: &Owner, take_over: bool) -> Result<Lease, LeaseError> {
         let (mut file, directory, before) = lock(backing)?;
-        let backing = backing.display().to_string();
-        if let Some(Owner { node, pid, mountpoint }) = &before
-            && *node != owner.node
-            && !take_over
-        {
-            let mountpoint = mountpoint.display().to_string();
-            return Err(LeaseError::OtherNode { backing, mountpoint, pid: *pid, node: node.clone() });
+        if !take_over {
+            check_node(backing, before.as_ref(), &owner.node)?;
         }
+        let backing = backing.display().to_string();
         let io = |source| LeaseError::Io { backing: backing.clone(), source };
         let text = serde_json::to_string(owner).map_err(|e| io(e.into()))?;
         file.set_len(0)
@@ -154,10 +209,23 @@ fn lock(backing: &Path) -> Result<(File, PathBuf, Option<Owner>), LeaseError> {
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         return Ok((file, directory, named));
     }
+    Err(held(backing, named))
+}
+
+fn held(backing: &Path, named: Option<Owner>) -> LeaseError {
     let Owner { node, pid, mountpoint } =
         named.unwrap_or_else(|| Owner { node: "?".into(), pid: 0, mountpoint: "?".into() });
     let (backing, mountpoint) = (backing.display().to_string(), mountpoint.display().to_string());
-    Err(LeaseError::Held { backing, mountpoint, pid, node })
+    LeaseError::Held { backing, mountpoint, pid, node }
+}
+
+/// Refuses a lease that names another node.
+fn check_node(backing: &Path, named: Option<&Owner>, node: &str) -> Result<(), LeaseError> {
+    let Some(Owner { node: there, pid, mountpoint }) = named.filter(|owner| owner.node != node) else {
+        return Ok(());
+    };
+    let (backing, mountpoint) = (backing.display().to_string(), mountpoint.display().to_string());
+    Err(LeaseError::OtherNode { backing, mountpoint, pid: *pid, node: there.clone() })
 }
 
 fn make_private_directory(directory: &Path) -> io::Result<()> {
@@ -167,10 +235,7 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
             if fs::symlink_metadata(directory)?.is_dir() {
                 Ok(())
             } else {
-                Err(io::Error::other(format!(
-                    "{} is in the way: aimss keeps its lease there",
-                    directory.display()
-                )))
+                Err(in_the_way(directory))
             }
         }
         other => other,
@@ -178,8 +243,14 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?.into())
+    // Not to wait for whoever would write to a pipe.
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(in_the_way(path)) }
+}
+
+fn in_the_way(path: &Path) -> io::Error {
+    io::Error::other(format!("{} is in the way: aimss keeps its lease there", path.display()))
 }
 
 #[cfg(test)]
@@ -216,6 +287,52 @@ mod tests {
             assert_eq!(matches!(refused, LeaseError::Died { .. }), died, "{refused}");
             assert_eq!(fs::read_to_string(dir.path().join(".aimss/lease")).expect("kept"), text);
             fs::remove_dir_all(dir.path().join(".aimss")).expect("ours");
+        }
+    }
+
+    #[test]
+    fn who_looks_changes_nothing_and_keeps_mounts_away() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(Lease::look(dir.path(), "here").expect("free").is_none());
+        let lease = Lease::take(dir.path(), &owner("here"), false).expect("free");
+        assert!(matches!(Lease::look(dir.path(), "here"), Err(LeaseError::Held { pid: 1, .. })));
+        let path = dir.path().join(".aimss/lease");
+        let text = fs::read(&path).expect("there");
+        drop(lease);
+        fs::create_dir(dir.path().join(".aimss")).expect("mkdir");
+        fs::write(&path, &text).expect("left by a dead one");
+        let looked = Lease::look(dir.path(), "here").expect("nobody has it").expect("there");
+        assert_eq!(looked.owner, Some(owner("here")));
+        assert!(Lease::look(dir.path(), "here").is_ok(), "two may look");
+        assert!(matches!(Lease::take_to_repair(dir.path(), "here"), Err(LeaseError::Held { .. })));
+        assert!(matches!(Lease::look(dir.path(), "far"), Err(LeaseError::OtherNode { .. })));
+        drop(looked);
+        assert_eq!(fs::read(&path).expect("there"), text);
+        assert!(matches!(Lease::take_to_repair(dir.path(), "far"), Err(LeaseError::OtherNode { .. })));
+        assert_eq!(fs::read(&path).expect("a refusal leaves it"), text);
+        Lease::take_to_repair(dir.path(), "here").expect("its owner is dead").give_back();
+        assert!(!dir.path().join(".aimss").exists());
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_lease_holds_nobody_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join(".aimss")).expect("mkdir");
+        let path = dir.path().join(".aimss/lease");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("a pipe");
+        for refused in [
+            Lease::look(dir.path(), "here").map(drop),
+            Lease::take_to_repair(dir.path(), "here").map(drop),
+            Lease::take(dir.path(), &owner("here"), true).map(drop),
+        ] {
+            assert!(refused.expect_err("no lease").to_string().contains("in the way"));
         }
     }
 

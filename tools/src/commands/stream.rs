@@ -50,6 +50,6 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// `1 record`, `2 records`.
-fn counted(count: u64, what: &str) -> String {
+pub fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -7,6 +7,7 @@
 
 use super::{Counts, Group};
 use crate::failpoint;
+use crate::stream::segment::open_to_read;
 use crc32c::crc32c;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -98,6 +99,12 @@ impl Group {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
+        Group::write_new(directory, name, committed, counts)
+    }
+
+    /// The same in a new file, in place of what has its name.
+    pub(crate) fn write_new(directory: &Path, name: &str, committed: u64, counts: Counts) -> io::Result<()> {
+        let path = Group::path(directory, name);
         let beside = directory.join(format!("{name}.{ENDING}.new"));
         let mut file = File::create(&beside)?;
         file.write_all(&Written { number: 1, offset: committed, counts }.encode())?;
@@ -109,7 +116,7 @@ impl Group {
 
     /// Reads a group's file.
     pub fn read(directory: &Path, name: &str) -> io::Result<Group> {
-        let (_, written) = latest(&File::open(Group::path(directory, name))?)?.ok_or_else(|| {
+        let (_, written) = latest(&open_to_read(&Group::path(directory, name))?)?.ok_or_else(|| {
             io::Error::new(ErrorKind::InvalidData, format!("the file of group {name} can't be read"))
         })?;
         let mut group = Group::new(name, written.offset);

@@ -12,7 +12,7 @@ use super::marks::{self, Mark};
 use super::names::Name;
 use super::recover::Begin;
 use crate::failpoint;
-use crate::stream::segment::{read_there, sync_directory};
+use crate::stream::segment::{open_to_read, read_there, sync_directory};
 use crate::stream::{Error, Framing, FramingError, Micros, Result, Splitter};
 use crc32c::{crc32c, crc32c_append};
 use std::fs::{self, File, OpenOptions};
@@ -73,7 +73,7 @@ impl Active {
             File::create(&path)?.sync_all()?;
             sync_directory(directory)?;
         }
-        let file = File::open(&path)?;
+        let file = open_to_read(&path)?;
         let changed = Micros::from(file.metadata()?.modified()?).0;
         let mut active = Active::of(directory, aside, config, (offset, position, skip), file);
         active.last_time = last_time;
@@ -185,6 +185,11 @@ impl Active {
     /// Bytes behind the last whole record.
     pub fn pending_bytes(&self) -> Result<u64> {
         Ok(self.file.metadata()?.len().saturating_sub(self.file_at(self.index.end_position())))
+    }
+
+    /// Whether the marks beside are those of the records, where there are such.
+    pub fn marks_agree(&self) -> Result<bool> {
+        Ok(self.framing != Framing::Write || marks::agree(&self.directory, &self.index)?)
     }
 
     pub fn sync(&self) -> Result<()> {

@@ -18,10 +18,10 @@
 
 use super::index::Index;
 use super::names::{MARKS, NUMBER_MAX};
-use crate::stream::segment::sync_directory;
+use crate::stream::segment::{open_to_read, sync_directory};
 use crc32c::crc32c;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const MARK_BYTES: usize = 36;
@@ -111,10 +111,12 @@ pub(super) fn read_and_mend(directory: &Path) -> io::Result<Vec<Mark>> {
 }
 
 fn read_bytes(directory: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(directory.join(MARKS)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
+    let mut bytes = Vec::new();
+    match open_to_read(&directory.join(MARKS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        file => drop(file?.read_to_end(&mut bytes)?),
     }
+    Ok(bytes)
 }
 
 fn good(bytes: &[u8]) -> Vec<Mark> {
@@ -132,7 +134,12 @@ fn good(bytes: &[u8]) -> Vec<Mark> {
 
 /// Replaces all marks by those of `index`, where they are others.
 pub(super) fn put_right(directory: &Path, index: &Index) -> io::Result<()> {
-    if read_bytes(directory)? == encoded(index) { Ok(()) } else { rewrite(directory, index) }
+    if agree(directory, index)? { Ok(()) } else { rewrite(directory, index) }
+}
+
+/// Whether the marks are those of `index`, and no others.
+pub(super) fn agree(directory: &Path, index: &Index) -> io::Result<bool> {
+    Ok(read_bytes(directory)? == encoded(index))
 }
 
 fn encoded(index: &Index) -> Vec<u8> {

@@ -17,14 +17,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file of lengths.
-pub(super) const MARKS: &str = "writes.marks";
+pub(crate) const MARKS: &str = "writes.marks";
 
 /// No stream gets there, and sums of a few such numbers don't overflow.
 pub(super) const NUMBER_MAX: u64 = 1 << 61;
 
 /// A file of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Name {
+pub(crate) enum Name {
     Sealed { offset: u64, position: u64 },
     Active { offset: u64, position: u64, skip: u64 },
     Torn { position: u64 },
@@ -97,7 +97,7 @@ impl Listing {
 }
 
 /// The files of a log with their names, in order.
-pub(super) fn list(directory: &Path) -> io::Result<Vec<(Name, String)>> {
+pub(crate) fn list(directory: &Path) -> io::Result<Vec<(Name, String)>> {
     Listing::of(directory).map(|listing| listing.files)
 }
 

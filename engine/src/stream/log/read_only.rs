@@ -16,8 +16,9 @@ use super::hot::Hot;
 use super::names::{self, Listing, MARKS, Name};
 use super::recover::{find, path_of};
 use super::{Log, LogConfig};
+use crate::stream::segment::open_to_read;
 use crate::stream::{Error, Framing, Result};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Log {
 fn look(directory: &Path, config: LogConfig) -> Result<(Log, bool)> {
     let found = find(&Listing::of(directory)?, directory, &config)?;
     let file = match found.active {
-        Some(named) => Some((named, File::open(path_of(directory, named))?)),
+        Some(named) => Some((named, open_to_read(&path_of(directory, named))?)),
         None => None,
     };
     let last_time = found.last.map_or(0, |header| header.last_time);

@@ -24,7 +24,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Ending of a segment that can't be read and whose records the active file has.
-const DAMAGED: &str = "damaged";
+pub(crate) const DAMAGED: &str = "damaged";
 
 /// Offset, position, skip: what an active file's name says.
 pub(super) type Begin = (u64, u64, u64);
@@ -42,9 +42,14 @@ pub(super) struct Found {
 }
 
 /// Something that a crash left undone; paths are whole.
-enum Change {
+pub(crate) enum Change {
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
+}
+
+/// What [`Log::open`] would do to a log's directory before anything else, all in the log's own directory.
+pub(crate) fn left_undone(directory: &Path, config: &LogConfig) -> Result<Vec<Change>> {
+    Ok(find(&Listing::of(directory)?, directory, config)?.changes)
 }
 
 impl Log {

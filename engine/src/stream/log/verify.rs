@@ -15,9 +15,15 @@ impl Log {
     /// then what lies beside. Problems of segments that a later version wrote can't be told: that is an
     /// error.
     pub fn verify(&self) -> Result<Vec<Problem>> {
+        self.verify_seen(&mut |_| {})
+    }
+
+    /// The same; `seen` hears of each file's bytes when they are read.
+    pub fn verify_seen(&self, seen: &mut dyn FnMut(u64)) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
         for i in 0..self.sealed.len() {
             self.verify_segment(i, &mut problems)?;
+            seen(super::length_of(&self.directory.join(&self.sealed[i].name))?);
         }
         self.verify_active(&mut problems)?;
         for (name, file) in names::list(&self.directory)? {

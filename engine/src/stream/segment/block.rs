@@ -178,6 +178,20 @@ impl Block {
         i + same
     }
 
+    /// The table as the good records say it must have been, if none is lost.
+    pub(super) fn table_of_records(&self) -> Option<Vec<u8>> {
+        if !self.lost.is_empty() {
+            return None;
+        }
+        let mut table = Vec::with_capacity(self.head.entries_bytes());
+        for (i, entry) in self.entries.iter().enumerate() {
+            let bytes = self.raw.get(self.range(i))?;
+            let check = check_of(crc32c(bytes), entry.delay);
+            Entry { length: bytes.len() as u32, delay: entry.delay, check }.encode(&mut table);
+        }
+        Some(table)
+    }
+
     /// Whether table and stored bytes are as they were written.
     pub(super) fn good_parts(&self) -> (bool, bool) {
         (self.entries_good, self.stored_good)

@@ -9,6 +9,8 @@ use super::block::Block;
 use super::layout::{Codec, HEAD_BYTES, HEADER_BYTES, Head, Header, HeaderRead, TAIL_BYTES, Tail, VERSION};
 use crate::stream::{Damage, Error, Result};
 use crc32c::crc32c;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -18,14 +20,14 @@ use std::path::Path;
 /// See the module.
 #[derive(Debug)]
 pub struct Segment {
-    file: File,
-    file_bytes: u64,
-    header: Header,
-    heads: Vec<Head>,
+    pub(super) file: File,
+    pub(super) file_bytes: u64,
+    pub(super) header: Header,
+    pub(super) heads: Vec<Head>,
     /// Where in the file each head is.
-    places: Vec<u64>,
+    pub(super) places: Vec<u64>,
     /// What opening found.
-    faults: Vec<Fault>,
+    pub(super) faults: Vec<Fault>,
 }
 
 /// Something wrong with a segment.
@@ -44,7 +46,7 @@ impl Segment {
     pub fn open(path: &Path) -> Result<Segment> {
         let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let newer = |version| Error::Newer { file: name(), version, known: VERSION };
-        let file = File::open(path)?;
+        let file = open_to_read(path)?;
         let file_bytes = file.metadata()?.len();
         let mut faults = Vec::new();
         let mut front = [0; HEADER_BYTES];
@@ -73,14 +75,8 @@ impl Segment {
             }
             (None, None) => return Err(Error::NotSegment { file: name() }),
         };
-        let mut at = HEADER_BYTES as u64;
-        let places: Vec<u64> = heads
-            .iter()
-            .map(|head| {
-                at += head.file_bytes();
-                at - head.file_bytes()
-            })
-            .collect();
+        let places = places_of(&heads);
+        let at = HEADER_BYTES as u64 + heads.iter().map(Head::file_bytes).sum::<u64>();
         let reached = heads.last().map_or(header.offset, Head::end_offset);
         if reached < header.end_offset() {
             let damage = if is_cut(&file, file_bytes, at)? { Damage::Cut } else { Damage::BlockHead };
@@ -234,8 +230,20 @@ fn read_footer(file: &File, file_bytes: u64) -> io::Result<Option<(Header, Vec<H
     Ok(whole.then_some((header, heads)))
 }
 
+/// Where in the file each head is.
+pub(super) fn places_of(heads: &[Head]) -> Vec<u64> {
+    let mut at = HEADER_BYTES as u64;
+    heads
+        .iter()
+        .map(|head| {
+            at += head.file_bytes();
+            at - head.file_bytes()
+        })
+        .collect()
+}
+
 /// The heads as they are found from the front, up to the first that is damaged.
-fn scan(file: &File, file_bytes: u64, header: &Header) -> io::Result<Vec<Head>> {
+pub(super) fn scan(file: &File, file_bytes: u64, header: &Header) -> io::Result<Vec<Head>> {
     let mut heads: Vec<Head> = Vec::new();
     let mut at = HEADER_BYTES as u64;
     while heads.len() < header.blocks as usize && at < file_bytes.min(header.footer_at) {
@@ -269,6 +277,17 @@ fn follows(header: &Header, last: Option<&Head>, head: &Head) -> bool {
     let begin =
         last.map_or((header.offset, header.position), |last| (last.end_offset(), last.end_position()));
     begin == (head.offset, head.position) && head.end_offset() <= header.end_offset()
+}
+
+/// Opens a file of a log to look at it: without a trace in its time of access where that is allowed, and without
+/// waiting where it is a pipe.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
+        // Only the owner may leave no trace.
+        Err(Errno::PERM) => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),
+        opened => Ok(opened?.into()),
+    }
 }
 
 /// Reads what of `into` the file has at this place: less than all of it at the file's end only.
