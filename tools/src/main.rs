@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     match commands::run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("aimss: {error:#}");
+            // Names in it may come from anywhere.
+            eprintln!("aimss: {}", escape::text(&format!("{error:#}")));
             ExitCode::from(if error.is::<commands::Usage>() { 2 } else { 1 })
         }
     }
