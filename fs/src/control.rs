@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod partitions;
+pub mod path;
 pub mod protocol;
 pub mod server;
 pub mod status;

@@ -23,6 +23,7 @@
 mod arena;
 mod lease;
 mod overflow;
+mod private;
 pub mod transitions;
 
 pub use arena::{ArenaMount, STREAMS, memory_bytes, mount_arena};
@@ -114,23 +115,16 @@ impl StateDir {
     /// Makes it, private.
     pub fn create(&self) -> Result<(), StateError> {
         let io = |source| StateError::Io { path: self.path.clone(), source };
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
         // Another mount that ends may remove the parent in between.
-        let mut made = builder.create(&self.path);
+        let mut made = self.make();
         for _ in 0..TRIES {
             if made.is_ok() {
                 break;
             }
-            made = builder.create(&self.path);
+            made = self.make();
         }
-        made.map_err(io)?;
-        for dir in [root(), self.path.clone()] {
-            let metadata = fs::symlink_metadata(&dir).map_err(io)?;
-            let mine = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
-            if !metadata.is_dir() || !mine {
-                return Err(StateError::NotPrivate { path: dir });
-            }
+        if let Some(path) = made.map_err(io)? {
+            return Err(StateError::NotPrivate { path });
         }
         let version = self.path.join("version");
         match fs::read_to_string(&version) {
@@ -146,6 +140,17 @@ impl StateDir {
             }
             Err(e) => Err(io(e)),
         }
+    }
+
+    /// Makes the parent, and it; which of them is not private, if one isn't. Nothing is made in a parent that is not.
+    fn make(&self) -> io::Result<Option<PathBuf>> {
+        for dir in [root(), self.path.clone()] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+            if !is_private(&dir)? {
+                return Ok(Some(dir));
+            }
+        }
+        Ok(None)
     }
 
     /// The directory.
@@ -197,8 +202,12 @@ impl StateDir {
         fs::rename(self.path.join("mount.json.new"), self.path.join("mount.json"))
     }
 
-    /// Reads who serves the mount.
+    /// Reads who serves the mount. What lies where others could have put it says nothing.
     pub fn read_record(&self) -> Option<MountRecord> {
+        let private = |dir: &Path| is_private(dir).unwrap_or(false);
+        if !private(&root()) || !private(&self.path) {
+            return None;
+        }
         serde_json::from_slice(&fs::read(self.path.join("mount.json")).ok()?).ok()
     }
 
@@ -219,6 +228,13 @@ impl StateDir {
             .filter(|dir| dir.path.is_dir())
             .collect()
     }
+}
+
+/// Whether it is a directory, and this user's alone.
+fn is_private(dir: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(dir)?;
+    let mine = found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    Ok(found.is_dir() && mine)
 }
 
 impl MountRecord {

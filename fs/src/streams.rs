@@ -495,7 +495,11 @@ impl StreamFiles {
             return None;
         };
         match self.streams.open(marker.0) {
-            Ok(stream) if stream.is_doomed() => Some(stream),
+            // Open still, without a name. What has one is a copy of its marker.
+            Ok(stream) if stream.is_doomed() => {
+                let owner = stream.settings().owner;
+                (attr.nlink == 0 && owner.is_none_or(|owner| owner == attr.uid)).then_some(stream)
+            }
             Ok(stream) => self.enter(ino, attr.uid, stream),
             Err(e) => {
                 self.known.lock().broken.insert(ino);

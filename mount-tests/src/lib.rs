@@ -25,6 +25,7 @@ pub mod mount;
 pub mod program;
 pub mod skip;
 pub mod tree;
+pub mod user;
 pub mod works;
 
 pub use mount::{Mode, Mount, Setup};

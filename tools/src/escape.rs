@@ -25,6 +25,11 @@ pub fn text(text: &str) -> String {
     name(OsStr::new(text))
 }
 
+/// The same with its line breaks kept, and what follows one indented: nothing in it passes for a line of its own.
+pub fn lines(text: &str) -> String {
+    text.trim_end().lines().map(self::text).collect::<Vec<_>>().join("\n    ")
+}
+
 fn escaped(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 8);
     for chunk in bytes.utf8_chunks() {
@@ -51,6 +56,11 @@ mod tests {
     #[test]
     fn plain_names_stay_as_they_are() {
         assert_eq!(path(Path::new("/mnt/a b\\c")), "/mnt/a b\\c");
+    }
+
+    #[test]
+    fn what_follows_a_line_break_is_indented() {
+        assert_eq!(lines("a\n1.0 ERROR fake\x1b\n"), "a\n    1.0 ERROR fake\\x1b");
     }
 
     #[test]

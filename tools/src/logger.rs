@@ -2,6 +2,7 @@
 //!
 //! A logger of thirty lines instead of a package: the daemon needs time, level and text, and no formats.
 
+use crate::escape;
 use log::{LevelFilter, Log, Metadata, Record};
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,7 +31,7 @@ impl Log for Lines {
                 since.subsec_millis(),
                 record.level(),
                 record.target(),
-                record.args()
+                escape::lines(&record.args().to_string())
             );
             // One write a line, so that lines of several threads don't mix. Nobody to tell if it fails.
             let _ = std::io::stderr().write_all(line.as_bytes());

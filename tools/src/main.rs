@@ -38,7 +38,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<commands::Told>() => ExitCode::from(1),
         Err(error) => {
-            eprintln!("aimss: {error:#}");
+            // Names in it may come from anywhere.
+            eprintln!("aimss: {}", escape::text(&format!("{error:#}")));
             ExitCode::from(if error.is::<commands::Usage>() { 2 } else { 1 })
         }
     }

@@ -1,5 +1,7 @@
 //! Processes, by `/proc`: whether one still runs, and what it is called.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 /// How often a wait looks again: short beside what an unmount costs, long beside what a look costs.
@@ -55,10 +57,10 @@ fn ticks(pid: u32) -> u64 {
 
 /// The program's name, for messages.
 pub fn name(pid: u32) -> String {
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    match name.trim_end() {
-        "" => "a program".to_owned(),
-        name => crate::escape::text(name),
+    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    match name.trim_ascii_end() {
+        b"" => "a program".to_owned(),
+        name => crate::escape::name(OsStr::from_bytes(name)),
     }
 }
 

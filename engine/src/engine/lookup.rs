@@ -192,7 +192,8 @@ impl Engine {
         };
         let mut state = inode.state.lock();
         match stat {
-            Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) => {
+            // The number alone says little: the file system gives that of a removed file to the next thing it makes.
+            Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) && stat.attr.kind == inode.kind => {
                 self.compare(inode.ino, &mut state, &stat);
                 false
             }

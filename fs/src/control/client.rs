@@ -119,14 +119,20 @@ impl Client {
         line.push(b'\n');
         self.stream.get_mut().write_all(&line)?;
         loop {
-            let mut line = String::new();
-            if self.stream.read_line(&mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            match serde_json::from_str(&line)? {
+            match read_reply(&mut self.stream)? {
                 Reply::Progress(progress) => on_progress(progress),
                 reply => return Ok(reply),
             }
         }
     }
+}
+
+/// The next line as a reply.
+#[doc(hidden)]
+pub fn read_reply(lines: &mut impl BufRead) -> io::Result<Reply> {
+    let mut line = String::new();
+    if lines.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_str(&line)?)
 }

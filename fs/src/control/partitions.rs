@@ -23,6 +23,7 @@ pub struct PartitionInfo {
 #[serde(default)]
 pub struct PartitionsInfo {
     /// The directory, relative to the mount's or the backing's root.
+    #[serde(with = "super::path")]
     pub path: PathBuf,
     /// Partitions that there should be.
     pub count: u32,

@@ -19,6 +19,7 @@ pub enum Request {
     /// for all below it). Progress comes first.
     Drain {
         /// Empty: everything.
+        #[serde(with = "super::path::list")]
         paths: Vec<PathBuf>,
     },
     /// Which files are in use: open handles, and mappings that outlived their close.
@@ -36,6 +37,7 @@ pub enum Request {
         /// What is to be done.
         action: Action,
         /// Relative to the mount's root; a directory stands for all below it.
+        #[serde(with = "super::path::list")]
         paths: Vec<PathBuf>,
     },
     /// Something of streams.
@@ -44,6 +46,7 @@ pub enum Request {
     /// daemon.
     Upgrade {
         /// Absolute.
+        #[serde(with = "super::path")]
         binary: PathBuf,
         /// How long it may take to be ready.
         within: Duration,
@@ -75,7 +78,7 @@ pub enum Reply {
     /// To `Busy`.
     Busy(Vec<BusyFile>),
     /// To `Pending`.
-    Pending(Vec<PathBuf>),
+    Pending(#[serde(with = "super::path::list")] Vec<PathBuf>),
     /// To `Residence`.
     Moved(Residence),
     /// To requests of one stream.
@@ -105,6 +108,7 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusyFile {
     /// Relative to the mount's root.
+    #[serde(with = "super::path")]
     pub path: PathBuf,
     /// Open handles.
     pub handles: u64,

@@ -8,12 +8,13 @@ use crate::daemon::Daemon;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 /// Longest request line: a list of paths from a shell.
-const LINE_BYTES_MAX: u64 = 4 << 20;
+#[doc(hidden)]
+pub const LINE_BYTES_MAX: u64 = 4 << 20;
 
 /// Listens on `path`.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -45,20 +46,15 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
 }
 
 async fn serve_client(stream: UnixStream, daemon: Arc<Daemon>) -> io::Result<()> {
-    use tokio::io::AsyncReadExt;
     let peer = stream.peer_cred()?.uid();
     if peer != 0 && peer != rustix::process::geteuid().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
-    loop {
-        let mut line = String::new();
-        if (&mut lines).take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
+    while let Some(request) = read_request(&mut lines).await? {
         let (replies, mut received) = mpsc::unbounded_channel();
-        match serde_json::from_str::<Request>(&line) {
+        match request {
             Ok(request) => {
                 // A thread of its own: those that requests of programs wait on may all wait for a backing that hangs.
                 let (daemon, refused) = (daemon.clone(), replies.clone());
@@ -79,6 +75,23 @@ async fn serve_client(stream: UnixStream, daemon: Arc<Daemon>) -> io::Result<()>
             write.write_all(&out).await?;
         }
     }
+    Ok(())
+}
+
+/// The next line as a request, or why it is none; `None` at the end. An error at bytes that are no text, and at a line
+/// that is too long: its rest must not be taken for another one.
+#[doc(hidden)]
+pub async fn read_request(
+    lines: &mut (impl AsyncBufRead + Unpin),
+) -> io::Result<Option<serde_json::Result<Request>>> {
+    let mut line = String::new();
+    if lines.take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    if line.len() as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(Some(serde_json::from_str(&line)))
 }
 
 fn answer(daemon: &Arc<Daemon>, request: Request, replies: &mpsc::UnboundedSender<Reply>) {

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MountStatus {
     /// Where the file system is mounted.
+    #[serde(with = "super::path")]
     pub mountpoint: PathBuf,
     /// The directory behind it.
+    #[serde(with = "super::path")]
     pub backing: PathBuf,
     /// Version of the daemon that serves it.
     pub version: String,
@@ -71,6 +73,7 @@ pub struct OutstandingStatus {
     /// What was called.
     pub call: String,
     /// On which path; empty for the backing itself, and for calls on open files.
+    #[serde(with = "super::path")]
     pub path: PathBuf,
     /// For how many seconds.
     pub age: f64,
@@ -104,6 +107,7 @@ pub struct RequestStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverflowStatus {
     /// Where.
+    #[serde(with = "super::path")]
     pub path: PathBuf,
     /// Its size.
     pub size: u64,
@@ -334,6 +338,7 @@ pub struct GroupsStatus {
 #[serde(default)]
 pub struct WorstGroup {
     /// Its stream, relative to the mount's root.
+    #[serde(with = "super::path")]
     pub stream: PathBuf,
     /// Its name.
     pub group: String,

@@ -15,6 +15,7 @@ pub enum StreamRequest {
     /// Make a stream at a name that is free. Answered by [`Reply::Stream`](super::protocol::Reply::Stream).
     Create {
         /// Its name.
+        #[serde(with = "super::path")]
         path: PathBuf,
         /// Keys and values as [`Settings::pairs`] has them and [`Settings::set`] takes them; what is left out
         /// is as in `Settings::default()`.
@@ -24,6 +25,7 @@ pub enum StreamRequest {
     /// [`Reply::Partitions`](super::protocol::Reply::Partitions).
     CreatePartitions {
         /// Its name.
+        #[serde(with = "super::path")]
         path: PathBuf,
         /// How many.
         partitions: u32,
@@ -33,11 +35,13 @@ pub enum StreamRequest {
     /// What partitions a directory has. Answered by `Reply::Partitions`.
     Partitions {
         /// The directory.
+        #[serde(with = "super::path")]
         path: PathBuf,
     },
     /// Change retention and ack timeout. Answered by `Reply::Stream`.
     Settings {
         /// The stream.
+        #[serde(with = "super::path")]
         path: PathBuf,
         /// As above, only what changes; an empty value takes a limit away.
         settings: Vec<(String, String)>,
@@ -46,6 +50,7 @@ pub enum StreamRequest {
     /// names it.
     Flush {
         /// The stream.
+        #[serde(with = "super::path")]
         path: PathBuf,
     },
     /// All streams of the mount, by path. Answered by `Reply::Streams`.
@@ -53,6 +58,7 @@ pub enum StreamRequest {
     /// A group goes on elsewhere; it is made if it is new. Answered by `Reply::Stream`.
     Seek {
         /// The stream.
+        #[serde(with = "super::path")]
         path: PathBuf,
         /// The group.
         group: String,
@@ -62,6 +68,7 @@ pub enum StreamRequest {
     /// Remove whole segments all of whose records are before an offset. Answered by `Reply::Stream`.
     Trim {
         /// The stream.
+        #[serde(with = "super::path")]
         path: PathBuf,
         /// The first record that is kept in any case.
         before: u64,
@@ -69,6 +76,7 @@ pub enum StreamRequest {
     /// Forget a group that has no members. Answered by `Reply::Stream`.
     RemoveGroup {
         /// The stream.
+        #[serde(with = "super::path")]
         path: PathBuf,
         /// The group.
         group: String,
@@ -94,8 +102,10 @@ pub enum SeekTo {
 #[serde(default)]
 pub struct StreamInfo {
     /// Its name, relative to the mount's or the backing's root; empty if no name leads to the log.
+    #[serde(with = "super::path")]
     pub path: PathBuf,
     /// Where the log is on the backing.
+    #[serde(with = "super::path")]
     pub directory: PathBuf,
     /// `line`, `len32`, `fixed:N` or `write`.
     pub framing: String,

@@ -1,7 +1,7 @@
 //! Making the mount, and taking it away: mount(2) for root, `fusermount3` for others.
 
 use crate::config::MountConfig;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::ffi::CString;
@@ -38,11 +38,23 @@ fn by_root(config: &MountConfig) -> io::Result<OwnedFd> {
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw()
     );
-    // As the backing itself would show them, suid files and devices, too; its own nosuid and nodev still hold below.
+    // As the backing itself would show them: suid files and devices count where they count there.
     let source = CString::new(config.backing.as_os_str().as_bytes())?;
     let options = CString::new(options)?;
-    rustix::mount::mount(&source, &config.mountpoint, TYPE, MountFlags::empty(), &*options)?;
+    rustix::mount::mount(&source, &config.mountpoint, TYPE, flags_of(&config.backing)?, &*options)?;
     Ok(device)
+}
+
+/// What the file system of `backing` doesn't allow, the mount doesn't either: the kernel looks at the mount that a
+/// program or a device was reached by.
+fn flags_of(backing: &Path) -> io::Result<MountFlags> {
+    let below = rustix::fs::statvfs(backing)?.f_flag;
+    let kept = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ];
+    Ok(kept.into_iter().filter(|(of, _)| below.contains(*of)).map(|(_, flag)| flag).collect())
 }
 
 /// The helper is setuid, opens the device itself, and sends it over a socket whose number it finds in its environment.

@@ -4,13 +4,18 @@
 //! this node, whatever ends it. On another node the lock may not be seen (not every network file system has them), so
 //! a lease that names another node counts as held until somebody says that the node is gone.
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use super::private::Private;
+use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// In the private directory.
+const NAME: &str = "lease";
+/// Read at most: a host's name and the longest path.
+const TEXT_BYTES_MAX: u64 = 64 << 10;
 
 /// The owner as the lease names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +32,9 @@ pub struct Owner {
 /// [`Lease::give_back`] removes it.
 #[derive(Debug)]
 pub struct Lease {
-    directory: PathBuf,
+    directory: Private,
     before: Option<Owner>,
-    _file: File,
+    file: File,
 }
 
 /// A lease that is looked at; see [`Lease::look`].
@@ -108,7 +113,7 @@ impl Lease {
     pub fn take_briefly(backing: &Path, node: &str) -> Result<Lease, LeaseError> {
         let (file, directory, before) = lock(backing)?;
         let Some(Owner { node: there, pid, mountpoint }) = before else {
-            return Ok(Lease { directory, before: None, _file: file });
+            return Ok(Lease { directory, before: None, file });
         };
         let (backing, mountpoint) = (backing.display().to_string(), mountpoint.display().to_string());
         Err(if there == node {
@@ -128,26 +133,25 @@ impl Lease {
         if uid != rustix::process::geteuid().as_raw() {
             return Err(LeaseError::OtherUser { backing: shown, uid });
         }
-        Ok(Lease { directory, before, _file: file })
+        Ok(Lease { directory, before, file })
     }
 
     /// Keeps others from taking the lease of `backing` while the value lives, and changes nothing; also who is named in
     /// it. None if there is no lease.
     pub fn look(backing: &Path, node: &str) -> Result<Option<Looked>, LeaseError> {
         let io = |source| LeaseError::Io { backing: backing.display().to_string(), source };
-        let path = backing.join(".aimss/lease");
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(&path, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::PERM) => rustix::fs::open(&path, flags, Mode::empty()),
-            opened => opened,
+        let opened = Private::open(backing).and_then(|directory| {
+            match directory.file(NAME, OFlags::RDONLY | OFlags::NOATIME) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => directory.file(NAME, OFlags::RDONLY),
+                opened => opened,
+            }
+        });
+        let mut file = match opened {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(io)?,
         };
-        let mut file = File::from(file.map_err(|e| io(e.into()))?);
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(io(in_the_way(&path)));
-        }
         let mut text = String::new();
-        file.read_to_string(&mut text).map_err(io)?;
+        (&mut file).take(TEXT_BYTES_MAX).read_to_string(&mut text).map_err(io)?;
         let owner: Option<Owner> = serde_json::from_str(&text).ok();
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
             return Err(held(backing, owner));
@@ -158,18 +162,15 @@ impl Lease {
 
     /// Takes the lease of `backing` for `owner`. With `take_over`, also from another node.
     pub fn take(backing: &Path, owner: &Owner, take_over: bool) -> Result<Lease, LeaseError> {
-        let (mut file, directory, before) = lock(backing)?;
+        let (file, directory, before) = lock(backing)?;
         if !take_over {
             check_node(backing, before.as_ref(), &owner.node)?;
         }
         let backing = backing.display().to_string();
         let io = |source| LeaseError::Io { backing: backing.clone(), source };
         let text = serde_json::to_string(owner).map_err(|e| io(e.into()))?;
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .map_err(io)?;
-        Ok(Lease { directory, before, _file: file })
+        write(&file, &text).map_err(io)?;
+        Ok(Lease { directory, before, file })
     }
 
     /// The owner who left it without giving it back.
@@ -188,23 +189,22 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(text) = self.before.as_ref().and_then(|before| serde_json::to_string(before).ok()) {
-            let _ = fs::write(self.directory.join("lease"), text);
+            let _ = write(&self.file, &text);
             return;
         }
-        let _ = fs::remove_file(self.directory.join("lease"));
-        // Stays where something else is kept in it.
-        let _ = fs::remove_dir(&self.directory);
+        let _ = self.directory.remove(NAME);
+        // Stays where something else is kept in it, or a link lies there now.
+        let _ = fs::remove_dir(self.directory.path());
     }
 }
 
 /// The lease's file, locked, its directory, and who is named in it.
-fn lock(backing: &Path) -> Result<(File, PathBuf, Option<Owner>), LeaseError> {
+fn lock(backing: &Path) -> Result<(File, Private, Option<Owner>), LeaseError> {
     let io = |source| LeaseError::Io { backing: backing.display().to_string(), source };
-    let directory = backing.join(".aimss");
-    make_private_directory(&directory).map_err(io)?;
-    let mut file = open(&directory.join("lease")).map_err(io)?;
+    let directory = Private::make(backing).map_err(io)?;
+    let mut file = directory.file(NAME, OFlags::CREATE | OFlags::RDWR).map_err(io)?;
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(io)?;
+    (&mut file).take(TEXT_BYTES_MAX).read_to_string(&mut text).map_err(io)?;
     let named: Option<Owner> = serde_json::from_str(&text).ok();
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         return Ok((file, directory, named));
@@ -228,29 +228,11 @@ fn check_node(backing: &Path, named: Option<&Owner>, node: &str) -> Result<(), L
     Err(LeaseError::OtherNode { backing, mountpoint, pid: *pid, node: there.clone() })
 }
 
-fn make_private_directory(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            if fs::symlink_metadata(directory)?.is_dir() {
-                Ok(())
-            } else {
-                Err(in_the_way(directory))
-            }
-        }
-        other => other,
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    // Not to wait for whoever would write to a pipe.
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
-    if file.metadata()?.is_file() { Ok(file) } else { Err(in_the_way(path)) }
-}
-
-fn in_the_way(path: &Path) -> io::Error {
-    io::Error::other(format!("{} is in the way: aimss keeps its lease there", path.display()))
+/// The file says `text` and nothing else.
+fn write(mut file: &File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]

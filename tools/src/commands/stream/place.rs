@@ -151,7 +151,12 @@ pub fn note_owner(top: &Path) {
         // Of each partition of a stream it is the same.
         return;
     }
-    let Ok(text) = fs::read_to_string(top.join(".aimss/lease")) else { return };
+    let lease = top.join(".aimss/lease");
+    // A fifo in its place would be waited for.
+    if !fs::symlink_metadata(&lease).is_ok_and(|found| found.is_file()) {
+        return;
+    }
+    let Ok(text) = fs::read_to_string(lease) else { return };
     if let Ok(Owner { node, pid, mountpoint }) = serde_json::from_str(&text) {
         eprintln!(
             "aimss: note: {} belongs to the mount at {} (process {pid} on {}); what that has in memory only is missing \
