@@ -96,6 +96,7 @@ pub struct RequestStatus {
     /// What is asked for, as FUSE calls it: `lookup`, `open`, `fsync`, ...
     pub operation: String,
     /// Of which path, relative to the mount's root.
+    #[serde(with = "super::path")]
     pub path: PathBuf,
     /// The thread that waits; 0 if none does.
     pub thread: u32,

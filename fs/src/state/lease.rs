@@ -305,7 +305,7 @@ mod tests {
             rustix::fs::CWD,
             &path,
             rustix::fs::FileType::Fifo,
-            Mode::from_raw_mode(0o600),
+            rustix::fs::Mode::from_raw_mode(0o600),
             0,
         )
         .expect("a pipe");
