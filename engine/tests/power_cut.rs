@@ -37,6 +37,34 @@ fn a_renamed_directory_has_whole_files() {
     cuts(checkpoints);
 }
 
+#[test]
+fn fsync_carries_the_ways_to_all_names_of_a_file() {
+    if !is_root() {
+        assert!(std::env::var_os("AIMSS_NO_SKIPS").is_none(), "skipped layers count as failures here");
+        println!("skipped: objects on the backing are told apart by their owners, which only root can give");
+        return;
+    }
+    let ground = Ground::new();
+    let disk = Disk::new(ground.local());
+    let mut world = World::new(&ground, &disk, Setup { drain_delay: NEVER, ..Setup::default() }, 1);
+    world.engine.start();
+    let dirs = ["a", "b"].map(|name| world.make(ROOT, name, Kind::Directory, 0o777).expect("a free name"));
+    let file = world.file(dirs[0], "one", b"content");
+    world.link(file, dirs[1], "other");
+    world.drain();
+    world.model.drained();
+    world.rename((ROOT, "a"), (ROOT, "c"), false);
+    world.rename((ROOT, "b"), (ROOT, "d"), false);
+    assert!(world.sync(file, &ground, &*disk));
+    disk.cut_now();
+    world.engine.stop();
+    let after = Ground::new();
+    std::fs::remove_dir(after.backing().join(".aimss")).expect("rmdir");
+    let _scene = Scene(disk.clone(), "both directories renamed".into());
+    disk.after(Order::Log, &mut Random::new(1), &after.backing());
+    order::check_at(&world.model, &after.backing(), Left::PowerCut(Order::Log));
+}
+
 /// One operation of a history. False where an fsync failed.
 type Step = fn(&mut World, &Ground, &Disk) -> bool;
 
