@@ -26,6 +26,7 @@ mod top;
 
 use crate::engine::PRIVATE_DIRECTORY;
 use crate::stream::Damage;
+use crate::stream::log::names::unused;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -340,19 +341,6 @@ fn damaged(path: &Path) -> PathBuf {
     name.push(".");
     name.push(crate::stream::log::recover::DAMAGED);
     PathBuf::from(name)
-}
-
-/// A name that nothing has: what was set aside is not replaced by what is set aside later.
-fn unused(wanted: &Path) -> PathBuf {
-    let mut to = wanted.to_owned();
-    let mut number = 1;
-    while fs::symlink_metadata(&to).is_ok() {
-        number += 1;
-        let mut name = wanted.as_os_str().to_owned();
-        name.push(format!("-{number}"));
-        to = PathBuf::from(name);
-    }
-    to
 }
 
 /// Whether a name says that its file was set aside.

@@ -211,7 +211,7 @@ fn what_is_no_backing_is_refused_with_a_sentence() {
     }
     mknodat(CWD, place.home().join("lease"), FileType::Fifo, 0o600.into(), 0).expect("a pipe");
     for arguments in [&["b"][..], &["--rebuild", "b"]] {
-        place.refused(arguments, &["lease is in the way"]);
+        place.refused(arguments, &["is no file of its own"]);
     }
     assert_eq!(place.run(&[]).0, 2, "usage");
 }

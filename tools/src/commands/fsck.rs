@@ -8,7 +8,7 @@ use crate::{cli, control, escape, mountinfo};
 use aimss_engine::fsck::{self, Fate, Finding, Mode, Repair, Report, What};
 use aimss_fs::control::client;
 use aimss_fs::control::protocol::Progress;
-use aimss_fs::state::{self, Lease};
+use aimss_fs::state::{self, Lease, LeaseError};
 use anyhow::{Result, anyhow, bail};
 use std::fmt::Write as _;
 use std::fs;
@@ -82,8 +82,13 @@ fn node() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Its sentence has its cause already.
+fn told(error: LeaseError) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
 fn look(backing: &Path) -> Result<Report> {
-    let looked = Lease::look(backing, &node())?;
+    let looked = Lease::look(backing, &node()).map_err(told)?;
     let owner = looked.as_ref().and_then(|looked| looked.owner.as_ref());
     let in_memory = state::left_in_memory(backing, owner);
     let mut report = examine(backing, Mode::Look)?;
@@ -114,7 +119,7 @@ fn look(backing: &Path) -> Result<Report> {
 fn rebuild(backing: &Path) -> Result<Report> {
     let times = fs::metadata(backing)?;
     let was_there = fs::symlink_metadata(backing.join(".aimss/lease")).is_ok();
-    let lease = Lease::take_to_repair(backing, &node())?;
+    let lease = Lease::take_to_repair(backing, &node()).map_err(told)?;
     if let Some(mountpoint) = state::left_in_memory(backing, lease.before()) {
         bail!("{}", left_at(backing, &mountpoint));
     }

@@ -8,6 +8,7 @@ use super::rate::Rate;
 use super::summary::Stored;
 use crate::Timestamp;
 use crate::stream::group::{Counts, Group, MemberId};
+use crate::stream::log::names::unused;
 use crate::stream::log::{Copied, Listing};
 use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Retention, Settings, StreamId};
 use parking_lot::{Mutex, RwLock};
@@ -208,16 +209,19 @@ impl Stream {
                 Err(e) => {
                     log::warn!("{e}: it is put aside, and the group begins anew");
                     let file = Group::path(directory, name);
-                    fs::rename(&file, file.with_extension("group.damaged"))?;
+                    fs::rename(&file, unused(&file.with_extension("group.damaged")))?;
                 }
             }
         }
         let uncopied = log.news()?.end() > copied.end();
         let (records, flushed) = (log.end().0.0, copied.end());
-        for group in groups.values_mut() {
+        for (name, group) in &mut groups {
             if group.committed() > records {
-                // Acknowledged, and lost with the node's memory: other records have those offsets now.
+                // Acknowledged, and lost with the node's memory: other records will have those offsets, and must not be
+                // passed over if power is lost again.
                 group.seek(records);
+                Group::write(directory, name, records, group.counts())?;
+                group.saved(records);
             }
         }
         Ok(Arc::new(Stream {

@@ -96,6 +96,19 @@ impl Listing {
     }
 }
 
+/// A name that nothing has: what was set aside is not replaced by what is set aside later.
+pub(crate) fn unused(wanted: &Path) -> PathBuf {
+    let mut to = wanted.to_owned();
+    let mut number = 1;
+    while fs::symlink_metadata(&to).is_ok() {
+        number += 1;
+        let mut name = wanted.as_os_str().to_owned();
+        name.push(format!("-{number}"));
+        to = PathBuf::from(name);
+    }
+    to
+}
+
 /// The files of a log with their names, in order.
 pub(crate) fn list(directory: &Path) -> io::Result<Vec<(Name, String)>> {
     Listing::of(directory).map(|listing| listing.files)

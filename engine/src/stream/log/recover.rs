@@ -118,15 +118,14 @@ fn put_right(changes: &[Change], active_directory: &Path) -> Result<()> {
     for change in changes {
         match change {
             Change::Remove(path) => fs::remove_file(path)?,
-            Change::Rename(from, to) => {
-                if to.extension().is_some_and(|ending| ending == DAMAGED) {
-                    let name = from.file_name().unwrap_or_default().to_string_lossy();
-                    log::warn!(
-                        "{name} can't be read and is put out of the way: it has a name ending in .damaged now"
-                    );
-                }
-                fs::rename(from, to)?;
+            Change::Rename(from, to) if to.extension().is_some_and(|ending| ending == DAMAGED) => {
+                let name = from.file_name().unwrap_or_default().to_string_lossy();
+                log::warn!(
+                    "{name} can't be read and is put out of the way: it has a name ending in .damaged now"
+                );
+                fs::rename(from, names::unused(to))?;
             }
+            Change::Rename(from, to) => fs::rename(from, to)?,
         }
     }
     if changes.iter().any(|change| matches!(change, Change::Rename(..))) {

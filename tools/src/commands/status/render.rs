@@ -401,8 +401,8 @@ mod tests {
         assert!(
             text.contains(
                 "\
-  waiting    fsync of ckpt/model.bin by thread 4711 for 12 s; lookup of da\\nta by
-             thread 4711 for 6.0 s; 3 more
+  waiting    fsync of ckpt/model.bin by thread 4711 for 12 s; lookup of da\\nta
+             by thread 4711 for 6.0 s; 3 more
 "
             ),
             "{text}"
