@@ -1244,7 +1244,9 @@ impl Adapter {
             entries.next();
         }
         if !still_awaited() {
-            added.into_iter().for_each(|(number, ino)| self.forget_entry(number, ino));
+            for (number, ino) in added {
+                self.forget_entry(number, ino);
+            }
             return reply.error(Errno::EINTR);
         }
         reply.ok();

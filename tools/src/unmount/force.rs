@@ -8,7 +8,7 @@
 
 use super::{Outcome, Refused, fusermount};
 use crate::{escape, mountinfo, processes};
-use aimss_fs::state::StateDir;
+use aimss_fs::state::{MountRecord, StateDir};
 use anyhow::{Result, bail};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -36,7 +36,7 @@ pub fn run(mountpoint: &Path) -> Result<Outcome> {
     let shown = escape::path(mountpoint);
     let state = StateDir::of(mountpoint);
     let record = state.read_record();
-    let is_served = record.as_ref().is_some_and(|record| record.alive());
+    let is_served = record.as_ref().is_some_and(MountRecord::alive);
     let mount = mountinfo::at(mountpoint);
     match &mount {
         Some(mount) if mount.kind != KIND => {
@@ -50,7 +50,9 @@ pub fn run(mountpoint: &Path) -> Result<Outcome> {
         let daemon = record.daemon_lives().then_some(record.pid);
         killed.extend([record.keeper(), state.standby(), daemon].into_iter().flatten());
     }
-    killed.iter().for_each(|pid| processes::kill(*pid));
+    for pid in &killed {
+        processes::kill(*pid);
+    }
     // Several may be stacked.
     while mountinfo::at(mountpoint).is_some_and(|mount| mount.kind == KIND) {
         detach(mountpoint).map_err(Refused::into_error)?;
