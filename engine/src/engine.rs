@@ -65,6 +65,8 @@ use std::time::Duration;
 
 /// The folder in the backing that is ours; never shown.
 pub const PRIVATE_DIRECTORY: &[u8] = b".aimss";
+/// How long a lock that is held for microseconds may not be had before who must not wait gives up.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What an engine is asked to be.
 #[derive(Debug, Clone)]
@@ -215,6 +217,19 @@ impl Engine {
         while at != Ino::ROOT {
             let inode = self.inode(at).ok()?;
             let (parent, name) = inode.state.lock().place.clone()?;
+            parts.push(name);
+            at = parent;
+        }
+        Some(parts.iter().rev().fold(Vec::new(), |path, part| join_path(&path, part)))
+    }
+
+    /// The same, for who must not wait: `None` also while somebody works on it or on a directory above.
+    pub fn path_if_free(&self, ino: Ino) -> Option<Vec<u8>> {
+        let mut parts: Vec<crate::ids::Name> = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let inode = self.names.try_lock_for(PATIENCE)?.inode(at).cloned()?;
+            let (parent, name) = inode.state.try_lock_for(PATIENCE)?.place.clone()?;
             parts.push(name);
             at = parent;
         }

@@ -547,7 +547,8 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _here = self.held.enter(req, "open", self.ino(number), b"");
+        let operation = if flags.0 & libc::O_TRUNC == 0 { "open" } else { "setattr" };
+        let _here = self.held.enter(req, operation, self.ino(number), b"");
         self.latency.request();
         let (waits, caller) = (self.streams.open_waits(number.0, flags.0), caller(req));
         self.aside_if(waits, move |adapter| {
@@ -710,6 +711,13 @@ impl Filesystem for Adapter {
         let dir = self.ino(number);
         self.aside_if(self.engine.listing_waits(dir), move |adapter| {
             match adapter.engine.open_directory(dir) {
+                Ok(_) if !still_awaited() => {
+                    // The listing counts as shown, and what the kernel has may be an older one.
+                    if let Some(notifier) = adapter.shared.notifier.get() {
+                        let _ = notifier.inval_inode(number, 0, 0);
+                    }
+                    reply.error(Errno::EINTR);
+                }
                 Ok(unchanged) => {
                     let keep = if unchanged { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
                     reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | keep);
@@ -1253,7 +1261,7 @@ impl Adapter {
     }
 
     /// The kernel was not told of an entry after all.
-    fn forget_entry(&self, number: u64, ino: Ino) {
+    pub(super) fn forget_entry(&self, number: u64, ino: Ino) {
         self.streams.forget(number, 1);
         self.engine.forget(ino, 1);
     }

@@ -55,7 +55,7 @@ const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// One part in so many of the memory is for sealed records of streams that could be read from their segments.
 const STREAMS_SHARE: u64 = 2;
-/// Between two looks at what who stands ready to take over holds, and at requests that take long.
+/// Between two looks at what who stands ready to take over holds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long after the drain delay a removed name is gone from the backing, or else something is wrong there.
 const REMOVED_AFTER: Duration = Duration::from_secs(5);
@@ -252,6 +252,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     log::info!("{} is mounted at {}", config.backing.display(), config.mountpoint.display());
     daemon.clone().listen_to_keeper();
     runtime.spawn(look_after(daemon.clone()));
+    requests::look_after(&daemon);
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         failpoint::pass("before", "unnoted-closed");
@@ -364,11 +365,10 @@ impl Signals {
     }
 }
 
-/// What who stands ready to take over holds counts as the daemon's own. Requests that take long are looked at.
+/// What who stands ready to take over holds counts as the daemon's own.
 async fn look_after(daemon: Arc<Daemon>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        daemon.look_at_requests();
         daemon.engine.held_beside(daemon.standby().map_or(0, |standby| standby.resident));
     }
 }

@@ -105,6 +105,17 @@ pub fn root() -> PathBuf {
     }
 }
 
+/// Where else they may be, of daemons that were started in another environment; with [`root`].
+fn roots() -> Vec<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let mut roots = vec![root()];
+    if uid != 0 {
+        roots.push(format!("/run/user/{uid}/aimss").into());
+        roots.push(format!("/dev/shm/aimss-{uid}").into());
+    }
+    roots
+}
+
 impl StateDir {
     /// The state directory of a mount point, whether it exists or not.
     pub fn of(mountpoint: &Path) -> StateDir {
@@ -205,7 +216,7 @@ impl StateDir {
     /// Reads who serves the mount. What lies where others could have put it says nothing.
     pub fn read_record(&self) -> Option<MountRecord> {
         let private = |dir: &Path| is_private(dir).unwrap_or(false);
-        if !private(&root()) || !private(&self.path) {
+        if !self.path.parent().is_some_and(private) || !private(&self.path) {
             return None;
         }
         serde_json::from_slice(&fs::read(self.path.join("mount.json")).ok()?).ok()
@@ -221,7 +232,11 @@ impl StateDir {
 
     /// All state directories of this user.
     pub fn all() -> Vec<StateDir> {
-        let Ok(entries) = fs::read_dir(root()) else { return Vec::new() };
+        StateDir::all_in(&root())
+    }
+
+    fn all_in(root: &Path) -> Vec<StateDir> {
+        let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
         entries
             .flatten()
             .map(|entry| StateDir { path: entry.path() })
@@ -272,11 +287,17 @@ pub fn clear_stale(mountpoint: &Path) -> io::Result<bool> {
 }
 
 /// The mount point at which a daemon of this user has, or left, something in memory for `backing`: the one that the
-/// lease's owner is named with, or one whose record names the backing.
+/// lease's owner is named with, or one whose record names the backing. Looked for wherever this user's daemons may keep
+/// it: one without a session had another place than one with.
 pub fn left_in_memory(backing: &Path, owner: Option<&Owner>) -> Option<PathBuf> {
-    let named = owner.filter(|owner| StateDir::of(&owner.mountpoint).has_journal());
-    named.map(|owner| owner.mountpoint.clone()).or_else(|| {
-        let states = StateDir::all().into_iter().filter(StateDir::has_journal);
+    let has_journal = |owner: &&Owner| {
+        let name = StateDir::of(&owner.mountpoint).path.file_name().map(std::ffi::OsStr::to_owned);
+        let of = |root: PathBuf| StateDir { path: root.join(name.clone().unwrap_or_default()) };
+        roots().into_iter().map(of).any(|state| state.has_journal())
+    };
+    owner.filter(has_journal).map(|owner| owner.mountpoint.clone()).or_else(|| {
+        let all = roots().into_iter().flat_map(|root| StateDir::all_in(&root));
+        let states = all.filter(StateDir::has_journal);
         let mut records = states.filter_map(|state| state.read_record());
         records.find(|record| record.backing == backing).map(|record| record.mountpoint)
     })

@@ -189,7 +189,8 @@ process and file, while files are in use.
 a dead daemon left.
   aimss umount --force /mnt/fast
       For a daemon or a backing that hangs: takes the mount away now. Nothing is drained, and nothing is lost: \
-the next `aimss mount` of the same two takes up what the backing did not have. Until then it takes memory.
+the next `aimss mount` of the same two takes up what the backing did not have. Until then that is in memory, and \
+a restart of the machine loses it.
   aimss umount --export /other/disk/rescue /mnt/fast
       For a backing that is full or gone: what it cannot take is copied to /other/disk/rescue, with modes, owners, \
 times and extended attributes, and then the mount is given up.

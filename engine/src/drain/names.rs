@@ -311,6 +311,12 @@ impl Engine {
                 match self.settle(&file, false) {
                     // Removed there meanwhile.
                     Err(Error::NotFound) if file.state.lock().drained.is_empty() => {}
+                    // Its removal waits for this rename, and may be what makes the room that it lacks.
+                    Err(e) if file.state.lock().nameless() => {
+                        log::warn!(
+                            "what a removed file below a renamed directory held is not on the backing: {e}"
+                        );
+                    }
                     other => other?,
                 }
             }

@@ -3,7 +3,7 @@
 //!
 //! The kernel lets a killed program go only once what it asked for is answered. It would say that the program was
 //! killed (FUSE_INTERRUPT), but fuser answers that it doesn't want to hear of it; so whoever waits for long is
-//! looked at. What was asked for is done all the same, as if the program had been killed a moment later.
+//! looked at. Who asked for a change waits all the same: the kernel keeps changes in order by their answers.
 //!
 //! A request is [entered](Held::enter) by the thread that reads it, and goes with the work from thread to thread
 //! ([`carry`]). Who gives the kernel something to keep (an entry, a handle) asks first whether somebody still waits
@@ -22,6 +22,24 @@ use std::time::{Duration, Instant};
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
 /// From when on a request has taken too long.
 pub const TOO_LONG: Duration = Duration::from_secs(5);
+/// What is not let go: it would be done later than its program's end, when the kernel neither orders it among others nor
+/// forgets what it remembers of before.
+const CHANGE: [&str; 14] = [
+    "setattr",
+    "mknod",
+    "mkdir",
+    "unlink",
+    "rmdir",
+    "symlink",
+    "rename",
+    "link",
+    "create",
+    "write",
+    "setxattr",
+    "removexattr",
+    "fallocate",
+    "copy_file_range",
+];
 /// The most that are named.
 const NAMED_MAX: usize = 10;
 /// SIGKILL in a set of signals.
@@ -42,6 +60,8 @@ pub struct Request {
     pub thread: u32,
     /// When it was read.
     pub since: Instant,
+    /// It changes something: whoever asked for it waits, dead or alive.
+    changes: bool,
     /// It was said that it takes too long.
     is_told: bool,
 }
@@ -122,9 +142,11 @@ impl Held {
         }
         let number = request.unique().0;
         let (thread, since) = (request.pid(), Instant::now());
-        self.0
-            .lock()
-            .insert(number, Request { operation, ino, name: name.into(), thread, since, is_told: false });
+        let changes = CHANGE.contains(&operation);
+        self.0.lock().insert(
+            number,
+            Request { operation, ino, name: name.into(), thread, since, changes, is_told: false },
+        );
         HERE.replace(Some(Holding { held: self.clone(), number }));
         Here { nested: false }
     }
@@ -154,7 +176,7 @@ impl Held {
     pub fn let_killed_go(&self, device: &OwnedFd) {
         for (number, request) in self.older_than(LOOKED_AFTER) {
             // Taken out before: who is about to give the kernel something sees that nobody waits.
-            if was_killed(request.thread) && self.0.lock().remove(&number).is_some() {
+            if !request.changes && was_killed(request.thread) && self.0.lock().remove(&number).is_some() {
                 log::info!(
                     "{} of a thread that was killed ({}) is done unheard",
                     request.operation,

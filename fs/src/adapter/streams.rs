@@ -84,17 +84,21 @@ impl AppenderIds {
 impl Adapter {
     /// Answers a lookup that found something, as the stream or the twin that it may be.
     pub(super) fn reply_found(&self, mut found: Found, thread: u32, reply: ReplyEntry) {
-        if !still_awaited() {
-            self.engine.forget(found.ino, 1);
-            return reply.error(Errno::EINTR);
-        }
         if self.streams.was_sent(found.ino, thread) {
+            if !still_awaited() {
+                self.engine.forget(found.ino, 1);
+                return reply.error(Errno::EINTR);
+            }
             self.show(found.ino.0, &mut found);
             let mut attr = attr_out(found.ino, &found.attr);
             attr.ino = INodeNo(StreamFiles::appender(found.ino));
             return reply.entry(&Duration::ZERO, &attr, Generation(0));
         }
         let (attr, attr_ttl, entry_ttl) = self.entry(&mut found);
+        if !still_awaited() {
+            self.forget_entry(attr.ino.0, found.ino);
+            return reply.error(Errno::EINTR);
+        }
         reply.entry_with_ttls(&attr_ttl, &entry_ttl, &attr, Generation(0));
     }
 
@@ -165,6 +169,7 @@ impl Adapter {
 
     pub(super) fn reply_group(&self, found: Result<(FileAttr, GroupNode)>, reply: ReplyEntry) {
         match found {
+            Ok(_) if !still_awaited() => reply.error(Errno::EINTR),
             Ok((mut attr, node)) => {
                 attr.ino = INodeNo(self.streams.group_number(&node));
                 reply.entry(&Duration::ZERO, &attr, Generation(0));
@@ -190,7 +195,12 @@ impl Adapter {
         let thread = caller.pid;
         let before = self.noted_before(caller.request);
         if let Some((handle, is)) = before.and_then(|handle| Some((handle, self.streams.handle(handle)?))) {
-            self.opened_before(handle, &is, reply);
+            if still_awaited() {
+                self.opened_before(handle, &is, reply);
+            } else {
+                self.release_stream(number, FileHandle(handle));
+                reply.error(Errno::EINTR);
+            }
             return None;
         }
         let _answering = Journal::answering(caller.request);

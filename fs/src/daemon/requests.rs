@@ -6,10 +6,32 @@ use crate::control::status::{RequestStatus, RequestsStatus};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at requests every now and then, on a thread of its own, which waits for nobody, until the daemon is gone.
+pub(super) fn look_after(daemon: &Arc<Daemon>) {
+    let daemon = Arc::downgrade(daemon);
+    let run = move || {
+        while let Some(daemon) = daemon.upgrade() {
+            daemon.look_at_requests();
+            drop(daemon);
+            std::thread::sleep(LOOK_EVERY);
+        }
+    };
+    if let Err(e) = std::thread::Builder::new().name("requests".into()).spawn(run) {
+        log::warn!(
+            "no thread to look at requests that take long: programs that wait for them can't be killed: {e}"
+        );
+    }
+}
 
 impl Daemon {
     /// Lets go who was killed, and says what takes too long.
-    pub(super) fn look_at_requests(&self) {
+    fn look_at_requests(&self) {
         if let Some(device) = self.shared.device.get() {
             self.shared.held.let_killed_go(device);
         }
@@ -35,10 +57,12 @@ impl Daemon {
         RequestsStatus { too_long: (oldest.len() + more) as u64, oldest }
     }
 
-    /// Relative to the mount's root; of an object that has no name any more, only the name that was asked for.
+    /// Relative to the mount's root. Of what has no name any more, or is held by whom the request waits for, the number:
+    /// nobody waits here for what hangs.
     fn path_of(&self, request: &Request) -> PathBuf {
-        let mut path =
-            PathBuf::from(OsString::from_vec(self.engine.path_of(request.ino).unwrap_or_default()));
+        let path = self.engine.path_if_free(request.ino);
+        let path = path.unwrap_or_else(|| format!("(inode {})", request.ino.0).into_bytes());
+        let mut path = PathBuf::from(OsString::from_vec(path));
         if !request.name.is_empty() {
             path.push(OsString::from_vec(request.name.to_vec()));
         }

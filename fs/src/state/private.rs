@@ -48,7 +48,10 @@ impl Private {
         let ours = found.uid() == rustix::process::geteuid().as_raw()
             || LocalBacking::open(backing).is_ok_and(|backing| backing.is_remote());
         if !ours || found.mode() & OTHERS_WRITE != 0 {
-            return Err(wrong("is not yours alone"));
+            let (uid, mode) = (found.uid(), found.mode() & 0o777);
+            return Err(wrong(&format!(
+                "is not yours alone (it is of user {uid}, mode {mode:o}; if nobody misuses it, chown and chmod 700 it)"
+            )));
         }
         Ok(Private { directory: directory.into(), path })
     }

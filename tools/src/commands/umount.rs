@@ -39,8 +39,8 @@ pub fn run(asked: &cli::Umount) -> Result<()> {
             }
             match left {
                 Some(backing) => eprintln!(
-                    "aimss: {shown} is taken away; what the backing did not have yet is kept in memory: `aimss mount {} \
-                     {shown}` takes it up",
+                    "aimss: {shown} is taken away; what the backing did not have yet is kept in memory until the machine \
+                     is restarted: `aimss mount {} {shown}` takes it up",
                     escape::path(&backing)
                 ),
                 None => eprintln!("aimss: {shown} is taken away"),

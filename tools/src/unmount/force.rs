@@ -57,6 +57,14 @@ pub fn run(mountpoint: &Path) -> Result<Outcome> {
     while mountinfo::at(mountpoint).is_some_and(|mount| mount.kind == KIND) {
         detach(mountpoint).map_err(Refused::into_error)?;
     }
+    if record.is_none() {
+        eprintln!(
+            "aimss: note: who serves {shown} isn't known here, as of another user's mount; their daemon may go on, and is \
+             theirs to end"
+        );
+    } else if mount.is_none() {
+        eprintln!("aimss: note: {shown} was not mounted here; where else it is, it stays, dead");
+    }
     let stuck = killed.into_iter().find(|pid| !processes::wait_gone(*pid, KILL_WAIT));
     Ok(Outcome::Forced { left: record.filter(|_| state.has_journal()).map(|record| record.backing), stuck })
 }
@@ -66,7 +74,13 @@ pub(super) fn detach(mountpoint: &Path) -> Result<(), Refused> {
     let flags = UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(mountpoint, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) => fusermount(mountpoint, true),
+        Err(Errno::PERM) => {
+            // The mount's owner may, where this is mounted: a daemon that can't end keeps the connection.
+            if let Some(mount) = mountinfo::at(mountpoint) {
+                let _ = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", mount.minor), "1");
+            }
+            fusermount(mountpoint, true)
+        }
         // Someone else has unmounted it meanwhile.
         Err(Errno::INVAL) if mountinfo::at(mountpoint).is_none() => Ok(()),
         Err(error) => {
