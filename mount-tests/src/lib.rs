@@ -21,6 +21,7 @@ pub mod bytes;
 pub mod child;
 pub mod disk;
 pub mod failpoints;
+pub mod held_open;
 pub mod mount;
 pub mod program;
 pub mod skip;

@@ -3,6 +3,7 @@
 //! tested by the programs `stream_*`.
 
 use aimss_mount_tests::binary::aimss;
+use aimss_mount_tests::held_open::HeldOpen;
 use aimss_mount_tests::mount::well;
 use aimss_mount_tests::{Mount, both_modes, bytes, wait_until};
 use anyhow::{Context as _, Result};
@@ -75,22 +76,23 @@ both_modes! {
     /// it waits for those who look for one, in the kernel.
     fn logs_that_do_not_open_stop_nobody_else(mount: &Mount) {
         fs::create_dir(mount.behind("slow"))?;
-        let mut lookups: Vec<(PathBuf, JoinHandle<std::io::Result<u64>>)> = Vec::new();
+        let mut lookups: Vec<(HeldOpen, JoinHandle<std::io::Result<u64>>)> = Vec::new();
         for i in 1..=4 {
             let log = mount.behind(format!(".aimss/streams/{i:032x}"));
             fs::create_dir_all(&log)?;
-            pipe(&log.join("settings"))?;
+            fs::write(log.join("settings"), "aimss-stream-settings 1\n")?;
+            let held = HeldOpen::hold(&log.join("settings"))?;
             let mut marker = format!("aimss-stream 1 {i:032x}\n");
             marker.push_str(&" ".repeat(512 - marker.len()));
             fs::write(mount.behind(format!("slow/{i}.stream")), marker)?;
             let name = mount.at(format!("slow/{i}.stream"));
-            lookups.push((log, spawn(move || Ok(fs::metadata(name)?.len()))));
+            lookups.push((held, spawn(move || Ok(fs::metadata(name)?.len()))));
         }
         std::thread::sleep(A_WHILE);
         expect_others_are_served(mount)?;
-        for (log, lookup) in lookups {
+        for (held, lookup) in lookups {
             assert!(!lookup.is_finished(), "it waits for its log");
-            File::options().write(true).open(log.join("settings"))?.write_all(b"aimss-stream-settings 1\n")?;
+            drop(held);
             let size = soon("a lookup whose log opens", move || lookup.join())?.expect("no thread panics")?;
             assert_eq!(size, 0, "a new stream");
         }
