@@ -5,9 +5,9 @@
 //! killed (FUSE_INTERRUPT), but fuser answers that it doesn't want to hear of it; so whoever waits for long is
 //! looked at. Who asked for a change waits all the same: the kernel keeps changes in order by their answers.
 //!
-//! A request is [entered](Held::enter) by the thread that reads it, and goes with the work from thread to thread
-//! ([`carry`]). Who gives the kernel something to keep (an entry, a handle) asks first whether somebody still waits
-//! ([`still_awaited`]), and takes it back if not. Members of a group, which may wait for days, are not here: who looks
+//! A request is entered (`Held::enter`) by the thread that reads it, and goes with the work from thread to thread
+//! (`carry`). Who gives the kernel something to keep (an entry, a handle) asks first whether somebody still waits
+//! (`still_awaited`), and takes it back if not. Members of a group, which may wait for days, are not here: who looks
 //! after them is in the engine.
 
 use aimss_engine::Ino;
