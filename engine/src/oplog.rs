@@ -115,6 +115,8 @@ pub struct OpLog {
     inner: Mutex<Inner>,
     /// A change was finished, or failed.
     changed: Condvar,
+    /// There are fewer to be done: one may go on who waits for that.
+    fewer: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +125,8 @@ struct Inner {
     waiting: BTreeMap<Seq, Box<Waiting>>,
     last_of_object: FxHashMap<Ino, Seq>,
     last_in_directory: FxHashMap<Ino, Seq>,
+    /// Those of `waiting` that were taken back.
+    cancelled: usize,
     next: u64,
     /// Changes up to here were made in the time of a daemon before this one.
     inherited: Seq,
@@ -171,9 +175,7 @@ impl OpLog {
 
     /// The other daemon took a making back: it keeps its place and does nothing.
     pub fn cancelled_there(&self, seq: Seq) {
-        if let Some(waiting) = self.inner.lock().waiting.get_mut(&seq) {
-            waiting.op.cancelled = true;
-        }
+        self.inner.lock().cancel(seq);
     }
 
     fn enter(&self, inner: &mut Inner, seq: Seq, change: Change, below: &[Ino]) {
@@ -220,12 +222,12 @@ impl OpLog {
         let Some(waiting) = inner.waiting.get(&seq) else { return false };
         // It may be on the backing for all we know.
         let resumed = inner.may_have_been_done(waiting);
-        let Some(waiting) = inner.waiting.get_mut(&seq) else { return false };
+        let Some(waiting) = inner.waiting.get(&seq) else { return false };
         let begun = waiting.applying || resumed || waiting.not_before.is_some();
         if begun || !matches!(&waiting.op.change, Change::Make { ino: made, .. } if *made == ino) {
             return false;
         }
-        waiting.op.cancelled = true;
+        inner.cancel(seq);
         true
     }
 
@@ -251,11 +253,19 @@ impl OpLog {
         self.changed.wait_for(&mut inner, longest);
     }
 
-    /// Waits until fewer than `count` wait, or for `longest`.
+    /// Changes that wait and were not taken back.
+    pub fn to_be_done(&self) -> usize {
+        self.inner.lock().to_be_done()
+    }
+
+    /// Waits until fewer than `count` are to be done, or for `longest`.
     pub fn wait_for_fewer(&self, count: usize, longest: Duration) {
-        let end = Instant::now() + longest;
         let mut inner = self.inner.lock();
-        while inner.waiting.len() >= count && !self.changed.wait_until(&mut inner, end).timed_out() {}
+        if inner.to_be_done() < count {
+            return;
+        }
+        let end = Instant::now() + longest;
+        while inner.to_be_done() >= count && !self.fewer.wait_until(&mut inner, end).timed_out() {}
     }
 
     /// Ends all waits.
@@ -287,6 +297,7 @@ impl OpLog {
     pub fn done(&self, seq: Seq) {
         self.inner.lock().remove(seq);
         self.changed.notify_all();
+        self.fewer.notify_one();
     }
 
     /// A change that was begun could not be applied; it waits for `retry`.
@@ -400,8 +411,20 @@ impl Inner {
         needs
     }
 
+    fn to_be_done(&self) -> usize {
+        self.waiting.len() - self.cancelled
+    }
+
+    fn cancel(&mut self, seq: Seq) {
+        if let Some(waiting) = self.waiting.get_mut(&seq) {
+            self.cancelled += usize::from(!waiting.op.cancelled);
+            waiting.op.cancelled = true;
+        }
+    }
+
     fn remove(&mut self, seq: Seq) -> Option<Op> {
         let op = self.waiting.remove(&seq)?.op;
+        self.cancelled -= usize::from(op.cancelled);
         if seq <= self.inherited {
             self.takings.remove(&seq);
             self.finished.insert(seq);

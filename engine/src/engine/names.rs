@@ -20,6 +20,8 @@ const WAITING_SHARE: u64 = 16;
 const WAITING_BYTES: u64 = 1 << 10;
 /// So many may always wait.
 const WAITING_MIN: u64 = 64;
+/// Removals begin to wait with so many times more: they are what makes room on a backing that is full.
+const REMOVALS_TIMES: usize = 2;
 /// A change waits so long at most for others to reach the backing: who makes them is slowed down, not stopped.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
@@ -50,23 +52,24 @@ impl Engine {
 
     /// Whether so many wait.
     pub fn is_behind(&self) -> bool {
-        self.oplog.len() >= self.waiting_max()
+        self.oplog.to_be_done() >= self.waiting_max()
     }
 
     /// Whether the next change may have to wait for that reason.
     pub(super) fn is_nearly_behind(&self) -> bool {
-        self.oplog.len() >= self.waiting_max() / 16 * 15
+        self.oplog.to_be_done() >= self.waiting_max() / 16 * 15
     }
 
-    /// Waits until fewer changes wait, for a moment at most. No lock is held.
-    fn keep_pace(&self) {
-        self.oplog.wait_for_fewer(self.waiting_max(), PAUSE_MAX);
+    /// Waits until fewer than `times` of what may wait do, for a moment at most. Before anything is looked up or locked:
+    /// what was seen before is old afterwards.
+    fn keep_pace(&self, times: usize) {
+        self.oplog.wait_for_fewer(self.waiting_max() * times, PAUSE_MAX);
     }
 
     /// Makes `name` in `parent`; the kernel then holds a reference.
     pub fn make(&self, parent: Ino, name: &[u8], new: &New<'_>) -> Result<Found> {
+        self.keep_pace(1);
         self.resolve_target(parent, name)?;
-        self.keep_pace();
         let mut names = self.names.lock();
         if names.dirs.get(&parent).ok_or(Error::NotDirectory)?.get(name).is_some() {
             return Err(Error::Exists);
@@ -113,12 +116,12 @@ impl Engine {
 
     /// Gives `ino` the further name `name` in `parent`; the kernel then holds one more reference.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Found> {
+        self.keep_pace(1);
         self.resolve_target(parent, name)?;
         let inode = self.inode(ino)?;
         if inode.kind == Kind::Directory {
             return Err(Error::IsDirectory);
         }
-        self.keep_pace();
         let mut names = self.names.lock();
         if names.dirs.get(&parent).ok_or(Error::NotDirectory)?.get(name).is_some() {
             return Err(Error::Exists);
@@ -148,8 +151,8 @@ impl Engine {
 
     /// Removes anything but a directory.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.keep_pace(REMOVALS_TIMES);
         self.find(parent, name)?;
-        self.keep_pace();
         let names = self.names.lock();
         let entry = names.entry(parent, name)?;
         if entry.kind == Kind::Directory {
@@ -160,12 +163,12 @@ impl Engine {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.keep_pace(REMOVALS_TIMES);
         let inode = self.find(parent, name)?;
         if inode.kind != Kind::Directory {
             return Err(Error::NotDirectory);
         }
         self.load_directory(inode.ino)?;
-        self.keep_pace();
         let names = self.names.lock();
         let entry = names.entry(parent, name)?;
         if names.dirs.get(&entry.ino).is_some_and(|dir| !dir.is_empty()) {
@@ -206,6 +209,7 @@ impl Engine {
 
     /// Renames. With `no_replace`, an existing target is [`Error::Exists`].
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), no_replace: bool) -> Result<()> {
+        self.keep_pace(1);
         let moving = self.find(from.0, from.1)?;
         check_name(to.1)?;
         if to.0 == Ino::ROOT && to.1 == super::PRIVATE_DIRECTORY {
@@ -230,7 +234,6 @@ impl Engine {
                 (false, false) => {}
             }
         }
-        self.keep_pace();
         let mut names = self.names.lock();
         names.alive(to.0)?;
         let moving_entry = names.entry(from.0, from.1)?;
@@ -276,11 +279,11 @@ impl Engine {
 
     /// Lets two names swap what they stand for.
     pub fn exchange(&self, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Result<()> {
+        self.keep_pace(1);
         let (one, other) = (self.find(from.0, from.1)?, self.find(to.0, to.1)?);
         if one.ino == other.ino {
             return Ok(());
         }
-        self.keep_pace();
         let mut names = self.names.lock();
         let a = names.entry(from.0, from.1)?;
         let b = names.entry(to.0, to.1)?;
