@@ -230,6 +230,15 @@ impl Engine {
         }
     }
 
+    /// One more thread, that ends when the engine stops.
+    pub(crate) fn spawn(self: &Arc<Engine>, name: &str, run: impl FnOnce(&Engine) + Send + 'static) {
+        let engine = self.clone();
+        match std::thread::Builder::new().name(name.into()).spawn(move || run(&engine)) {
+            Ok(thread) => self.drain.threads.lock().push(thread),
+            Err(e) => log::warn!("no thread for {name}: {e}"),
+        }
+    }
+
     /// Ends the threads; what is dirty stays so.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -241,6 +250,9 @@ impl Engine {
         self.write_outs.stop();
         self.follow.wake();
         self.outgrown.wake();
+        if let Some(tier) = self.tier.get() {
+            tier.wake();
+        }
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {
             let _ = thread.join();

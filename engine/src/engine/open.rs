@@ -266,7 +266,7 @@ impl Engine {
                 state.file.place == Place::Backing && state.file.epoch.is_none()
             };
             let travels = self.backing.is_remote() && (cold || !self.still_valid(&inode));
-            return travels || (cold && self.fetcher.knows(ino));
+            return travels || (cold && (self.fetcher.knows(ino) || self.may_have_copy(ino)));
         }
         let name = {
             let state = inode.state.lock();
@@ -588,16 +588,19 @@ impl Engine {
     /// Brings a cold file into the arena for who opens it: waits for one that is on its way, and fetches one that is to be
     /// written and small, or to be read and so small that its first piece is all of it, if calls to the backing travel.
     fn bring_for(&self, inode: &Inode, want: Want) {
-        let (cold, size) = {
+        let (cold, size, copied) = {
             let state = inode.state.lock();
-            (state.file.place == Place::Backing && state.file.epoch.is_none(), state.attr.size)
+            let cold = state.file.place == Place::Backing && state.file.epoch.is_none();
+            // From a device a file of any size comes in sooner than its reader would have it from the backing.
+            let copied = cold && !want.write && self.copy_of(inode.ino, &state).is_some();
+            (cold, state.attr.size, copied)
         };
         if !cold || want.truncate {
             return;
         }
         let small = if want.write { PROMOTE_BYTES_MAX } else { READ_WHOLE_BYTES_MAX };
         let worth_it = want.write || self.backing.is_remote();
-        if self.fetcher.knows(inode.ino) || (worth_it && size <= small) {
+        if self.fetcher.knows(inode.ino) || copied || (worth_it && size <= small) {
             self.fetch_now(inode, Cause::Demand);
         }
     }
