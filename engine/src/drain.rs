@@ -261,6 +261,7 @@ impl Engine {
 
     /// How long a change must have rested.
     pub(crate) fn delay(&self) -> Duration {
-        if self.drain.urgent.load(Ordering::Relaxed) > 0 { Duration::ZERO } else { self.config.drain_delay }
+        let urgent = self.drain.urgent.load(Ordering::Relaxed) > 0 || self.is_behind();
+        if urgent { Duration::ZERO } else { self.config.drain_delay }
     }
 }

@@ -251,6 +251,13 @@ impl OpLog {
         self.changed.wait_for(&mut inner, longest);
     }
 
+    /// Waits until fewer than `count` wait, or for `longest`.
+    pub fn wait_for_fewer(&self, count: usize, longest: Duration) {
+        let end = Instant::now() + longest;
+        let mut inner = self.inner.lock();
+        while inner.waiting.len() >= count && !self.changed.wait_until(&mut inner, end).timed_out() {}
+    }
+
     /// Ends all waits.
     pub fn wake(&self) {
         self.changed.notify_all();

@@ -476,6 +476,13 @@ impl Daemon {
                 bytes >> 20
             ));
         }
+        if self.engine.is_behind() {
+            limits.push(
+                "more changes of names wait than memory has room for: who makes files, renames or removes them is slowed \
+                 to the pace of the backing"
+                    .into(),
+            );
+        }
         if let Some(path) = self.engine.beyond_memory() {
             let full = if self.engine.arena().overflow().is_some() {
                 "--overflow has no room for it"

@@ -4,7 +4,7 @@
 //!    switch users.
 //! 2. [`Mount::finish`] is the good end: the mount's tree and the backing after `aimss umount` must be equal, the
 //!    state directory gone, the log without a panic.
-//! 3. A daemon that hangs must not hang the tests: after `LONGEST` the connection is aborted, so that what waits
+//! 3. A daemon that hangs must not hang the tests: after [`Setup::longest`] the connection is aborted, so that what waits
 //!    for it gets an error, and `aimss` itself is given `COMMAND_LIMIT`.
 //! 4. Dropped in any other way, also by a panic, the mount is given up in steps, each for when the one before did
 //!    not help: `aimss umount --lazy`, the connection's abort and umount2(2), the daemon's end, the arena's unmount.
@@ -57,12 +57,22 @@ pub struct Setup {
     pub failpoints: bool,
     /// `--overflow`, a file beside the backing, and its size.
     pub overflow: Option<&'static str>,
+    /// The mount is given up if it lives longer.
+    pub longest: Duration,
 }
 
 impl Setup {
     /// As users mount, but for the memory.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, memory: "1G", drain_delay: "1s", slow: None, failpoints: false, overflow: None }
+        Self {
+            mode,
+            memory: "1G",
+            drain_delay: "1s",
+            slow: None,
+            failpoints: false,
+            overflow: None,
+            longest: LONGEST,
+        }
     }
 }
 
@@ -90,7 +100,7 @@ impl Mount {
             return None;
         }
         let place = place().expect("the disk takes a directory");
-        let watched = watch(place.path().join("mnt"));
+        let watched = watch(place.path().join("mnt"), setup.longest);
         let overflow = setup.overflow.map(|_| only_one().expect("a file that can be locked"));
         let mount = Self { setup: setup.clone(), place, _overflow: overflow, _watched: watched };
         fill(&mount.backing()).expect("the backing can be filled");
@@ -377,12 +387,12 @@ fn abort(point: &Path) -> bool {
     mounted
 }
 
-/// Aborts the mount at `point` unless what is returned is dropped in time.
-fn watch(point: PathBuf) -> Sender<()> {
+/// Aborts the mount at `point` unless what is returned is dropped within `longest`.
+fn watch(point: PathBuf, longest: Duration) -> Sender<()> {
     let (watched, ended) = channel();
     std::thread::spawn(move || {
-        if ended.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{} is given up after {LONGEST:?}", point.display());
+        if ended.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("{} is given up after {longest:?}", point.display());
             abort(&point);
         }
     });

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// Files that stay where they are, for those who list and read.
 const LASTING: u64 = 300;
 const RECORD_BYTES: usize = 100;
+/// A file or stream that grows is looked at and begun anew with so many records.
+const RECORDS_MAX: u64 = 1_000_000;
 
 /// Whoever works, until the load is to stop.
 #[derive(Debug, Clone, Copy)]
@@ -71,10 +73,29 @@ impl UnderWay<'_> {
 }
 
 impl Load {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Runs `life` again and again, once at least.
+    fn again_and_again(&self, mut life: impl FnMut() -> Result<()>) -> Result<()> {
+        loop {
+            life()?;
+            if self.is_over() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Runs `step` with a number that grows, until it is to stop.
-    fn each(&self, mut step: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    fn each(&self, step: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        self.each_below(u64::MAX, step)
+    }
+
+    /// The same, with numbers below `end`.
+    fn each_below(&self, end: u64, mut step: impl FnMut(u64) -> Result<()>) -> Result<()> {
         let mut number = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        while number < end && !self.is_over() {
             let begun = Instant::now();
             step(number).with_context(|| format!("step {number}"))?;
             self.longest.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
@@ -86,10 +107,14 @@ impl Load {
 }
 
 fn appends(dir: &Path, load: &Load) -> Result<()> {
+    load.again_and_again(|| appends_to_a_file(dir, load))
+}
+
+fn appends_to_a_file(dir: &Path, load: &Load) -> Result<()> {
     let path = dir.join("appended");
     let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
     let mut records = 0;
-    load.each(|number| {
+    load.each_below(RECORDS_MAX, |number| {
         file.write_all(&pattern(number, RECORD_BYTES))?;
         records = number + 1;
         if number.is_multiple_of(64) {
@@ -102,6 +127,7 @@ fn appends(dir: &Path, load: &Load) -> Result<()> {
     for (number, record) in content.chunks(RECORD_BYTES).enumerate() {
         ensure!(record == pattern(number as u64, RECORD_BYTES), "record {number}");
     }
+    fs::remove_file(path)?;
     Ok(())
 }
 
@@ -210,6 +236,10 @@ fn syncs(dir: &Path, load: &Load) -> Result<()> {
     })
 }
 
+fn appends_to_streams(dir: &Path, load: &Load) -> Result<()> {
+    load.again_and_again(|| appends_to_a_stream(dir, load))
+}
+
 fn appends_to_a_stream(dir: &Path, load: &Load) -> Result<()> {
     let path = dir.join("x.stream");
     let mut writer = OpenOptions::new().append(true).create(true).open(&path)?;
@@ -228,7 +258,7 @@ fn appends_to_a_stream(dir: &Path, load: &Load) -> Result<()> {
         }
         Ok(bytes > 0)
     };
-    load.each(|number| {
+    load.each_below(RECORDS_MAX, |number| {
         writer.write_all(format!("record {number}\n").as_bytes()).context("an append")?;
         appended = number + 1;
         if number.is_multiple_of(16) {
@@ -343,7 +373,7 @@ pub const WORKS: &[Work] = &[
     here("reads", reads),
     here("writes-in-place", writes_in_place),
     here("syncs", syncs),
-    here("appends-to-a-stream", appends_to_a_stream),
+    here("appends-to-a-stream", appends_to_streams),
     here("shares-a-stream", shares_a_stream),
 ];
 

@@ -578,8 +578,11 @@ impl Engine {
     }
 
     /// Whether a change of `name` in `parent` would wait for it: it has to know the name, what new ones inherit, and
-    /// whether a directory that goes is empty.
+    /// whether a directory that goes is empty; or for earlier changes, where too many wait for the backing.
     pub fn change_waits(&self, parent: Ino, name: &[u8]) -> bool {
+        if self.is_nearly_behind() {
+            return true;
+        }
         if !self.is_remote() {
             return false;
         }

@@ -26,8 +26,11 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use watch::Sample;
+
+/// A round's mount is given up so long after all its blows should have been dealt.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Kills or replaces the daemons of mounts under load, and looks whether anybody notices
 #[derive(Debug, Parser)]
@@ -136,7 +139,8 @@ fn round(cli: &Cli, seed: u64, mode: Mode, total: &Dealt) -> Outcome {
 fn play(cli: &Cli, seed: u64, mode: Mode, total: &Dealt, outcome: &mut Outcome) -> Result<()> {
     // Mounted for as long as the harness lets it, so the text outlives it.
     let memory: &'static str = String::leak(cli.memory.clone());
-    let setup = Setup { memory, drain_delay: "100ms", failpoints: true, ..Setup::new(mode) };
+    let longest = LONGEST + Duration::from_millis(cli.every) * 2 * cli.round as u32;
+    let setup = Setup { memory, drain_delay: "100ms", failpoints: true, longest, ..Setup::new(mode) };
     let mount = Mount::start(&setup).context("nothing can be mounted here")?;
     let mut blows = Blows::new(cli, seed, &mount, total.clone())?;
     let begun = Instant::now();
