@@ -230,12 +230,11 @@ impl Engine {
         }
     }
 
-    /// One more thread, that ends when the engine stops.
+    /// One more thread, which ends soon after the engine stops. Nobody waits for it: it may be held by a device that hangs.
     pub(crate) fn spawn(self: &Arc<Engine>, name: &str, run: impl FnOnce(&Engine) + Send + 'static) {
         let engine = self.clone();
-        match std::thread::Builder::new().name(name.into()).spawn(move || run(&engine)) {
-            Ok(thread) => self.drain.threads.lock().push(thread),
-            Err(e) => log::warn!("no thread for {name}: {e}"),
+        if let Err(e) = std::thread::Builder::new().name(name.into()).spawn(move || run(&engine)) {
+            log::warn!("no thread for {name}: {e}");
         }
     }
 

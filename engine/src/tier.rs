@@ -31,6 +31,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// A copy takes one part in so many of the tier at most: a larger one would push out all others.
+const LARGEST_PART: u64 = 2;
+
 /// What a tier may take, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TierConfig {
@@ -67,6 +70,8 @@ struct Held {
     /// By their last use.
     order: BTreeMap<u64, Ino>,
     uses: u64,
+    /// To be freed when no lock is held.
+    gone: Vec<Arc<Copy>>,
 }
 
 #[derive(Debug)]
@@ -132,9 +137,11 @@ impl Tier {
         }
     }
 
-    /// Whether a file of this size is worth a copy, and not too large for one.
-    pub(crate) fn takes(&self, bytes: u64) -> bool {
-        bytes >= self.file_bytes_min.max(1) && bytes <= self.pages.limit_bytes()
+    /// What a copy of a file of this size would take, if the file is worth one and not too large for it.
+    /// `possible` is what [`Tier::possible_bytes`] said.
+    pub(crate) fn cost(&self, bytes: u64, possible: u64) -> Option<u64> {
+        let taken = bytes.next_multiple_of(PAGE_BYTES);
+        (bytes >= self.file_bytes_min.max(1) && taken <= possible / LARGEST_PART).then_some(taken)
     }
 
     /// What it could hold now.
@@ -159,10 +166,13 @@ impl Tier {
 
     /// From here on the copy is the inode's.
     pub(crate) fn keep(&self, ino: Ino, copy: Copy) {
+        if copy.is_leaving() {
+            // Its owner wants the memory back since.
+            return self.held.lock().gone.push(Arc::new(copy));
+        }
         self.counts.in_files.fetch_add(1, Ordering::Relaxed);
         self.counts.in_bytes.fetch_add(copy.of.size, Ordering::Relaxed);
-        let before = self.held.lock().insert(ino, Arc::new(copy));
-        drop(before);
+        self.held.lock().insert(ino, Arc::new(copy));
     }
 
     /// The copy of a file whose inode is in this state, if there is one of just that content. A stale one goes.
@@ -170,9 +180,7 @@ impl Tier {
         let mut held = self.held.lock();
         let copy = held.copies.get(&ino)?.copy.clone();
         if !copy.of.is(state) {
-            let stale = held.take(ino);
-            drop(held);
-            drop(stale);
+            held.drop_copy(ino);
             return None;
         }
         held.used(ino);
@@ -212,8 +220,7 @@ impl Tier {
 
     /// The copy of a file goes, if there is one.
     pub(crate) fn forget(&self, ino: Ino) {
-        let gone = self.held.lock().take(ino);
-        drop(gone);
+        self.held.lock().drop_copy(ino);
     }
 
     /// The inode is forgotten, cold and in this state; it is known anew when the file is found again.
@@ -223,15 +230,14 @@ impl Tier {
         if kept.copy.of.is(state) {
             kept.copy.of.touched.store(0, Ordering::Relaxed);
         } else {
-            let stale = held.take(ino);
-            drop(held);
-            drop(stale);
+            held.drop_copy(ino);
         }
     }
 
     /// Where its owner has less than the reserve, slabs are given back until that is there. Call twice a second, or more
     /// often.
     pub fn give_way(&self) {
+        self.bury();
         let Some(wanted) = self.pages.wanted_by_others() else {
             if self.is_lost() {
                 self.clear();
@@ -244,9 +250,9 @@ impl Tier {
             let mut held = self.held.lock();
             let there = held.copies.iter().filter(|(_, kept)| kept.copy.lies_in(block));
             let there: Vec<Ino> = there.map(|(ino, _)| *ino).collect();
-            let gone: Vec<_> = there.into_iter().filter_map(|ino| held.take(ino)).collect();
+            there.into_iter().for_each(|ino| held.drop_copy(ino));
             drop(held);
-            drop(gone);
+            self.bury();
             given += self.pages.release(block);
         }
         self.counts.given_back.fetch_add(given, Ordering::Relaxed);
@@ -257,8 +263,15 @@ impl Tier {
     fn clear(&self) {
         let mut held = self.held.lock();
         let inos: Vec<Ino> = held.copies.keys().copied().collect();
-        let gone: Vec<_> = inos.into_iter().filter_map(|ino| held.take(ino)).collect();
+        inos.into_iter().for_each(|ino| held.drop_copy(ino));
         drop(held);
+        self.bury();
+        self.pages.release_empty(u64::MAX);
+    }
+
+    /// Frees what copies had that are gone. With no lock held: a device may take milliseconds to free a slab.
+    fn bury(&self) {
+        let gone = std::mem::take(&mut self.held.lock().gone);
         drop(gone);
     }
 
@@ -311,6 +324,7 @@ impl Tier {
         if bytes > self.possible_bytes() {
             return None;
         }
+        self.bury();
         loop {
             match self.pages.take(bytes) {
                 Take::Pages(pages) => return Some(pages),
@@ -319,9 +333,9 @@ impl Tier {
                     let mut held = self.held.lock();
                     let (_, ino) = held.order.first_key_value()?;
                     let ino = *ino;
-                    let gone = held.take(ino);
+                    held.drop_copy(ino);
                     drop(held);
-                    drop(gone);
+                    self.bury();
                 }
             }
         }
@@ -336,12 +350,11 @@ impl Tier {
 }
 
 impl Held {
-    fn insert(&mut self, ino: Ino, copy: Arc<Copy>) -> Option<Arc<Copy>> {
-        let before = self.take(ino);
+    fn insert(&mut self, ino: Ino, copy: Arc<Copy>) {
+        self.drop_copy(ino);
         self.uses += 1;
         self.order.insert(self.uses, ino);
         self.copies.insert(ino, Kept { copy, used: self.uses });
-        before
     }
 
     fn used(&mut self, ino: Ino) {
@@ -352,10 +365,10 @@ impl Held {
         kept.used = self.uses;
     }
 
-    fn take(&mut self, ino: Ino) -> Option<Arc<Copy>> {
-        let kept = self.copies.remove(&ino)?;
+    fn drop_copy(&mut self, ino: Ino) {
+        let Some(kept) = self.copies.remove(&ino) else { return };
         self.order.remove(&kept.used);
-        Some(kept.copy)
+        self.gone.push(kept.copy);
     }
 }
 
@@ -379,7 +392,8 @@ impl CopyOf {
 
     /// Whether an inode in this state has that content.
     pub(crate) fn is(&self, state: &InodeState) -> bool {
-        let known = |baseline: Baseline| (baseline.id, baseline.size, baseline.mtime);
+        // With the time of change, which nobody can set: not ours and not others' utimensat(2) hides a change.
+        let known = |baseline: Baseline| (baseline.id, baseline.size, baseline.mtime, baseline.ctime);
         state.file.touched == self.touched.load(Ordering::Relaxed)
             && state.attr.size == self.size
             && state.baseline().map(known) == Some(known(self.baseline))

@@ -183,11 +183,12 @@ impl S3Fifo {
         }
     }
 
-    /// The objects that are about to leave, first ones first, until they have `bytes` together; about the order of
-    /// [`S3Fifo::victim`], which moves some of them on. At most so many as `looks` are looked at.
-    pub fn coldest(&self, bytes: u64, looks: usize) -> Vec<u64> {
-        let hinted = self.hints.tickets.iter().rev().filter(|ticket| hinted(&self.objects)(ticket));
-        let queued = self.queues.small.tickets.iter().chain(&self.queues.main.tickets);
+    /// The objects that are about to leave, first ones first, until they cost `bytes` together; about the order of
+    /// [`S3Fifo::victim`], which moves some of them on. At most so many as `looks` are looked at. `cost` gives what one of
+    /// a size counts; those without are left out.
+    pub fn coldest(&self, bytes: u64, looks: usize, cost: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
+        let hinted = self.hints.tickets.iter().rev().take(looks).filter(|ticket| hinted(&self.objects)(ticket));
+        let queued = self.queues.small.tickets.iter().chain(&self.queues.main.tickets).take(looks);
         let queued = queued.filter(|ticket| {
             let object = self.objects.get(&ticket.key).filter(|object| object.stamp == ticket.stamp);
             object.is_some_and(|object| {
@@ -196,13 +197,13 @@ impl S3Fifo {
             })
         });
         let mut left = bytes;
-        let keys = hinted.chain(queued).take(looks).map(|ticket| ticket.key);
-        keys.take_while(|key| {
-            let wanted = left > 0;
-            left = left.saturating_sub(self.objects[key].bytes);
-            wanted
-        })
-        .collect()
+        let costs = |ticket: &Ticket| Some((ticket.key, cost(self.objects.get(&ticket.key)?.bytes)?));
+        let wanted = hinted.chain(queued).filter_map(costs).take_while(|(_, cost)| {
+            let fits = *cost <= left;
+            left = left.saturating_sub(*cost);
+            fits
+        });
+        wanted.map(|(key, _)| key).collect()
     }
 
     /// Whether it is in memory, as far as this was told.
@@ -441,14 +442,15 @@ mod tests {
         (0..20).for_each(|key| cache.admit(key, PAGE_BYTES));
         [0, 0, 3].iter().for_each(|key| cache.hit(*key));
         cache.ahead(7);
-        let coldest = cache.coldest(5 * PAGE_BYTES, usize::MAX);
+        let coldest = cache.coldest(5 * PAGE_BYTES, usize::MAX, Some);
         assert_eq!(coldest, [7, 1, 2, 3, 4], "the hinted one first; one that is used stays");
-        assert_eq!(cache.coldest(PAGE_BYTES, usize::MAX), [7]);
-        assert_eq!(cache.coldest(u64::MAX, 3).len(), 3);
+        assert_eq!(cache.coldest(PAGE_BYTES, usize::MAX, Some), [7]);
+        assert_eq!(cache.coldest(u64::MAX, 2, Some).len(), 2);
+        assert_eq!(cache.coldest(u64::MAX, usize::MAX, |_| None), []);
         let left: Vec<u64> = std::iter::from_fn(|| victim(&mut cache)).take(5).collect();
         assert_eq!(left, coldest);
         cache.forget(5);
-        assert!(!cache.coldest(u64::MAX, usize::MAX).contains(&5));
+        assert!(!cache.coldest(u64::MAX, usize::MAX, Some).contains(&5));
     }
 
     #[test]

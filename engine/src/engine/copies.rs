@@ -20,6 +20,8 @@ const AHEAD_SHARE: u64 = 4;
 const LOOKS_MAX: usize = 4096;
 /// Between two looks whether the device's owner wants memory back.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks for files to be copied that found none.
+const LOOKS_APART: Duration = Duration::from_millis(100);
 /// After a copy that failed, or found no room.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,7 +75,11 @@ impl Engine {
             match self.copy_coldest(tier) {
                 // Others may have become cold meanwhile.
                 Ok(1..) => {}
-                Ok(0) => tier.rest(crate::drain::IDLE_MAX),
+                Ok(0) => {
+                    // Each close of a clean file wakes us, and a look costs.
+                    tier.pause(LOOKS_APART, &self.stopping);
+                    tier.rest(crate::drain::IDLE_MAX);
+                }
                 Err(e) => {
                     log::debug!("a file is not copied to the device: {e}");
                     tier.pause(PAUSE, &self.stopping);
@@ -88,25 +94,30 @@ impl Engine {
             return Ok(0);
         }
         // Not so many that they would push each other out.
-        let ahead = (self.arena.ceiling_bytes() / AHEAD_SHARE).min(tier.possible_bytes() / 2);
-        let coldest = self.cache.lock().coldest(ahead, LOOKS_MAX);
-        let mut copied = 0;
+        let possible = tier.possible_bytes();
+        let ahead = (self.arena.ceiling_bytes() / AHEAD_SHARE).min(possible / 2);
+        let coldest = self.cache.lock().coldest(ahead, LOOKS_MAX, |bytes| tier.cost(bytes, possible));
+        let (mut copied, mut failed) = (0, Ok(()));
         for key in coldest {
-            if self.stopping.load(Ordering::Relaxed) {
+            if self.stopping.load(Ordering::Relaxed) || tier.is_lost() {
                 break;
             }
-            copied += u64::from(self.copy_file(tier, Ino(key))?);
+            match self.copy_file(tier, Ino(key), possible) {
+                Ok(was) => copied += u64::from(was),
+                // The next one may do.
+                Err(e) => failed = Err(e),
+            }
         }
-        Ok(copied)
+        failed.map(|()| copied)
     }
 
     /// Copies a clean file that nobody uses, if it is worth a copy and has none.
-    fn copy_file(&self, tier: &Tier, ino: Ino) -> Result<bool> {
+    fn copy_file(&self, tier: &Tier, ino: Ino, possible: u64) -> Result<bool> {
         let Ok(inode) = self.inode(ino) else { return Ok(false) };
         let (content, of) = {
             // One that is locked is in use.
             let Some(state) = inode.state.try_lock() else { return Ok(false) };
-            if !tier.takes(state.attr.size)
+            if tier.cost(state.attr.size, possible).is_none()
                 || tier.copy_of(ino, &state).is_some()
                 || self.clean_and_unused(&inode, &state).is_none()
             {

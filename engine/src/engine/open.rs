@@ -37,6 +37,8 @@ use std::time::Instant;
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Files of a remote backing up to this size are fetched whole by the first open: one call brings as much.
 const READ_WHOLE_BYTES_MAX: u64 = 1 << 20;
+/// A file comes back from a device when it is opened if it has at most one part in so many of the memory.
+const COPIED_SHARE: u64 = 4;
 /// Allocated before the open returns; the rest follows while the writer writes.
 const AHEAD_FIRST_BYTES: u64 = 2 << 20;
 
@@ -591,8 +593,11 @@ impl Engine {
         let (cold, size, copied) = {
             let state = inode.state.lock();
             let cold = state.file.place == Place::Backing && state.file.epoch.is_none();
-            // From a device a file of any size comes in sooner than its reader would have it from the backing.
-            let copied = cold && !want.write && self.copy_of(inode.ino, &state).is_some();
+            // From a device even a large file comes in sooner than its reader would have it from the backing.
+            let copied = cold
+                && !want.write
+                && state.attr.size <= self.arena.budget_bytes() / COPIED_SHARE
+                && self.copy_of(inode.ino, &state).is_some();
             (cold, state.attr.size, copied)
         };
         if !cold || want.truncate {

@@ -78,6 +78,11 @@ impl Copy {
         Ok(())
     }
 
+    /// Whether a part of it is in a slab that is to be given back.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.pages.iter().any(Page::is_leaving)
+    }
+
     /// Whether a part of it is in this slab.
     pub(super) fn lies_in(&self, block: u64) -> bool {
         self.pages.iter().any(|page| page.lies_in(block))
@@ -107,7 +112,9 @@ fn each(count: usize, one: &(dyn Fn(usize) -> io::Result<()> + Sync)) -> io::Res
         }
     };
     std::thread::scope(|scope| {
-        let beside: Vec<_> = (1..processors.min(THREADS_MAX)).map(|_| scope.spawn(run)).collect();
+        // Where there are no threads to be had, with those that there are.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, run).ok();
+        let beside: Vec<_> = (1..processors.min(THREADS_MAX)).filter_map(spawn).collect();
         let mine = run();
         let others = beside.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that copies to the device panicked")))

@@ -152,8 +152,13 @@ impl Pages {
         if self.taken_bytes() == 0 || self.lost().is_some() {
             return None;
         }
+        // What leaves as soon as its last reader has gone.
+        let leaving = self.blocks.lock().slabs.values().filter(|block| block.leaving).count() as u64;
+        let coming = leaving * self.slab_bytes;
         match self.device.memory() {
-            Ok(memory) => self.config.reserve_bytes.checked_sub(memory.free).filter(|missing| *missing > 0),
+            Ok(memory) => {
+                self.config.reserve_bytes.checked_sub(memory.free + coming).filter(|missing| *missing > 0)
+            }
             Err(why) => {
                 self.lose(&why);
                 None
@@ -233,6 +238,11 @@ impl Blocks {
 }
 
 impl Page {
+    /// Whether its slab is to be given back.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.pages.blocks.lock().slabs.get(&self.block).is_none_or(|block| block.leaving)
+    }
+
     /// Whether it is of this slab.
     pub(super) fn lies_in(&self, block: u64) -> bool {
         self.block == block

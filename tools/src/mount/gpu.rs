@@ -25,7 +25,7 @@ pub fn config(asked: &cli::Mount) -> Result<Option<GpuConfig>> {
         };
         enough(limit_bytes)?;
         let (faults, seed) = faults_of(faults).map_err(|why| Usage(format!("--gpu: {why}")))?;
-        let which = WhichGpu::Simulated { bytes: limit_bytes + reserve_bytes, faults, seed };
+        let which = WhichGpu::Simulated { bytes: limit_bytes.saturating_add(reserve_bytes), faults, seed };
         return Ok(Some(GpuConfig { which, limit_bytes, reserve_bytes }));
     }
     let which = match asked.gpu.as_str() {
