@@ -1,14 +1,65 @@
-//! A place beside host memory that can hold extents on their way to the backing: the memory of a GPU.
+//! A place beside host memory that can hold the content of files: the memory of a GPU.
 //!
-//! The trait's home; the tier that uses it comes with its own issue. No method may panic, and a device that fails
-//! costs speed, never data.
+//! The traits that [`crate::tier`] programs against. Whoever implements them loads what is needed at run time; no
+//! method panics, whatever libraries and drivers do. A device that fails costs speed, never data: what the tier asks
+//! for and does not get it has from the backing.
+//!
+//! [`Simulated`] is one in host memory that misbehaves on command: for tests, and for trying the tier out.
+
+pub mod simulated;
+
+pub use simulated::{Faults, Simulated};
 
 use std::io;
+use std::sync::Arc;
 
-/// Memory that extents can be copied to and from.
-pub trait Device: Send + Sync {
+/// A device. Its methods are called by several threads at once.
+pub trait Device: Send + Sync + std::fmt::Debug {
     /// For people, such as `NVIDIA H200 (GPU 0)`.
     fn name(&self) -> String;
-    /// Bytes that may be used now.
-    fn free_bytes(&self) -> io::Result<u64>;
+    /// Whether it is none, and only acts as one.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+    /// What it has, in bytes, as all who use it see it.
+    fn memory(&self) -> io::Result<DeviceMemory>;
+    /// Takes `bytes` of its memory; they are given back when the last clone is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::OutOfMemory`] where it has not that much; any other means that the device is gone.
+    fn allocate(&self, bytes: u64) -> io::Result<Arc<dyn Slab>>;
+    /// Host memory of `bytes` from which and to which copies are fastest (pinned).
+    fn buffer(&self, bytes: usize) -> io::Result<Box<dyn Buffer>>;
+}
+
+/// Memory of a device, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// All of it.
+    pub total: u64,
+    /// What nobody has.
+    pub free: u64,
+}
+
+/// A part of a device's memory that is ours. Ranges that are copied at the same time do not overlap, unless both are
+/// read.
+pub trait Slab: Send + Sync + std::fmt::Debug {
+    /// Copies `from` to the device, to `at` bytes behind the slab's start; returns when it is there.
+    fn put(&self, at: u64, from: &[u8]) -> io::Result<()>;
+    /// Copies from the device, from `at` bytes behind the slab's start, until `to` is full.
+    fn get(&self, at: u64, to: &mut [u8]) -> io::Result<()>;
+}
+
+/// Host memory for copies.
+pub trait Buffer: Send + std::fmt::Debug {
+    /// All of it.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+/// A buffer that is nothing special.
+impl Buffer for Vec<u8> {
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
 }

@@ -230,6 +230,14 @@ impl Engine {
         }
     }
 
+    /// One more thread, which ends soon after the engine stops. Nobody waits for it: it may be held by a device that hangs.
+    pub(crate) fn spawn(self: &Arc<Engine>, name: &str, run: impl FnOnce(&Engine) + Send + 'static) {
+        let engine = self.clone();
+        if let Err(e) = std::thread::Builder::new().name(name.into()).spawn(move || run(&engine)) {
+            log::warn!("no thread for {name}: {e}");
+        }
+    }
+
     /// Ends the threads; what is dirty stays so.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -241,6 +249,9 @@ impl Engine {
         self.write_outs.stop();
         self.follow.wake();
         self.outgrown.wake();
+        if let Some(tier) = self.tier.get() {
+            tier.wake();
+        }
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {
             let _ = thread.join();

@@ -3,13 +3,15 @@
 //! One file a family: [`lookup`](self) finds and lists names, `names` changes them, `attrs` and `xattrs` read and
 //! change attributes, `open` decides how a file is served, `io` serves what comes to the daemon, `sync` makes durable,
 //! `room` keeps the arena inside its budget, `spill` moves what outgrows it, `write_out` and `follow` keep what they
-//! leave in page caches small, `outgrown` holds back what can't be moved, `residence` moves files in and out by command,
+//! leave in page caches small, `outgrown` holds back what can't be moved, `residence` moves files in and out by command, `copies`
+//! has them leave by way of a device's memory,
 //! `foresight` asks who predicts what is opened next, `successor` goes on where another daemon ended, `rewrite` keeps the
 //! journal small, `status` tells.
 //!
 //! None of it checks permissions: the kernel does, from the attributes it is given.
 
 mod attrs;
+mod copies;
 mod follow;
 mod foresight;
 mod io;
@@ -57,9 +59,10 @@ use crate::machine::Group;
 use crate::namespace::{Inode, Names, join_path};
 use crate::oplog::OpLog;
 use crate::predict;
+use crate::tier::Tier;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -114,6 +117,8 @@ pub struct Engine {
     /// Which files leave the arena first. Taken with none of the locks above held, before `names`.
     pub(crate) cache: Mutex<S3Fifo>,
     pub(crate) cache_counts: Mutex<CacheCounts>,
+    /// Copies of files in a device's memory, where there is one. A leaf.
+    pub(crate) tier: OnceLock<Arc<Tier>>,
     /// Files that were fetched ahead, and that nobody opened yet.
     pub(crate) awaited: Mutex<FxHashSet<Ino>>,
     /// Files that don't leave it.
@@ -169,6 +174,7 @@ impl Engine {
             peaks: Peaks::default(),
             cache: Mutex::new(S3Fifo::new(arena.budget_bytes())),
             cache_counts: Mutex::default(),
+            tier: OnceLock::new(),
             awaited: Mutex::default(),
             pinned: Mutex::default(),
             config,

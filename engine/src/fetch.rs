@@ -21,6 +21,7 @@ use crate::failpoint;
 use crate::ids::{Ino, Name};
 use crate::namespace::{Baseline, Inode, InodeState, OpenMode, Place};
 use crate::predict::By;
+use crate::tier::Copy;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
@@ -48,6 +49,8 @@ const SMALL_BYTES: u64 = 1 << 20;
 const PIECE_BYTES: u64 = 8 << 20;
 const PIECE_BYTES_MIN: u64 = 1 << 20;
 const PIECE_BYTES_MAX: u64 = 32 << 20;
+/// Pieces of a file that comes from a device: whole pages of its copy.
+const COPIED_PIECE_BYTES: u64 = 4 * crate::tier::PAGE_BYTES;
 /// A file that is scanned is fetched whole if it is at most one part in so many of the budget.
 const SCANNED_SHARE: u64 = 2;
 /// Buffers take one part in so many of the budget at most.
@@ -254,6 +257,8 @@ struct Flight {
     touched: u64,
     baseline: Option<Baseline>,
     source: File,
+    /// In a device's memory, from where it comes sooner.
+    copy: Option<Arc<Copy>>,
     /// Gone before the flight ends: no descriptor of ours that writes may be left.
     target: Mutex<Option<Arc<File>>>,
     /// Held while a piece is written: the kernel lets one thread write a file at a time, and has the others spin.
@@ -612,12 +617,12 @@ impl Engine {
             // Another file took the name since it was listed: it is known under its own number.
             return Ok(None);
         }
-        let (size, touched, baseline) = {
+        let (size, touched, baseline, copy) = {
             let state = inode.state.lock();
             if !may_come_in(&state) {
                 return Ok(None);
             }
-            (state.attr.size, state.file.touched, state.baseline())
+            (state.attr.size, state.file.touched, state.baseline(), self.copy_of(inode.ino, &state))
         };
         if size == 0 || !self.promise(size) {
             return Ok(None);
@@ -627,7 +632,10 @@ impl Engine {
             self.promise_ended(size);
             return opened.map(|_| None);
         };
-        let piece_bytes = self.fetcher.pace.lock().piece_bytes(size, self.arena.budget_bytes());
+        let piece_bytes = match &copy {
+            Some(_) => COPIED_PIECE_BYTES,
+            None => self.fetcher.pace.lock().piece_bytes(size, self.arena.budget_bytes()),
+        };
         let pieces = size.div_ceil(piece_bytes);
         let (first, backward) = match request.cause {
             Cause::Scan(course) => ((course.next / piece_bytes).min(pieces - 1), course.backward),
@@ -642,6 +650,7 @@ impl Engine {
             touched,
             baseline,
             source,
+            copy,
             target: Mutex::new(Some(Arc::new(target))),
             writing: Mutex::new(()),
             piece_bytes,
@@ -701,6 +710,12 @@ impl Engine {
     }
 
     fn read_piece(&self, flight: &Flight, target: &File, piece: Range<u64>) -> io::Result<()> {
+        if let (Some(copy), Some(tier)) = (&flight.copy, self.tier.get()) {
+            match tier.copy_out(flight.inode.ino, copy, piece.clone(), target, &flight.writing) {
+                Ok(()) => return Ok(()),
+                Err(e) => log::warn!("inode {}: {e}; it is read from the backing", flight.inode.ino.0),
+            }
+        }
         let bytes = (piece.end - piece.start) as usize;
         let through = |buffer: &mut [u8]| {
             self.read_exact(&flight.source, buffer, piece.start)?;
@@ -802,6 +817,9 @@ impl Engine {
         self.promise_ended(flight.size);
         if taken {
             self.fetcher.count(flight.request.cause, Some(flight.size));
+            if let (Some(_), Some(tier)) = (&flight.copy, self.tier.get()) {
+                tier.came_back(flight.size);
+            }
             self.came_in(ino, flight.size);
         } else {
             self.arena.drop_fetched(ino);
@@ -940,6 +958,7 @@ mod tests {
                 touched: 0,
                 baseline: None,
                 source: tempfile::tempfile().expect("a file"),
+                copy: None,
                 target: Mutex::default(),
                 writing: Mutex::default(),
                 piece_bytes: PIECE_BYTES,

@@ -11,6 +11,7 @@
 //! - [`backing`]: the directory behind it all, as a trait.
 //! - [`fetch`]: brings files from there into the arena, in pieces and several at once.
 //! - [`predict`]: which files will be opened next; [`cache`]: which leave memory first.
+//! - [`device`]: memory of a GPU, as a trait; [`tier`]: copies there of files that leave the arena.
 //! - [`failpoint`]: places at which tests have the process killed; nothing in a release.
 //! - [`fsck`]: checks and repairs what lies in the backing's `.aimss`.
 //! - [`stream`]: append-only logs of records; they stand for themselves.
@@ -42,6 +43,7 @@ pub mod namespace;
 pub mod oplog;
 pub mod predict;
 pub mod stream;
+pub mod tier;
 
 pub use attr::{Attr, Kind, Timestamp};
 pub use engine::{Engine, EngineConfig, Transition};

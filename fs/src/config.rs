@@ -1,6 +1,7 @@
 //! What a mount is asked to be: the settings that `aimss mount` hands to the daemon.
 
 use aimss_engine::backing::SlowModel;
+use aimss_engine::device::Faults;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +27,9 @@ pub struct MountConfig {
     pub memory_bytes: u64,
     /// Where memory of open files goes that nothing else can take.
     pub overflow: Option<OverflowConfig>,
+    /// Memory of a GPU for copies of files that leave memory.
+    #[serde(default)]
+    pub gpu: Option<GpuConfig>,
     /// What fsync waits for.
     pub fsync: FsyncPolicy,
     /// Globs over paths relative to the mount point; matching files are served by the daemon. `**` serves all so.
@@ -70,4 +74,34 @@ pub enum Prefetch {
     Auto,
     /// Exactly these, by their words; an empty list is nobody.
     By(Vec<String>),
+}
+
+/// What may be taken of a GPU's memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GpuConfig {
+    /// Of which.
+    pub which: WhichGpu,
+    /// Bytes at most.
+    pub limit_bytes: u64,
+    /// Bytes that are to be free there for others.
+    pub reserve_bytes: u64,
+}
+
+/// A GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhichGpu {
+    /// The one with the most free memory.
+    MostFree,
+    /// The one of this number.
+    Index(u32),
+    /// None: host memory that acts as one, for tests and for trying it out.
+    Simulated {
+        /// Its size.
+        bytes: u64,
+        /// How it misbehaves.
+        faults: Faults,
+        /// Of the dice for that.
+        seed: u64,
+    },
 }

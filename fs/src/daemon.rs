@@ -18,11 +18,11 @@ mod streams;
 pub use link::Link;
 
 use crate::adapter::{Adapter, Shared};
-use crate::config::{FsyncPolicy, MountConfig};
+use crate::config::{FsyncPolicy, GpuConfig, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{
-    DaemonStatus, DrainStatus, FileStatus, KeeperStatus, MemoryStatus, MountStatus, OutstandingStatus,
+    DaemonStatus, DrainStatus, FileStatus, GpuStatus, KeeperStatus, MemoryStatus, MountStatus, OutstandingStatus,
     OverflowStatus, StandbyStatus,
 };
 use crate::keeper::{self, FromDaemon, Hello, Life, Role};
@@ -30,9 +30,11 @@ use crate::policy::Policy;
 use crate::session;
 use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateError};
 use crate::streams::StreamFiles;
+use aimss_engine::device::Device;
 use aimss_engine::failpoint;
 use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::{Limits, Streams};
+use aimss_engine::tier::{TierConfig, TierStatus};
 use aimss_engine::{Engine, Ino};
 use begin::Begun;
 use fuser::SessionACL;
@@ -42,7 +44,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -140,13 +142,23 @@ pub struct Daemon {
     life: Life,
     keeper: u32,
     link: Arc<Link>,
+    /// Why there is no GPU, where one was asked for.
+    no_gpu: OnceLock<String>,
     /// Who waits for an upgrade is told here why there is none.
     upgrade: Mutex<Option<mpsc::Sender<String>>>,
 }
 
+/// Opens the GPU that is asked for; the error is a sentence. It may take seconds.
+pub type OpenGpu = fn(&GpuConfig) -> Result<Arc<dyn Device>, String>;
+
 /// Mounts, or goes on where another daemon ends, and serves until it is unmounted; `ready` is called when the mount can be
-/// used. A successor that is not needed returns as well.
-pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(), ServeError> {
+/// used, and then `open_gpu` where one is wanted. A successor that is not needed returns as well.
+pub fn serve(
+    hello: Hello,
+    link: &Arc<Link>,
+    open_gpu: OpenGpu,
+    ready: impl FnOnce(),
+) -> Result<(), ServeError> {
     let io = |what: &str| {
         let what = what.to_string();
         move |source| ServeError::Io { what, source }
@@ -198,6 +210,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
         life,
         keeper,
         link: link.clone(),
+        no_gpu: OnceLock::new(),
         upgrade: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -253,6 +266,7 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     daemon.clone().listen_to_keeper();
     runtime.spawn(look_after(daemon.clone()));
     requests::look_after(&daemon);
+    daemon.clone().use_gpu(open_gpu);
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         failpoint::pass("before", "unnoted-closed");
@@ -303,6 +317,25 @@ pub fn serve(hello: Hello, link: &Arc<Link>, ready: impl FnOnce()) -> Result<(),
     drop(cleanup);
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(())
+}
+
+fn gpu_status(tier: TierStatus) -> GpuStatus {
+    GpuStatus {
+        device: tier.device,
+        simulated: tier.simulated,
+        lost: tier.lost,
+        limit: tier.limit,
+        taken: tier.taken,
+        files: tier.files,
+        bytes: tier.bytes,
+        in_files: tier.in_files,
+        in_bytes: tier.in_bytes,
+        out_files: tier.out_files,
+        out_bytes: tier.out_bytes,
+        failures: tier.failures,
+        damaged: tier.damaged,
+        given_back: tier.given_back,
+    }
 }
 
 fn session_config(config: &MountConfig) -> (SessionACL, fuser::Config) {
@@ -386,6 +419,26 @@ async fn unmount_on_signal(mountpoint: PathBuf, mut signals: Signals) {
 }
 
 impl Daemon {
+    /// Opens the GPU that is asked for, beside: nobody waits for it.
+    fn use_gpu(self: Arc<Daemon>, open: OpenGpu) {
+        let Some(config) = self.config.gpu.clone() else { return };
+        let run = move || match open(&config) {
+            Ok(device) => {
+                log::info!("copies of files that leave memory go to {}", device.name());
+                let (limit_bytes, reserve_bytes) = (config.limit_bytes, config.reserve_bytes);
+                let file_bytes_min = TierConfig::FILE_BYTES_MIN;
+                self.engine.use_device(device, TierConfig { limit_bytes, reserve_bytes, file_bytes_min });
+            }
+            Err(why) => {
+                log::warn!("no GPU is used: {why}");
+                let _ = self.no_gpu.set(why);
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("open-gpu".into()).spawn(run) {
+            log::warn!("no GPU is used: no thread for it ({e})");
+        }
+    }
+
     /// After the unmount: drain until everything is on the backing, or given up by the client.
     fn drain_the_rest(&self) {
         loop {
@@ -409,6 +462,14 @@ impl Daemon {
     /// What is less than it could be, in sentences.
     fn limits(&self) -> Vec<String> {
         let mut limits = self.shared.limits.lock().clone();
+        if let Some(why) = self.no_gpu.get() {
+            limits.push(format!("no GPU is used: {why}"));
+        }
+        if let Some(why) = self.engine.tier_status().and_then(|tier| tier.lost) {
+            limits.push(format!(
+                "the GPU is used no more: {why}; nothing is lost, and files that left memory come from the backing"
+            ));
+        }
         if let Some(bytes) = self.streams.all().behind() {
             limits.push(format!(
                 "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing",
@@ -505,6 +566,7 @@ impl Daemon {
             files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
             cache: self.cache_status(),
             fetch: self.fetch_status(),
+            gpu: self.engine.tier_status().map(gpu_status),
             streams: self.streams_status(),
             modes: self.shared.counts.snapshot(),
             outstanding: self.engine.outstanding().map(|call| OutstandingStatus {

@@ -12,7 +12,7 @@
 //!
 //! Settings: `AIMSS_BIN` names the binary to test (default: built here, see [`binary`]); `CARGO_TARGET_TMPDIR`
 //! the directory for mounts and backings (default: `/var/tmp`; it must be on a disk, and other users must be able
-//! to reach it); `AIMSS_TEST_TOOLS` where `programs/install.sh` put its programs.
+//! to reach it); `AIMSS_GPU` a GPU for all mounts, such as `simulated:corrupt=1%`; `AIMSS_TEST_TOOLS` where `programs/install.sh` put its programs.
 //!
 //! Deliberately not here: anything of `engine` or `fs`. These tests know what a user knows.
 

@@ -57,6 +57,8 @@ pub struct Setup {
     pub failpoints: bool,
     /// `--overflow`, a file beside the backing, and its size.
     pub overflow: Option<&'static str>,
+    /// `--gpu`, with 256 MiB of it; without, what `AIMSS_GPU` says.
+    pub gpu: Option<&'static str>,
     /// The mount is given up if it lives longer.
     pub longest: Duration,
 }
@@ -71,6 +73,7 @@ impl Setup {
             slow: None,
             failpoints: false,
             overflow: None,
+            gpu: None,
             longest: LONGEST,
         }
     }
@@ -148,6 +151,9 @@ impl Mount {
         }
         if let Some(size) = self.setup.overflow {
             command.arg("--overflow").arg(self.beside("overflow")).args(["--overflow-size", size]);
+        }
+        if let Some(gpu) = self.setup.gpu.map(str::to_owned).or_else(|| std::env::var("AIMSS_GPU").ok()) {
+            command.args(["--gpu", &gpu, "--gpu-memory", "256M", "--gpu-reserve", "64M"]);
         }
         if self.setup.failpoints {
             self.failpoints()?;

@@ -151,7 +151,7 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
             let _ = rustix::stdio::dup2_stderr(&null);
         }
     };
-    if let Err(error) = aimss_fs::daemon::serve(hello, &link, ready) {
+    if let Err(error) = aimss_fs::daemon::serve(hello, &link, crate::gpu::open, ready) {
         let sentence = error.to_string();
         log::error!("{sentence}");
         link.tell(&FromDaemon::Refused(sentence));

@@ -122,6 +122,17 @@ pub struct Mount {
     /// Size of the swap file [default: twice --memory]
     #[arg(long, value_name = "SIZE", requires = "overflow")]
     pub overflow_size: Option<String>,
+    /// Keep copies of files that leave memory in as much of a GPU's memory: they come back from there instead of from the
+    /// backing; 16G, or 50% of what the GPU has
+    #[arg(long, value_name = "SIZE")]
+    pub gpu_memory: Option<String>,
+    /// Which GPU: its number, or `free` for the one with the most free memory; or `simulated`, host memory that acts as
+    /// one, with faults as in simulated:corrupt=1%,put=1%,get=1%,delay=1ms,seed=1
+    #[arg(long, value_name = "GPU", default_value = "free", requires = "gpu_memory")]
+    pub gpu: String,
+    /// Give memory back within a second where less than this is free on the GPU
+    #[arg(long, value_name = "SIZE", default_value = "2G", requires = "gpu_memory")]
+    pub gpu_reserve: String,
     /// What fsync(2) waits for
     #[arg(long, value_enum, default_value_t = Fsync::Durable)]
     pub fsync: Fsync,

@@ -1,6 +1,7 @@
 //! What this machine allows: one check a fact, each with what it found, what a missing one costs, and the
 //! command that gives it. Nothing is changed; a fact that can't be learned here is said to be unknown.
 
+mod gpu;
 mod kernel;
 mod memory;
 mod rights;
@@ -60,6 +61,7 @@ impl Check {
 
 /// All checks, most important first.
 pub fn checks() -> Vec<Check> {
+    let gpus = aimss_gpu::probe();
     vec![
         rights::fuse_device(),
         kernel::version(),
@@ -75,6 +77,8 @@ pub fn checks() -> Vec<Check> {
         memory::swap(),
         kernel::io_uring(),
         kernel::userfaultfd(),
+        gpu::memory(&gpus),
+        gpu::direct_storage(&gpus),
     ]
 }
 

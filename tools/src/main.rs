@@ -16,6 +16,7 @@ mod doctor;
 mod duration;
 mod escape;
 mod export;
+mod gpu;
 mod holders;
 mod interrupt;
 mod logger;

@@ -1,6 +1,7 @@
 //! What stands between a command line and a mount: the checks, and the settings they end in.
 
 pub mod backing;
+mod gpu;
 mod overflow;
 pub mod point;
 pub mod privileges;
@@ -26,6 +27,7 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
     let slow = asked.slow_backing.as_deref().map(model::parse).transpose();
     let slow = slow.map_err(|why| Usage(format!("--slow-backing: {why}")))?;
     let prefetch = prefetch(&asked.prefetch)?;
+    let gpu = gpu::config(asked)?;
     if asked.no_passthrough.iter().any(String::is_empty) {
         bail!(Usage(
             "--no-passthrough '' matches no file; give a glob such as '*.mdb', or '**' for all files".into()
@@ -40,6 +42,7 @@ pub fn config(asked: &cli::Mount) -> Result<MountConfig> {
         mountpoint,
         memory_bytes,
         overflow,
+        gpu,
         fsync: match asked.fsync {
             cli::Fsync::Durable => FsyncPolicy::Durable,
             cli::Fsync::Memory => FsyncPolicy::Memory,

@@ -200,6 +200,7 @@ pub fn settings(backing: &Path, mountpoint: &Path, drain_delay: Duration) -> Mou
         mountpoint: mountpoint.to_owned(),
         memory_bytes: size::machine_bytes() / 2,
         overflow: None,
+        gpu: None,
         fsync: FsyncPolicy::Durable,
         no_passthrough: Vec::new(),
         streams: vec!["*.stream".into()],

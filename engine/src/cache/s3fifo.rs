@@ -183,6 +183,29 @@ impl S3Fifo {
         }
     }
 
+    /// The objects that are about to leave, first ones first, until they cost `bytes` together; about the order of
+    /// [`S3Fifo::victim`], which moves some of them on. At most so many as `looks` are looked at. `cost` gives what one of
+    /// a size counts; those without are left out.
+    pub fn coldest(&self, bytes: u64, looks: usize, cost: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
+        let hinted = self.hints.tickets.iter().rev().take(looks).filter(|ticket| hinted(&self.objects)(ticket));
+        let queued = self.queues.small.tickets.iter().chain(&self.queues.main.tickets).take(looks);
+        let queued = queued.filter(|ticket| {
+            let object = self.objects.get(&ticket.key).filter(|object| object.stamp == ticket.stamp);
+            object.is_some_and(|object| {
+                let stays = if object.place == Place::Small { USES_TO_MOVE } else { 1 };
+                object.uses < stays && object.hint.is_none()
+            })
+        });
+        let mut left = bytes;
+        let costs = |ticket: &Ticket| Some((ticket.key, cost(self.objects.get(&ticket.key)?.bytes)?));
+        let wanted = hinted.chain(queued).filter_map(costs).take_while(|(_, cost)| {
+            let fits = *cost <= left;
+            left = left.saturating_sub(*cost);
+            fits
+        });
+        wanted.map(|(key, _)| key).collect()
+    }
+
     /// Whether it is in memory, as far as this was told.
     pub fn contains(&self, key: u64) -> bool {
         self.objects.contains_key(&key)
@@ -411,6 +434,23 @@ mod tests {
 
     fn victim(cache: &mut S3Fifo) -> Option<u64> {
         cache.victim(&mut |_| true).map(|(key, _)| key)
+    }
+
+    #[test]
+    fn the_coldest_are_those_that_leave_next() {
+        let mut cache = cache_of(100);
+        (0..20).for_each(|key| cache.admit(key, PAGE_BYTES));
+        [0, 0, 3].iter().for_each(|key| cache.hit(*key));
+        cache.ahead(7);
+        let coldest = cache.coldest(5 * PAGE_BYTES, usize::MAX, Some);
+        assert_eq!(coldest, [7, 1, 2, 3, 4], "the hinted one first; one that is used stays");
+        assert_eq!(cache.coldest(PAGE_BYTES, usize::MAX, Some), [7]);
+        assert_eq!(cache.coldest(u64::MAX, 2, Some).len(), 2);
+        assert_eq!(cache.coldest(u64::MAX, usize::MAX, |_| None), []);
+        let left: Vec<u64> = std::iter::from_fn(|| victim(&mut cache)).take(5).collect();
+        assert_eq!(left, coldest);
+        cache.forget(5);
+        assert!(!cache.coldest(u64::MAX, usize::MAX, Some).contains(&5));
     }
 
     #[test]

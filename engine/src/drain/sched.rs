@@ -24,6 +24,7 @@ impl Engine {
             self.queue_due(due);
             self.give_way();
             self.keep_in_budget();
+            self.copy_ahead_if_short();
             self.update_rate();
             self.compact_journal();
             // Whoever makes the first inode dirty wakes us.

@@ -272,6 +272,9 @@ impl Engine {
         }
         let place = state.file.place;
         let number = state.baseline().filter(|_| nameless).map(|b| b.id);
+        if let Some(tier) = self.tier.get() {
+            if nameless { tier.forget(ino) } else { tier.forgotten(ino, &state) }
+        }
         drop(state);
         names.inodes.remove(&ino);
         names.dirs.remove(&ino);

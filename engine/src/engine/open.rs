@@ -37,6 +37,8 @@ use std::time::Instant;
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
 /// Files of a remote backing up to this size are fetched whole by the first open: one call brings as much.
 const READ_WHOLE_BYTES_MAX: u64 = 1 << 20;
+/// A file comes back from a device when it is opened if it has at most one part in so many of the memory.
+const COPIED_SHARE: u64 = 4;
 /// Allocated before the open returns; the rest follows while the writer writes.
 const AHEAD_FIRST_BYTES: u64 = 2 << 20;
 
@@ -266,7 +268,7 @@ impl Engine {
                 state.file.place == Place::Backing && state.file.epoch.is_none()
             };
             let travels = self.backing.is_remote() && (cold || !self.still_valid(&inode));
-            return travels || (cold && self.fetcher.knows(ino));
+            return travels || (cold && (self.fetcher.knows(ino) || self.may_have_copy(ino)));
         }
         let name = {
             let state = inode.state.lock();
@@ -588,16 +590,22 @@ impl Engine {
     /// Brings a cold file into the arena for who opens it: waits for one that is on its way, and fetches one that is to be
     /// written and small, or to be read and so small that its first piece is all of it, if calls to the backing travel.
     fn bring_for(&self, inode: &Inode, want: Want) {
-        let (cold, size) = {
+        let (cold, size, copied) = {
             let state = inode.state.lock();
-            (state.file.place == Place::Backing && state.file.epoch.is_none(), state.attr.size)
+            let cold = state.file.place == Place::Backing && state.file.epoch.is_none();
+            // From a device even a large file comes in sooner than its reader would have it from the backing.
+            let copied = cold
+                && !want.write
+                && state.attr.size <= self.arena.budget_bytes() / COPIED_SHARE
+                && self.copy_of(inode.ino, &state).is_some();
+            (cold, state.attr.size, copied)
         };
         if !cold || want.truncate {
             return;
         }
         let small = if want.write { PROMOTE_BYTES_MAX } else { READ_WHOLE_BYTES_MAX };
         let worth_it = want.write || self.backing.is_remote();
-        if self.fetcher.knows(inode.ino) || (worth_it && size <= small) {
+        if self.fetcher.knows(inode.ino) || copied || (worth_it && size <= small) {
             self.fetch_now(inode, Cause::Demand);
         }
     }

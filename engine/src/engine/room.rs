@@ -103,7 +103,7 @@ impl Engine {
     }
 
     /// The state of a file's content, if the backing has exactly this and nobody uses it.
-    fn clean_and_unused(&self, inode: &Inode, state: &InodeState) -> Option<ArenaStat> {
+    pub(super) fn clean_and_unused(&self, inode: &Inode, state: &InodeState) -> Option<ArenaStat> {
         let file = &state.file;
         if file.place != Place::Arena || file.dirty || file.epoch.is_some() || state.drained.is_empty() {
             return None;
@@ -134,6 +134,7 @@ impl Engine {
     /// A file is in memory and clean: from here on it may be evicted. Call with no lock held.
     pub(crate) fn may_be_evicted(&self, ino: Ino, bytes: u64) {
         self.cache.lock().admit(ino.0, bytes);
+        self.copy_ahead_if_short();
     }
 
     /// A file was opened: it stays longer, or will be changed and is asked for no more.
@@ -150,6 +151,9 @@ impl Engine {
     /// A file is gone.
     pub(super) fn left_for_good(&self, ino: Ino) {
         self.cache.lock().forget(ino.0);
+        if let Some(tier) = self.tier.get() {
+            tier.forget(ino);
+        }
         self.pinned.lock().remove(&ino);
         self.awaited.lock().remove(&ino);
     }

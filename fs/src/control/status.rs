@@ -32,6 +32,9 @@ pub struct MountStatus {
     /// What is fetched from the backing, and who predicted it.
     #[serde(default)]
     pub fetch: FetchStatus,
+    /// Copies in a GPU's memory; absent without `--gpu-memory`, and before the GPU is opened.
+    #[serde(default)]
+    pub gpu: Option<GpuStatus>,
     /// Streams.
     #[serde(default)]
     pub streams: StreamsStatus,
@@ -102,6 +105,39 @@ pub struct RequestStatus {
     pub thread: u32,
     /// For how many seconds.
     pub age: f64,
+}
+
+/// Copies in a GPU's memory of files that left memory, or are about to. Bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuStatus {
+    /// Its name.
+    pub device: String,
+    /// Whether it is host memory that acts as one.
+    pub simulated: bool,
+    /// Why it is used no more; absent while it is.
+    pub lost: Option<String>,
+    /// The most that may be taken of its memory.
+    pub limit: u64,
+    /// What is taken.
+    pub taken: u64,
+    /// Files that have a copy there.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files copied there, since the daemon started.
+    pub in_files: u64,
+    /// Their bytes.
+    pub in_bytes: u64,
+    /// Files brought back into memory from there, since the daemon started.
+    pub out_files: u64,
+    /// Their bytes.
+    pub out_bytes: u64,
+    /// Copies that failed; what was wanted came from the backing.
+    pub failures: u64,
+    /// Of those, copies that came back with other bytes than went there.
+    pub damaged: u64,
+    /// Given back because others needed the GPU's memory.
+    pub given_back: u64,
 }
 
 /// A swap file or device of the arena's own.

@@ -166,10 +166,12 @@ impl Streams {
         for entry in fs::read_dir(&self.active_home)? {
             let name = entry?.file_name();
             let id = name.to_str().and_then(|name| name.parse().ok());
-            if let Some(id) = id.filter(|_| Settings::is_there(&self.home.join(&name)))
-                && let Err(e) = self.open(id)
-            {
-                log::warn!("stream {} can't be opened: {e}", name.display());
+            let Some(id) = id.filter(|_| Settings::is_there(&self.home.join(&name))) else { continue };
+            match self.open(id) {
+                // Removed in the time of the last daemon, which did not live to see its log gone.
+                Ok(stream) if stream.settings().doomed => self.doom(&stream),
+                Ok(_) => {}
+                Err(e) => log::warn!("stream {} can't be opened: {e}", name.display()),
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::duration::human as time;
 use crate::escape;
 use crate::size::human as bytes;
 use aimss_fs::control::status::{
-    CacheStatus, DrainStatus, FetchStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus,
+    CacheStatus, DrainStatus, FetchStatus, FileStatus, GpuStatus, GroupsStatus, MemoryStatus, MountStatus,
     RequestsStatus, StreamsStatus,
 };
 use std::fmt::{Arguments, Write as _};
@@ -33,6 +33,9 @@ pub fn block(status: &MountStatus, alive: bool) -> String {
     }
     if status.fetch != FetchStatus::default() {
         line(&mut out, "fetch", &fetch(&status.fetch));
+    }
+    if let Some(used) = &status.gpu {
+        line(&mut out, "gpu", &gpu(used));
     }
     if status.streams.logs + status.streams.open > 0 {
         line(&mut out, "streams", &streams(&status.streams));
@@ -105,6 +108,27 @@ fn memory(memory: &MemoryStatus) -> String {
     let own = memory.peak_process.min(memory.budget);
     if memory.ceiling > 0 && memory.ceiling < (memory.budget - own) / 10 * 9 {
         put(&mut text, format_args!("; at most {} now, for the machine is short", bytes(memory.ceiling)));
+    }
+    text
+}
+
+fn gpu(gpu: &GpuStatus) -> String {
+    let mut text = format!(
+        "{}: {} of {} taken; {} in {} files there; {} files copied to it, {} came back",
+        escape::text(&gpu.device),
+        bytes(gpu.taken),
+        bytes(gpu.limit),
+        bytes(gpu.bytes),
+        gpu.files,
+        gpu.in_files,
+        gpu.out_files,
+    );
+    if gpu.given_back > 0 {
+        put(&mut text, format_args!("; {} given back to others", bytes(gpu.given_back)));
+    }
+    if gpu.failures > 0 {
+        let damaged = gpu.damaged;
+        put(&mut text, format_args!("; {} copies failed, {damaged} of them damaged", gpu.failures));
     }
     text
 }

@@ -1,0 +1,321 @@
+//! Files leave memory by way of a device and come back from there, whatever that does: simulated, on command.
+
+mod support;
+
+use aimss_engine::device::{Faults, Simulated};
+use aimss_engine::engine::{Reason, SetAttr, Want};
+use aimss_engine::namespace::OpenMode;
+use aimss_engine::tier::{PAGE_BYTES, TierConfig, TierStatus};
+use aimss_engine::{Engine, Ino};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::ground::{Ground, Setup};
+use support::random::Random;
+use support::watched::{Fault, Watched};
+use support::world::World;
+use support::{Seed, compare, first_seed, runs};
+
+const MIB: usize = 1 << 20;
+/// Of memory: a third of what the tests' files have.
+const BUDGET_BYTES: u64 = 16 << 20;
+const FILES: usize = 12;
+const FILE_BYTES: usize = 4 * MIB + 17;
+const READ: Want = Want { write: false, truncate: false, passthrough: Ok(()), process: 7 };
+
+/// An engine that is started, over `FILES` files, with a device.
+struct Bench {
+    ground: Ground,
+    watched: Arc<Watched>,
+    engine: Arc<Engine>,
+    device: Arc<Simulated>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.engine.stop();
+    }
+}
+
+fn content(number: usize) -> Vec<u8> {
+    (0..FILE_BYTES).map(|at| (at / 7 + at % 251 + number * 13) as u8).collect()
+}
+
+fn name(number: usize) -> String {
+    format!("part-{number}.bin")
+}
+
+fn tier(limit_bytes: u64) -> TierConfig {
+    TierConfig { limit_bytes, reserve_bytes: 0, file_bytes_min: 1 }
+}
+
+impl Bench {
+    fn new(config: TierConfig, faults: Faults) -> Bench {
+        support::log_if_wanted();
+        let ground = Ground::new();
+        for number in 0..FILES {
+            std::fs::write(ground.backing().join(name(number)), content(number)).expect("write");
+        }
+        let watched = Watched::new(ground.local(), Fault::None);
+        let setup = Setup {
+            drain_delay: Duration::from_millis(20),
+            budget_bytes: BUDGET_BYTES,
+            revalidate: Duration::ZERO,
+            ..Setup::default()
+        };
+        let engine = ground.engine(watched.clone(), setup);
+        engine.start();
+        let device = Arc::new(Simulated::new(config.limit_bytes + config.reserve_bytes, faults, first_seed()));
+        engine.use_device(device.clone(), config);
+        Bench { ground, watched, engine, device }
+    }
+
+    fn ino(&self, number: usize) -> Ino {
+        self.engine.lookup(Ino::ROOT, name(number).as_bytes()).expect("it is there").ino
+    }
+
+    /// Opens, reads and closes.
+    fn read(&self, number: usize) -> Vec<u8> {
+        let ino = self.ino(number);
+        let opened = self.engine.open(ino, READ).expect("it opens");
+        let mut bytes = vec![0; self.engine.attr(ino).expect("attributes").size as usize];
+        match &opened.mode {
+            OpenMode::Arena(content) => {
+                content.file().expect("it opens").read_exact_at(&mut bytes, 0).expect("a read in passthrough");
+            }
+            OpenMode::Backing(file) => file.read_exact_at(&mut bytes, 0).expect("a read in passthrough"),
+            OpenMode::Daemon(_) => {
+                assert_eq!(self.engine.read(ino, 0, &mut bytes).expect("a read"), bytes.len());
+            }
+        }
+        drop(opened);
+        self.close(ino, false);
+        bytes
+    }
+
+    fn write(&self, number: usize, offset: u64, data: &[u8]) {
+        let ino = self.ino(number);
+        let want = Want { write: true, passthrough: Err(Reason::Excluded), ..READ };
+        drop(self.engine.open(ino, want).expect("it opens"));
+        self.engine.write(ino, offset, data, false).expect("a write");
+        self.close(ino, true);
+    }
+
+    fn close(&self, ino: Ino, write: bool) {
+        if let Some(ended) = self.engine.release(ino, write).last {
+            self.engine.closed(ino, ended);
+        }
+    }
+
+    fn status(&self) -> TierStatus {
+        self.engine.tier_status().expect("there is a device")
+    }
+
+    /// Fetches file after file, so that memory is short all the time; whoever copies keeps up.
+    fn pass_all_through_memory(&self) {
+        for number in 0..FILES {
+            self.engine.warm(&[self.ino(number)], |_| {}).expect("it was tried");
+            self.settle();
+        }
+    }
+
+    /// Waits until nothing is copied any more.
+    fn settle(&self) {
+        let moved = || (self.status().in_files, self.status().failures);
+        let (mut before, mut still) = (moved(), 0);
+        while still < 10 {
+            std::thread::sleep(Duration::from_millis(5));
+            let now = moved();
+            still = if now == before { still + 1 } else { 0 };
+            before = now;
+        }
+    }
+
+    fn expect_contents(&self) {
+        for number in 0..FILES {
+            assert!(self.read(number) == content(number), "the content of {}", name(number));
+        }
+    }
+}
+
+fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < within, "{what}: not within {within:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_leaves_memory_comes_back_from_the_device() {
+    let bench = Bench::new(tier(1 << 30), Faults::default());
+    bench.pass_all_through_memory();
+    let status = bench.status();
+    assert!(status.in_files >= FILES as u64 / 2, "{status:?}");
+    assert!(status.taken >= status.bytes && status.limit == 1 << 30 && status.lost.is_none(), "{status:?}");
+    // Those that memory doesn't hold now.
+    bench.engine.evict_files(&(0..FILES).map(|number| bench.ino(number)).collect::<Vec<_>>()).expect("they leave");
+    let (copied, reads) = (bench.status().files, bench.watched.reads());
+    bench.expect_contents();
+    let after = bench.status();
+    assert_eq!(after.out_files, copied);
+    assert_eq!(after.out_bytes, after.out_files * FILE_BYTES as u64);
+    assert_eq!(bench.watched.reads(), reads, "what is copied comes from there, the rest is passed through");
+    assert_eq!((after.failures, after.damaged), (0, 0));
+}
+
+#[test]
+fn a_copy_of_what_a_file_was_is_not_used() {
+    let bench = Bench::new(tier(1 << 30), Faults::default());
+    bench.pass_all_through_memory();
+    let copied = bench.status().files;
+    assert!(copied >= 4, "{copied} copies");
+    // Written, and its times set back: size and time on the backing are what they were.
+    let before: Vec<_> = (0..FILES).map(|n| bench.engine.attr(bench.ino(n)).expect("attributes").mtime).collect();
+    for (number, mtime) in before.into_iter().enumerate() {
+        bench.write(number, 100, b"changed");
+        let times = SetAttr { mtime: Some(mtime), ..SetAttr::default() };
+        bench.engine.set_attr(bench.ino(number), &times).expect("its times are set");
+    }
+    bench.engine.drain_all(|_| {}).expect("it drains");
+    bench.pass_all_through_memory();
+    for number in 0..FILES {
+        let mut expected = content(number);
+        expected[100..107].copy_from_slice(b"changed");
+        assert!(bench.read(number) == expected, "the content of {}", name(number));
+        assert!(std::fs::read(bench.ground.backing().join(name(number))).expect("read") == expected);
+    }
+    // Changed by somebody else.
+    bench.pass_all_through_memory();
+    for number in 0..FILES {
+        std::fs::write(bench.ground.backing().join(name(number)), content(number + 1)).expect("write");
+    }
+    for number in 0..FILES {
+        assert!(bench.read(number) == content(number + 1), "the content of {}", name(number));
+    }
+}
+
+#[test]
+fn a_device_that_damages_or_fails_costs_nothing_but_time() {
+    let faults = [
+        Faults { corrupt: 0.5, ..Faults::default() },
+        Faults { get: 0.5, ..Faults::default() },
+        Faults { put: 0.3, allocate: 0.3, ..Faults::default() },
+        Faults { corrupt: 0.2, get: 0.2, put: 0.2, delay: Duration::from_millis(1), ..Faults::default() },
+    ];
+    for faults in faults {
+        let bench = Bench::new(tier(1 << 30), faults);
+        for _ in 0..2 {
+            bench.pass_all_through_memory();
+            bench.expect_contents();
+        }
+        let status = bench.status();
+        assert!(status.lost.is_some() || status.failures > 0, "{faults:?}: {status:?}");
+        assert!(faults.corrupt == 0.0 || status.damaged > 0, "{faults:?}: {status:?}");
+    }
+}
+
+#[test]
+fn a_device_that_falls_off_is_used_no_more() {
+    let bench = Bench::new(tier(1 << 30), Faults::default());
+    bench.pass_all_through_memory();
+    bench.device.set_faults(Faults { gone: true, ..Faults::default() });
+    bench.expect_contents();
+    until("it is given up", Duration::from_secs(5), || bench.status().lost.is_some());
+    until("its copies go", Duration::from_secs(5), || bench.status().files == 0);
+    bench.pass_all_through_memory();
+    bench.expect_contents();
+}
+
+#[test]
+fn memory_that_its_owner_needs_is_given_back_within_a_second() {
+    let config = TierConfig { reserve_bytes: 8 * PAGE_BYTES, ..tier(32 * PAGE_BYTES) };
+    let bench = Bench::new(config, Faults::default());
+    bench.pass_all_through_memory();
+    let taken = bench.device.allocated();
+    assert!(taken >= 16 * PAGE_BYTES, "{taken}");
+    // All but eight pages, of which the reserve is eight.
+    bench.device.set_faults(Faults { taken: 32 * PAGE_BYTES, ..Faults::default() });
+    until("it gives way", Duration::from_secs(1), || bench.device.allocated() == 0);
+    assert!(bench.status().given_back >= taken);
+    bench.expect_contents();
+    bench.pass_all_through_memory();
+    assert_eq!(bench.device.allocated(), 0, "there is no room for it");
+    // A part of it comes back.
+    bench.device.set_faults(Faults { taken: 16 * PAGE_BYTES, ..Faults::default() });
+    bench.pass_all_through_memory();
+    bench.pass_all_through_memory();
+    let taken = bench.device.allocated();
+    assert!(taken > 0 && taken <= 16 * PAGE_BYTES, "{taken}");
+    bench.expect_contents();
+}
+
+#[test]
+fn a_small_tier_keeps_what_is_useful() {
+    // Four files' worth.
+    let bench = Bench::new(tier(12 * PAGE_BYTES), Faults::default());
+    for _ in 0..3 {
+        bench.pass_all_through_memory();
+        bench.expect_contents();
+    }
+    let status = bench.status();
+    assert!(status.files >= 2 && status.files <= 4 && status.taken <= status.limit, "{status:?}");
+    drop(bench);
+    // None that fits.
+    let bench = Bench::new(tier(PAGE_BYTES), Faults::default());
+    bench.pass_all_through_memory();
+    bench.expect_contents();
+    assert_eq!(bench.status().in_files, 0);
+}
+
+#[test]
+fn random_histories_with_a_device_that_misbehaves_come_out_as_the_model_says() {
+    let first = first_seed();
+    for seed in first..first + runs("AIMSS_SEEDS", 12) {
+        history(seed);
+    }
+}
+
+fn history(seed: u64) {
+    let _seed = Seed(seed);
+    let mut random = Random::new(seed);
+    let mut share = |most: u64| random.below(most + 1) as f64 / 100.0;
+    let faults = match seed % 3 {
+        0 => Faults::default(),
+        _ => Faults { put: share(20), get: share(20), corrupt: share(30), ..Faults::default() },
+    };
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let setup = Setup {
+        drain_delay: Duration::from_millis(1),
+        budget_bytes: 40_000,
+        journal: true,
+        ..Setup::default()
+    };
+    let mut world = World::new(&ground, &watched, setup, seed);
+    world.engine.start();
+    let device = Arc::new(Simulated::new(64 * PAGE_BYTES, faults, seed));
+    world.engine.use_device(device.clone(), tier(16 * PAGE_BYTES));
+    for _ in 0..400 {
+        world.step(&ground, &watched);
+        match world.random.below(60) {
+            0 => compare::namespace(&mut world),
+            1 => {
+                world.drain();
+                compare::backing(&mut world, &ground);
+            }
+            2 => world.forget_all(),
+            3 => {
+                let taken = world.random.below(64) * PAGE_BYTES;
+                device.set_faults(Faults { taken, ..faults });
+            }
+            _ => {}
+        }
+    }
+    compare::namespace(&mut world);
+    world.close_all();
+    world.drain();
+    compare::backing(&mut world, &ground);
+    compare::namespace(&mut world);
+    assert_eq!(watched.violations(), Vec::<String>::new());
+}

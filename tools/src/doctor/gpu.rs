@@ -1,0 +1,54 @@
+//! GPUs, and whether storage can exchange data with them directly.
+
+use super::Check;
+use aimss_gpu::{Probe, Unavailable};
+
+const NO_COPIES: &str = "no --gpu-memory: files that leave memory come back from the backing alone";
+const NO_DIRECT: &str = "nothing yet: data between files and a GPU goes through host memory";
+
+/// Whether a GPU's memory can keep copies.
+pub fn memory(probe: &Probe) -> Check {
+    const NAME: &str = "GPU memory";
+    let found = match &probe.cuda {
+        Ok((major, minor)) => {
+            let gpus = probe.gpus.iter().map(|(gpu, free)| match free {
+                Ok(free) => format!("{gpu}, {} free", crate::size::human(*free)),
+                Err(why) => format!("{gpu}, which can't be used: {why}"),
+            });
+            let gpus: Vec<String> = gpus.collect();
+            format!("{}; the driver knows CUDA up to {major}.{minor}", gpus.join("; "))
+        }
+        Err(why) => why.to_string(),
+    };
+    match &probe.cuda {
+        Ok(_) if probe.gpus.iter().any(|(_, free)| free.is_ok()) => Check::ok(NAME, found),
+        Err(Unavailable::NoDriver { .. }) => Check::missing(
+            NAME,
+            found,
+            NO_COPIES,
+            "install NVIDIA's driver if the machine has a GPU; `aimss mount --gpu-memory 1G --gpu simulated` to try it out",
+        ),
+        _ => Check::missing(NAME, found, NO_COPIES, "`nvidia-smi` tells what is wrong with driver and GPUs"),
+    }
+}
+
+/// GPUDirect Storage.
+pub fn direct_storage(probe: &Probe) -> Check {
+    const NAME: &str = "GPUDirect Storage";
+    let module = if probe.nvidia_fs { "nvidia-fs is loaded" } else { "nvidia-fs is not loaded" };
+    match &probe.cufile {
+        Ok(report) if probe.nvidia_fs => Check::ok(NAME, format!("{report}; {module}")),
+        Ok(report) => Check::missing(
+            NAME,
+            format!("{report}; {module}"),
+            NO_DIRECT,
+            "`modprobe nvidia_fs` (package nvidia-gds); the backing on NVMe with ext4 or XFS, Lustre, BeeGFS or NFS over RDMA",
+        ),
+        Err(why) => Check::missing(
+            NAME,
+            format!("{why}; {module}"),
+            NO_DIRECT,
+            "install cuFile (package libcufile or nvidia-gds) beside NVIDIA's driver",
+        ),
+    }
+}
