@@ -62,8 +62,8 @@ use crate::predict;
 use crate::tier::Tier;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The folder in the backing that is ours; never shown.

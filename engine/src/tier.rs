@@ -278,7 +278,8 @@ impl Tier {
     /// A snapshot.
     pub fn status(&self) -> TierStatus {
         let held = self.held.lock();
-        let (files, bytes) = (held.copies.len() as u64, held.copies.values().map(|kept| kept.copy.of.size).sum());
+        let (files, bytes) =
+            (held.copies.len() as u64, held.copies.values().map(|kept| kept.copy.of.size).sum());
         drop(held);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         TierStatus {
@@ -387,7 +388,11 @@ impl CopyOf {
     /// That of an inode in this state, which the backing has exactly; `None` where the backing has nothing of it.
     pub(crate) fn now(state: &InodeState) -> Option<CopyOf> {
         let (size, touched) = (state.attr.size, AtomicU64::new(state.file.touched));
-        state.baseline().filter(|baseline| baseline.size == size).map(|baseline| CopyOf { size, baseline, touched })
+        state.baseline().filter(|baseline| baseline.size == size).map(|baseline| CopyOf {
+            size,
+            baseline,
+            touched,
+        })
     }
 
     /// Whether an inode in this state has that content.

@@ -22,8 +22,8 @@ use crate::config::{FsyncPolicy, GpuConfig, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{
-    DaemonStatus, DrainStatus, FileStatus, GpuStatus, KeeperStatus, MemoryStatus, MountStatus, OutstandingStatus,
-    OverflowStatus, StandbyStatus,
+    DaemonStatus, DrainStatus, FileStatus, GpuStatus, KeeperStatus, MemoryStatus, MountStatus,
+    OutstandingStatus, OverflowStatus, StandbyStatus,
 };
 use crate::keeper::{self, FromDaemon, Hello, Life, Role};
 use crate::policy::Policy;

@@ -4,7 +4,7 @@
 
 use aimss_mount_tests::bytes::Pattern;
 use aimss_mount_tests::works::{WORKS, while_at_work};
-use aimss_mount_tests::{Mount, binary, both_modes};
+use aimss_mount_tests::{Mount, binary, both_modes, wait_until};
 use anyhow::Result;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -33,6 +33,25 @@ fn while_they_work(mount: &Mount, times: u64, what: impl Fn(u64) -> Result<()>) 
 }
 
 both_modes! {
+    /// Each was removed in the time of one daemon, and its log is to go when its name is gone from the backing.
+    fn removed_streams_go_although_the_daemon_dies(mount: &Mount) {
+        for number in 0..3 {
+            fs::write(mount.at(format!("{number}.stream")), "a record\n")?;
+        }
+        mount.drain()?;
+        let logs = || fs::read_dir(mount.behind(".aimss/streams")).map_or(0, Iterator::count);
+        assert_eq!(logs(), 3);
+        for number in 0..2 {
+            fs::remove_file(mount.at(format!("{number}.stream")))?;
+        }
+        mount.kill_daemon()?;
+        wait_until("the logs of what was removed go", Duration::from_secs(60), || logs() == 1);
+        assert_eq!(mount.status()?["streams"]["open"], 1);
+        assert_eq!(fs::read(mount.at("2.stream"))?, b"a record\n");
+        // Shown as what it holds, it is something else on the backing.
+        fs::remove_file(mount.at("2.stream"))?;
+    }
+
     with { drain_delay: "100ms" }
     fn programs_do_not_notice_that_daemons_give_way_to_others(mount: &Mount) {
         let upgrades = number("AIMSS_UPGRADES", 6);

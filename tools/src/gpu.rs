@@ -8,7 +8,9 @@ use std::sync::Arc;
 /// Opens the GPU of a mount; the error is a sentence. It may take seconds.
 pub fn open(config: &GpuConfig) -> Result<Arc<dyn Device>, String> {
     let which = match config.which {
-        WhichGpu::Simulated { bytes, faults, seed } => return Ok(Arc::new(Simulated::new(bytes, faults, seed))),
+        WhichGpu::Simulated { bytes, faults, seed } => {
+            return Ok(Arc::new(Simulated::new(bytes, faults, seed)));
+        }
         WhichGpu::MostFree => Which::MostFree,
         WhichGpu::Index(index) => Which::Index(index),
     };

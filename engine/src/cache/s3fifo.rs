@@ -183,11 +183,12 @@ impl S3Fifo {
         }
     }
 
-    /// The objects that are about to leave, first ones first, until they cost `bytes` together; about the order of
+    /// The objects that are about to leave, first ones first, until they cost `bytes` together or more; about the order of
     /// [`S3Fifo::victim`], which moves some of them on. At most so many as `looks` are looked at. `cost` gives what one of
     /// a size counts; those without are left out.
     pub fn coldest(&self, bytes: u64, looks: usize, cost: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
-        let hinted = self.hints.tickets.iter().rev().take(looks).filter(|ticket| hinted(&self.objects)(ticket));
+        let hinted =
+            self.hints.tickets.iter().rev().take(looks).filter(|ticket| hinted(&self.objects)(ticket));
         let queued = self.queues.small.tickets.iter().chain(&self.queues.main.tickets).take(looks);
         let queued = queued.filter(|ticket| {
             let object = self.objects.get(&ticket.key).filter(|object| object.stamp == ticket.stamp);
@@ -199,9 +200,9 @@ impl S3Fifo {
         let mut left = bytes;
         let costs = |ticket: &Ticket| Some((ticket.key, cost(self.objects.get(&ticket.key)?.bytes)?));
         let wanted = hinted.chain(queued).filter_map(costs).take_while(|(_, cost)| {
-            let fits = *cost <= left;
+            let more = left > 0;
             left = left.saturating_sub(*cost);
-            fits
+            more
         });
         wanted.map(|(key, _)| key).collect()
     }

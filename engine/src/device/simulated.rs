@@ -127,7 +127,8 @@ impl Slab for Memory {
         let faults = self.shared.call("copy to it", |faults| faults.put)?;
         std::thread::sleep(faults.delay);
         let mut memory = self.memory.write();
-        let there = memory.get_mut(at as usize..at as usize + from.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        let there =
+            memory.get_mut(at as usize..at as usize + from.len()).ok_or(io::ErrorKind::InvalidInput)?;
         there.copy_from_slice(from);
         Ok(())
     }

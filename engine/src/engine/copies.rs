@@ -21,7 +21,7 @@ const LOOKS_MAX: usize = 4096;
 /// Between two looks whether the device's owner wants memory back.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks for files to be copied that found none.
-const LOOKS_APART: Duration = Duration::from_millis(100);
+const LOOKS_APART: Duration = Duration::from_millis(20);
 /// After a copy that failed, or found no room.
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -117,7 +117,9 @@ fn each(count: usize, one: &(dyn Fn(usize) -> io::Result<()> + Sync)) -> io::Res
         let beside: Vec<_> = (1..processors.min(THREADS_MAX)).filter_map(spawn).collect();
         let mine = run();
         let others = beside.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that copies to the device panicked")))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a thread that copies to the device panicked")))
         });
         others.fold(mine, Result::and)
     })

@@ -170,8 +170,10 @@ impl Pages {
     pub(super) fn release_empty(&self, bytes: u64) -> u64 {
         let mut given = Vec::new();
         let mut blocks = self.blocks.lock();
-        let empty: Vec<u64> =
-            (blocks.slabs.iter()).filter(|(_, block)| self.is_empty(block)).map(|(number, _)| *number).collect();
+        let empty: Vec<u64> = (blocks.slabs.iter())
+            .filter(|(_, block)| self.is_empty(block))
+            .map(|(number, _)| *number)
+            .collect();
         for number in empty.into_iter().rev() {
             if given.len() as u64 * self.slab_bytes >= bytes {
                 break;

@@ -9,7 +9,8 @@ use aimss_gpu::Which;
 use anyhow::{Result, bail};
 
 const SIMULATED: &str = "simulated";
-const FORM: &str = "give a number, free, or simulated, as in simulated:corrupt=1%,put=1%,get=1%,delay=1ms,seed=1";
+const FORM: &str =
+    "give a number, free, or simulated, as in simulated:corrupt=1%,put=1%,get=1%,delay=1ms,seed=1";
 /// Less would hold no file that is worth it.
 const LIMIT_BYTES_MIN: u64 = 64 << 20;
 
@@ -21,7 +22,9 @@ pub fn config(asked: &cli::Mount) -> Result<Option<GpuConfig>> {
     let reserve = reserve.map_err(|why| Usage(format!("--gpu-reserve: {why}")))?;
     if let Some(faults) = asked.gpu.strip_prefix(SIMULATED) {
         let (size::Size::Bytes(limit_bytes), size::Size::Bytes(reserve_bytes)) = (limit, reserve) else {
-            bail!(Usage("--gpu simulated has no size of its own; give --gpu-memory and --gpu-reserve in bytes".into()));
+            bail!(Usage(
+                "--gpu simulated has no size of its own; give --gpu-memory and --gpu-reserve in bytes".into()
+            ));
         };
         enough(limit_bytes)?;
         let (faults, seed) = faults_of(faults).map_err(|why| Usage(format!("--gpu: {why}")))?;
@@ -63,7 +66,9 @@ fn faults_of(text: &str) -> Result<(Faults, u64), String> {
     if text.is_empty() {
         return Ok((faults, seed));
     }
-    let Some(parts) = text.strip_prefix(':') else { return Err(format!("'{SIMULATED}{text}' is no GPU; {FORM}")) };
+    let Some(parts) = text.strip_prefix(':') else {
+        return Err(format!("'{SIMULATED}{text}' is no GPU; {FORM}"));
+    };
     for part in parts.split(',') {
         let Some((key, value)) = part.split_once('=') else {
             return Err(format!("'{part}' is no fault of a simulated GPU; {FORM}"));
@@ -95,7 +100,8 @@ mod tests {
     #[test]
     fn faults_are_read() {
         assert_eq!(faults_of(""), Ok((Faults::default(), 1)));
-        let (faults, seed) = faults_of(":put=5%,get=10%,corrupt=0.5%,allocate=1%,delay=2ms,seed=9").expect("faults");
+        let (faults, seed) =
+            faults_of(":put=5%,get=10%,corrupt=0.5%,allocate=1%,delay=2ms,seed=9").expect("faults");
         let expected = Faults { put: 0.05, get: 0.1, corrupt: 0.005, allocate: 0.01, ..Faults::default() };
         assert_eq!((faults, seed), (Faults { delay: Duration::from_millis(2), ..expected }, 9));
     }
