@@ -1,8 +1,8 @@
 //! Copies of clean files in the memory of a device, for those that leave the arena: what is opened again comes back from
 //! there instead of from the backing.
 //!
-//! - [`pages`]: memory of the device, taken in slabs and given out in pages.
-//! - [`copy`]: the content of one file, page by page, each with a checksum: what comes back is what went there, or an
+//! - `pages`: memory of the device, taken in slabs and given out in pages.
+//! - `copy`: the content of one file, page by page, each with a checksum: what comes back is what went there, or an
 //!   error.
 //! - Here: which files have copies, and which of those make room for others.
 //!
@@ -250,7 +250,9 @@ impl Tier {
             let mut held = self.held.lock();
             let there = held.copies.iter().filter(|(_, kept)| kept.copy.lies_in(block));
             let there: Vec<Ino> = there.map(|(ino, _)| *ino).collect();
-            there.into_iter().for_each(|ino| held.drop_copy(ino));
+            for ino in there {
+                held.drop_copy(ino);
+            }
             drop(held);
             self.bury();
             given += self.pages.release(block);
@@ -263,7 +265,9 @@ impl Tier {
     fn clear(&self) {
         let mut held = self.held.lock();
         let inos: Vec<Ino> = held.copies.keys().copied().collect();
-        inos.into_iter().for_each(|ino| held.drop_copy(ino));
+        for ino in inos {
+            held.drop_copy(ino);
+        }
         drop(held);
         self.bury();
         self.pages.release_empty(u64::MAX);

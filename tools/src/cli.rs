@@ -41,7 +41,7 @@ pub struct Cli {
 pub enum Command {
     /// Mount a directory at memory speed; returns when the mount is ready
     #[command(after_long_help = MOUNT_EXAMPLES)]
-    Mount(Mount),
+    Mount(Box<Mount>),
     /// Write everything to the backing directory, unmount, leave nothing behind
     #[command(after_long_help = UMOUNT_EXAMPLES)]
     Umount(Umount),

@@ -441,7 +441,9 @@ mod tests {
     fn the_coldest_are_those_that_leave_next() {
         let mut cache = cache_of(100);
         (0..20).for_each(|key| cache.admit(key, PAGE_BYTES));
-        [0, 0, 3].iter().for_each(|key| cache.hit(*key));
+        for key in [0, 0, 3] {
+            cache.hit(key);
+        }
         cache.ahead(7);
         let coldest = cache.coldest(5 * PAGE_BYTES, usize::MAX, Some);
         assert_eq!(coldest, [7, 1, 2, 3, 4], "the hinted one first; one that is used stays");

@@ -31,8 +31,8 @@ impl Engine {
         if self.tier.set(Arc::new(Tier::new(device, config))).is_err() {
             return;
         }
-        self.spawn("copy-ahead", |engine| engine.run_copier());
-        self.spawn("device-watch", |engine| engine.run_device_watch());
+        self.spawn("copy-ahead", Engine::run_copier);
+        self.spawn("device-watch", Engine::run_device_watch);
     }
 
     /// What is in the device's memory, if there is one.

@@ -58,7 +58,8 @@ impl Copy {
         target: &File,
         alone: &Mutex<()>,
     ) -> io::Result<()> {
-        if range.start % PAGE_BYTES != 0 || (range.end % PAGE_BYTES != 0 && range.end != self.of.size) {
+        let whole = |end: u64| end.is_multiple_of(PAGE_BYTES);
+        if !whole(range.start) || !(whole(range.end) || range.end == self.of.size) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         for number in range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES) {
