@@ -24,6 +24,7 @@ use crate::namespace::{Baseline, InodeState};
 use pages::{Pages, Take};
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -91,8 +92,8 @@ struct Counts {
     given_back: AtomicU64,
 }
 
-/// A snapshot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A snapshot; status shows it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierStatus {
     /// The device's name.
     pub device: String,

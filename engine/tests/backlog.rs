@@ -4,8 +4,7 @@
 mod support;
 
 use aimss_engine::backing::{LocalBacking, SlowBacking, SlowModel};
-use aimss_engine::engine::New;
-use aimss_engine::{Engine, Ino, Kind};
+use aimss_engine::{Engine, Ino};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,16 +16,7 @@ const BUDGET_BYTES: u64 = 2 << 20;
 const WAITING_MAX: u64 = 128;
 
 fn make(engine: &Engine, name: &str) -> Ino {
-    let new = New {
-        kind: Kind::File,
-        mode: 0o644,
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-        rdev: 0,
-        target: None,
-        xattrs: Vec::new(),
-    };
-    engine.make(Ino::ROOT, name.as_bytes(), &new).expect("a free name").ino
+    engine.make(Ino::ROOT, name.as_bytes(), &support::plain_file()).expect("a free name").ino
 }
 
 #[test]

@@ -4,9 +4,9 @@
 mod support;
 
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking, SlowModel};
-use aimss_engine::engine::{Held, New, Reason, SetAttr, Want};
+use aimss_engine::engine::{Held, Reason, SetAttr, Want};
 use aimss_engine::namespace::OpenMode;
-use aimss_engine::{Engine, Ino, Kind};
+use aimss_engine::{Engine, Ino};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
@@ -28,16 +28,7 @@ fn engine(ground: &Ground, backing: Arc<dyn Backing>) -> Arc<Engine> {
 }
 
 fn make(engine: &Engine, name: &str) -> Ino {
-    let new = New {
-        kind: Kind::File,
-        mode: 0o644,
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-        rdev: 0,
-        target: None,
-        xattrs: Vec::new(),
-    };
-    let ino = engine.make(Ino::ROOT, name.as_bytes(), &new).expect("a free name").ino;
+    let ino = engine.make(Ino::ROOT, name.as_bytes(), &support::plain_file()).expect("a free name").ino;
     let opened = engine.open(ino, WANT).expect("it opens");
     assert!(matches!(opened.mode, OpenMode::Daemon(_)));
     ino

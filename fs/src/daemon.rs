@@ -22,8 +22,8 @@ use crate::config::{FsyncPolicy, GpuConfig, MountConfig};
 use crate::control::protocol::{BusyFile, Progress};
 use crate::control::server;
 use crate::control::status::{
-    DaemonStatus, DrainStatus, FileStatus, GpuStatus, KeeperStatus, MemoryStatus, MountStatus,
-    OutstandingStatus, OverflowStatus, StandbyStatus,
+    DaemonStatus, DrainStatus, FileStatus, KeeperStatus, MemoryStatus, MountStatus, OutstandingStatus,
+    OverflowStatus, StandbyStatus,
 };
 use crate::keeper::{self, FromDaemon, Hello, Life, Role};
 use crate::policy::Policy;
@@ -34,7 +34,7 @@ use aimss_engine::device::Device;
 use aimss_engine::failpoint;
 use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::{Limits, Streams};
-use aimss_engine::tier::{TierConfig, TierStatus};
+use aimss_engine::tier::TierConfig;
 use aimss_engine::{Engine, Ino};
 use begin::Begun;
 use fuser::SessionACL;
@@ -319,25 +319,6 @@ pub fn serve(
     Ok(())
 }
 
-fn gpu_status(tier: TierStatus) -> GpuStatus {
-    GpuStatus {
-        device: tier.device,
-        simulated: tier.simulated,
-        lost: tier.lost,
-        limit: tier.limit,
-        taken: tier.taken,
-        files: tier.files,
-        bytes: tier.bytes,
-        in_files: tier.in_files,
-        in_bytes: tier.in_bytes,
-        out_files: tier.out_files,
-        out_bytes: tier.out_bytes,
-        failures: tier.failures,
-        damaged: tier.damaged,
-        given_back: tier.given_back,
-    }
-}
-
 fn session_config(config: &MountConfig) -> (SessionACL, fuser::Config) {
     let mut session = fuser::Config::default();
     session.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
@@ -566,7 +547,7 @@ impl Daemon {
             files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
             cache: self.cache_status(),
             fetch: self.fetch_status(),
-            gpu: self.engine.tier_status().map(gpu_status),
+            gpu: self.engine.tier_status(),
             streams: self.streams_status(),
             modes: self.shared.counts.snapshot(),
             outstanding: self.engine.outstanding().map(|call| OutstandingStatus {

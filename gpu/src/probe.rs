@@ -49,6 +49,11 @@ pub fn probe() -> Probe {
 impl Probe {
     /// Each thing in a line.
     pub fn lines(&self) -> Vec<String> {
+        [self.gpu_lines(), self.storage_lines()].concat()
+    }
+
+    /// Driver and GPUs.
+    pub fn gpu_lines(&self) -> Vec<String> {
         let mut lines = vec![match &self.cuda {
             Ok((major, minor)) => format!("NVIDIA driver, for CUDA up to {major}.{minor}"),
             Err(reason) => reason.to_string(),
@@ -57,13 +62,17 @@ impl Probe {
             Ok(free) => format!("{gpu}, {} free", gib(*free)),
             Err(reason) => format!("{gpu}, which can't be used: {reason}"),
         }));
-        lines.push(match (&self.cufile, self.cufile_library) {
+        lines
+    }
+
+    /// cuFile, and nvidia-fs.
+    pub fn storage_lines(&self) -> Vec<String> {
+        let cufile = match (&self.cufile, self.cufile_library) {
             (Ok(report), _) => report.to_string(),
             (Err(reason), Some(library)) => format!("cuFile is here ({library}); not used: {reason}"),
             (Err(reason), None) => reason.to_string(),
-        });
-        lines.push(format!("nvidia-fs is {}", if self.nvidia_fs { "loaded" } else { "not loaded" }));
-        lines
+        };
+        vec![cufile, format!("nvidia-fs is {}", if self.nvidia_fs { "loaded" } else { "not loaded" })]
     }
 }
 

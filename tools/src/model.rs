@@ -5,6 +5,12 @@ use aimss_engine::backing::SlowModel;
 
 const FORM: &str = "write it as latency=5ms,bandwidth=300MiB/s, with streams=8, jitter=10% and seed=1 behind it where wanted";
 
+/// Reads `10%` as 0.1; `None` for what is no share from 0% to 100%.
+pub fn share(text: &str) -> Option<f64> {
+    let percent = text.trim().strip_suffix('%')?.parse::<f64>().ok()?;
+    (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+}
+
 /// Reads a model; the error is a sentence.
 pub fn parse(text: &str) -> Result<SlowModel, String> {
     let mut model = SlowModel::default();
@@ -28,11 +34,9 @@ pub fn parse(text: &str) -> Result<SlowModel, String> {
                     })?;
             }
             "jitter" => {
-                let percent = value.trim().strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
-                let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
-                model.jitter = percent.ok_or_else(|| {
+                model.jitter = share(value).ok_or_else(|| {
                     format!("jitter={value} is no share from 0% to 100%; write it as jitter=10%")
-                })? / 100.0;
+                })?;
             }
             "seed" => {
                 model.seed = value.trim().parse().map_err(|_| format!("seed={value} is no whole number"))?;

@@ -10,6 +10,7 @@
 //! compares, and streams, which have the directory for themselves.
 
 use super::{AttrChange, Backing, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat};
+use crate::dice::Dice;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -46,14 +47,14 @@ pub struct SlowBacking {
     /// Streams that are free.
     free: Mutex<u32>,
     freed: Condvar,
-    random: Mutex<u64>,
+    dice: Dice,
 }
 
 impl SlowBacking {
     /// `below`, as slow as `model` says.
     pub fn new(below: LocalBacking, model: SlowModel) -> SlowBacking {
         let free = Mutex::new(model.streams.max(1));
-        SlowBacking { below, model, free, freed: Condvar::new(), random: Mutex::new(model.seed) }
+        SlowBacking { below, model, free, freed: Condvar::new(), dice: Dice::new(model.seed) }
     }
 
     /// A call without content.
@@ -91,16 +92,9 @@ impl SlowBacking {
         std::thread::sleep(takes.saturating_sub(start.elapsed()));
     }
 
-    /// From -1 to 1. The generator is SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
-    /// generators", OOPSLA 2014).
+    /// From -1 to 1.
     fn draw(&self) -> f64 {
-        let mut random = self.random.lock();
-        *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = *random;
-        drop(random);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+        self.dice.share() * 2.0 - 1.0
     }
 }
 

@@ -1,7 +1,8 @@
 //! A device in host memory that fails, delays, corrupts and shrinks on command.
 
 use super::{Buffer, Device, DeviceMemory, Slab};
-use parking_lot::{Mutex, RwLock};
+use crate::dice::Dice;
+use parking_lot::RwLock;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,13 +38,13 @@ struct Shared {
     bytes: u64,
     allocated: AtomicU64,
     faults: RwLock<Faults>,
-    dice: Mutex<u64>,
+    dice: Dice,
 }
 
 impl Simulated {
     /// One with `bytes` of memory, whose faults come as `seed` says.
     pub fn new(bytes: u64, faults: Faults, seed: u64) -> Simulated {
-        let (allocated, dice) = (AtomicU64::new(0), Mutex::new(seed));
+        let (allocated, dice) = (AtomicU64::new(0), Dice::new(seed));
         Simulated { shared: Arc::new(Shared { bytes, allocated, faults: RwLock::new(faults), dice }) }
     }
 
@@ -59,18 +60,8 @@ impl Simulated {
 }
 
 impl Shared {
-    /// splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-    fn roll(&self) -> u64 {
-        let mut state = self.dice.lock();
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     fn happens(&self, share: f64) -> bool {
-        share > 0.0 && (self.roll() >> 11) as f64 / ((1_u64 << 53) as f64) < share
+        share > 0.0 && self.dice.share() < share
     }
 
     fn call(&self, what: &str, fails: impl Fn(&Faults) -> f64) -> io::Result<Faults> {
@@ -140,8 +131,8 @@ impl Slab for Memory {
         let there = memory.get(at as usize..at as usize + to.len()).ok_or(io::ErrorKind::InvalidInput)?;
         to.copy_from_slice(there);
         if self.shared.happens(faults.corrupt) && !to.is_empty() {
-            let place = self.shared.roll() as usize % to.len();
-            to[place] ^= 1 << (self.shared.roll() % 8);
+            let place = self.shared.dice.roll() as usize % to.len();
+            to[place] ^= 1 << (self.shared.dice.roll() % 8);
         }
         Ok(())
     }

@@ -23,10 +23,25 @@ pub mod random;
 pub mod watched;
 pub mod world;
 
+use aimss_engine::Kind;
+use aimss_engine::engine::New;
 use std::time::Duration;
 
 /// A drain delay that no test outlives: nothing is drained unless somebody waits for it.
 pub const NEVER: Duration = Duration::from_secs(3600);
+
+/// A file of the user who runs the tests, without anything special.
+pub fn plain_file() -> New<'static> {
+    New {
+        kind: Kind::File,
+        mode: 0o644,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        rdev: 0,
+        target: None,
+        xattrs: Vec::new(),
+    }
+}
 
 /// A number from the environment, for longer runs than the default.
 pub fn runs(variable: &str, default: u64) -> u64 {

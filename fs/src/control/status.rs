@@ -1,6 +1,7 @@
 //! The status of a mount, as `aimss status --json` prints it. A stable schema: fields are added, never renamed.
 //! All sizes are bytes, all rates bytes a second, all ages seconds.
 
+use aimss_engine::tier::TierStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub struct MountStatus {
     pub fetch: FetchStatus,
     /// Copies in a GPU's memory; absent without `--gpu-memory`, and before the GPU is opened.
     #[serde(default)]
-    pub gpu: Option<GpuStatus>,
+    pub gpu: Option<TierStatus>,
     /// Streams.
     #[serde(default)]
     pub streams: StreamsStatus,
@@ -105,39 +106,6 @@ pub struct RequestStatus {
     pub thread: u32,
     /// For how many seconds.
     pub age: f64,
-}
-
-/// Copies in a GPU's memory of files that left memory, or are about to. Bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GpuStatus {
-    /// Its name.
-    pub device: String,
-    /// Whether it is host memory that acts as one.
-    pub simulated: bool,
-    /// Why it is used no more; absent while it is.
-    pub lost: Option<String>,
-    /// The most that may be taken of its memory.
-    pub limit: u64,
-    /// What is taken.
-    pub taken: u64,
-    /// Files that have a copy there.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files copied there, since the daemon started.
-    pub in_files: u64,
-    /// Their bytes.
-    pub in_bytes: u64,
-    /// Files brought back into memory from there, since the daemon started.
-    pub out_files: u64,
-    /// Their bytes.
-    pub out_bytes: u64,
-    /// Copies that failed; what was wanted came from the backing.
-    pub failures: u64,
-    /// Of those, copies that came back with other bytes than went there.
-    pub damaged: u64,
-    /// Given back because others needed the GPU's memory.
-    pub given_back: u64,
 }
 
 /// A swap file or device of the arena's own.

@@ -9,17 +9,7 @@ const NO_DIRECT: &str = "nothing yet: data between files and a GPU goes through 
 /// Whether a GPU's memory can keep copies.
 pub fn memory(probe: &Probe) -> Check {
     const NAME: &str = "GPU memory";
-    let found = match &probe.cuda {
-        Ok((major, minor)) => {
-            let gpus = probe.gpus.iter().map(|(gpu, free)| match free {
-                Ok(free) => format!("{gpu}, {} free", crate::size::human(*free)),
-                Err(why) => format!("{gpu}, which can't be used: {why}"),
-            });
-            let gpus: Vec<String> = gpus.collect();
-            format!("{}; the driver knows CUDA up to {major}.{minor}", gpus.join("; "))
-        }
-        Err(why) => why.to_string(),
-    };
+    let found = probe.gpu_lines().join("; ");
     match &probe.cuda {
         Ok(_) if probe.gpus.iter().any(|(_, free)| free.is_ok()) => Check::ok(NAME, found),
         Err(Unavailable::NoDriver { .. }) => Check::missing(
@@ -35,18 +25,18 @@ pub fn memory(probe: &Probe) -> Check {
 /// GPUDirect Storage.
 pub fn direct_storage(probe: &Probe) -> Check {
     const NAME: &str = "GPUDirect Storage";
-    let module = if probe.nvidia_fs { "nvidia-fs is loaded" } else { "nvidia-fs is not loaded" };
+    let found = probe.storage_lines().join("; ");
     match &probe.cufile {
-        Ok(report) if probe.nvidia_fs => Check::ok(NAME, format!("{report}; {module}")),
-        Ok(report) => Check::missing(
+        Ok(_) if probe.nvidia_fs => Check::ok(NAME, found),
+        Ok(_) => Check::missing(
             NAME,
-            format!("{report}; {module}"),
+            found,
             NO_DIRECT,
             "`modprobe nvidia_fs` (package nvidia-gds); the backing on NVMe with ext4 or XFS, Lustre, BeeGFS or NFS over RDMA",
         ),
-        Err(why) => Check::missing(
+        Err(_) => Check::missing(
             NAME,
-            format!("{why}; {module}"),
+            found,
             NO_DIRECT,
             "install cuFile (package libcufile or nvidia-gds) beside NVIDIA's driver",
         ),

@@ -2,7 +2,7 @@
 
 use crate::cli;
 use crate::commands::Usage;
-use crate::{duration, size};
+use crate::{duration, model, size};
 use aimss_engine::device::Faults;
 use aimss_fs::config::{GpuConfig, WhichGpu};
 use aimss_gpu::Which;
@@ -74,10 +74,8 @@ fn faults_of(text: &str) -> Result<(Faults, u64), String> {
             return Err(format!("'{part}' is no fault of a simulated GPU; {FORM}"));
         };
         let share = || {
-            let percent = value.trim().strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
-            let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
-            let share = percent.map(|percent| percent / 100.0);
-            share.ok_or_else(|| format!("{part} is no share from 0% to 100%; write it as {key}=10%"))
+            model::share(value)
+                .ok_or_else(|| format!("{part} is no share from 0% to 100%; write it as {key}=10%"))
         };
         match key.trim() {
             "put" => faults.put = share()?,

@@ -4,8 +4,9 @@
 use crate::duration::human as time;
 use crate::escape;
 use crate::size::human as bytes;
+use aimss_engine::tier::TierStatus;
 use aimss_fs::control::status::{
-    CacheStatus, DrainStatus, FetchStatus, FileStatus, GpuStatus, GroupsStatus, MemoryStatus, MountStatus,
+    CacheStatus, DrainStatus, FetchStatus, FileStatus, GroupsStatus, MemoryStatus, MountStatus,
     RequestsStatus, StreamsStatus,
 };
 use std::fmt::{Arguments, Write as _};
@@ -112,7 +113,7 @@ fn memory(memory: &MemoryStatus) -> String {
     text
 }
 
-fn gpu(gpu: &GpuStatus) -> String {
+fn gpu(gpu: &TierStatus) -> String {
     let mut text = format!(
         "{}: {} of {} taken; {} in {} files there; {} files copied to it, {} came back",
         escape::text(&gpu.device),
