@@ -59,6 +59,8 @@ const LAST_DRAIN_EVERY: Duration = Duration::from_secs(1);
 const STREAMS_SHARE: u64 = 2;
 /// Between two looks at what who stands ready to take over holds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between a takeover and what is for nobody who waited through it.
+const ANSWERS_FIRST: Duration = Duration::from_millis(20);
 /// How long after the drain delay a removed name is gone from the backing, or else something is wrong there.
 const REMOVED_AFTER: Duration = Duration::from_secs(5);
 
@@ -181,7 +183,9 @@ pub fn serve(
     if let Err(e) = engine.clear_leftovers() {
         log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
     }
-    engine.start();
+    if !takes_over {
+        engine.start();
+    }
     let policy = Arc::new(Policy::new(&config.no_passthrough, rustix::process::geteuid().is_root())?);
     let limits = Limits {
         flush_every: config.stream_flush,
@@ -267,17 +271,21 @@ pub fn serve(
     runtime.spawn(look_after(daemon.clone()));
     requests::look_after(&daemon);
     daemon.clone().use_gpu(open_gpu);
+    let starting = takes_over.then(|| start_later(&engine));
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
+        for kernel in polled {
+            // Who waits for a stream asks again.
+            let _ = notifier.poll(fuser::PollHandle(kernel));
+        }
+        if takes_over {
+            std::thread::sleep(ANSWERS_FIRST);
+        }
         failpoint::pass("before", "unnoted-closed");
         unnoted.close();
         begin::tell_what_was_left(&recovered);
         // Much, and of no use any more.
         drop(recovered);
-        for kernel in polled {
-            // Who waits for a stream asks again.
-            let _ = notifier.poll(fuser::PollHandle(kernel));
-        }
         if takes_over && let Err(e) = streams.open_left() {
             log::warn!("streams of the last daemon can't be looked for: {e}");
         }
@@ -294,6 +302,9 @@ pub fn serve(
     session.run().map_err(io("the connection to the kernel broke"))?;
     daemon.unmounted.store(true, Ordering::SeqCst);
     link.tell(&FromDaemon::Unmounted);
+    if let Some(starting) = starting {
+        let _ = starting.join();
+    }
     daemon.drain_the_rest();
     engine.stop();
     if engine.predicts()
@@ -317,6 +328,15 @@ pub fn serve(
     drop(cleanup);
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(())
+}
+
+/// Starts the engine's threads once those who waited through a takeover are answered: until then it does all itself.
+fn start_later(engine: &Arc<Engine>) -> std::thread::JoinHandle<()> {
+    let engine = engine.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(ANSWERS_FIRST);
+        engine.start();
+    })
 }
 
 fn session_config(config: &MountConfig) -> (SessionACL, fuser::Config) {

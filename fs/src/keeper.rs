@@ -25,6 +25,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -178,17 +179,17 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
     };
     DAEMON.store(daemon.pid(), Ordering::Relaxed);
     loop {
-        let ended = keeper.serve(&mut daemon, || {
+        let status = keeper.serve(&mut daemon, || {
             if !std::mem::replace(&mut was_ready, true) {
                 tell(Told::Ready);
             }
         })?;
         DAEMON.store(0, Ordering::Relaxed);
-        if ended.success() {
+        if status.success() {
             keeper.dismiss();
             return Ok(());
         }
-        let reason = daemon.refused.take().unwrap_or_else(|| how(ended));
+        let reason = daemon.refused.take().unwrap_or_else(|| how(status));
         if !was_ready {
             if keeper.device.take().is_some()
                 && let Err(e) = mount::unmount(&config.mountpoint)
@@ -198,7 +199,7 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
             tell(Told::Refused(reason));
             return Ok(());
         }
-        let upgrade = keeper.upgrade.take_if(|_| ended.code() == Some(RETIRED));
+        let upgrade = keeper.upgrade.take_if(|_| status.code() == Some(RETIRED));
         if let Some(upgrade) = upgrade {
             keeper.before = Some(std::mem::replace(&mut keeper.binary, upgrade.binary));
             keeper.life.upgrades += 1;
@@ -206,7 +207,8 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
             keeper.dismiss();
             return Ok(());
         }
-        daemon = keeper.next();
+        let dead = std::mem::replace(&mut daemon, keeper.next());
+        keeper.ended.push(dead.child);
     }
 }
 
@@ -249,7 +251,8 @@ struct Keeper<'c, S> {
     before: Option<PathBuf>,
     /// The mount is gone.
     unmounted: bool,
-    /// Successors that were told to end: one that waits for a backing that stalls takes its time.
+    /// Those that are to be reaped: daemons that ended, and successors that were told to. One that waits for a backing that
+    /// stalls takes its time.
     ended: Vec<Child>,
     /// The connection to the kernel.
     device: Option<OwnedFd>,
@@ -297,14 +300,16 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                     Err(e) if is_unreadable(&e) => {
                         log::warn!("the daemon says what its keeper doesn't know: {e}");
                     }
-                    Ok(None) | Err(_) => return daemon.child.wait(),
+                    Ok(None) | Err(_) => return ended(daemon.pid()),
                 }
             }
             if of_successor {
                 self.hear_successor(daemon);
             }
             self.see_to_successor(daemon);
-            self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            if daemon.ready.is_some() {
+                self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            }
         }
     }
 
@@ -495,6 +500,23 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             }
             Err(e) => send(daemon.socket.as_fd(), &ToDaemon::Failed(e.to_string()), None),
         };
+    }
+}
+
+/// Waits for the end of a child, and leaves it to be reaped later: to reap one with 10,000 files takes 10 ms where somebody
+/// looks at `/proc` now and then, whose memory of them goes with it.
+fn ended(pid: i32) -> io::Result<ExitStatus> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            // As wait(2) has them.
+            Ok(Some(status)) => {
+                let code = status.exit_status().map(|code| code << 8);
+                return Ok(ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or_default()));
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
 }
 
