@@ -80,6 +80,15 @@ pub struct Room {
     pub files_free: u64,
 }
 
+/// How bytes reach the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From where they are, past the page cache.
+    Direct,
+    /// Copied through the page cache.
+    PageCache,
+}
+
 /// How a rename treats its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenameMode {
@@ -168,14 +177,14 @@ pub trait Backing: Send + Sync {
         Ok(())
     }
     /// Copies `ranges` of `from` to the same offsets of `to`, then cuts `to` to `size` bytes. `written` is told of bytes
-    /// as they arrive.
+    /// as they arrive, and which way they took.
     fn copy_in(
         &self,
         to: &File,
         from: &[u8],
         ranges: &[Range<u64>],
         size: u64,
-        written: &dyn Fn(u64),
+        written: &dyn Fn(Way, u64),
     ) -> io::Result<()>;
     /// Makes a file's content and size durable.
     fn sync_file(&self, file: &File) -> io::Result<()>;

@@ -49,6 +49,8 @@ pub struct Drain {
     pub(crate) urgent: AtomicUsize,
     /// Bytes written to the backing.
     pub(crate) written: AtomicU64,
+    /// Of them, those that went past the page cache.
+    pub(crate) written_direct: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) conflicts: AtomicU64,
     last_error: Mutex<Option<String>>,

@@ -2,6 +2,7 @@
 //! there instead of from the backing.
 //!
 //! - `pages`: memory of the device, taken in slabs and given out in pages.
+//! - `calls`: copies there and back, which nobody waits for longer than a limit.
 //! - `copy`: the content of one file, page by page, each with a checksum: what comes back is what went there, or an
 //!   error.
 //! - Here: which files have copies, and which of those make room for others.
@@ -9,9 +10,10 @@
 //! The tier takes no more than its limit, and leaves its owner a reserve: where less than that is free on the device, it
 //! gives slabs back, with what lay there ([`Tier::give_way`]).
 //!
-//! Nothing here is the only copy of anything. A device that fails a copy costs that copy; one that fails a slab is
-//! *lost*, and is used no more.
+//! Nothing here is the only copy of anything. A device that fails a copy costs that copy; one that fails a slab, or
+//! doesn't answer, is *lost*, and is used no more.
 
+mod calls;
 mod copy;
 mod pages;
 
@@ -44,11 +46,15 @@ pub struct TierConfig {
     pub reserve_bytes: u64,
     /// Smaller files are not copied.
     pub file_bytes_min: u64,
+    /// A device that takes longer for a copy of a page is lost.
+    pub patience: Duration,
 }
 
 impl TierConfig {
     /// Where smaller files are not worth a page.
     pub const FILE_BYTES_MIN: u64 = 256 << 10;
+    /// A page takes a thousandth of that; a GPU that is reset answers within seconds, if it ever does.
+    pub const PATIENCE: Duration = Duration::from_secs(10);
 }
 
 /// See the module.

@@ -46,7 +46,7 @@ fn name(number: usize) -> String {
 }
 
 fn tier(limit_bytes: u64) -> TierConfig {
-    TierConfig { limit_bytes, reserve_bytes: 0, file_bytes_min: 1 }
+    TierConfig { limit_bytes, reserve_bytes: 0, file_bytes_min: 1, patience: Duration::from_secs(30) }
 }
 
 impl Bench {
@@ -235,6 +235,22 @@ fn a_device_that_falls_off_is_used_no_more() {
     bench.device.set_faults(Faults { gone: true, ..Faults::default() });
     bench.expect_contents();
     until("it is given up", Duration::from_secs(5), || bench.status().lost.is_some());
+    until("its copies go", Duration::from_secs(5), || bench.status().files == 0);
+    bench.pass_all_through_memory();
+    bench.expect_contents();
+}
+
+#[test]
+fn a_device_that_hangs_holds_nobody_and_is_used_no_more() {
+    let config = TierConfig { patience: Duration::from_millis(200), ..tier(1 << 30) };
+    let bench = Bench::new(config, Faults::default());
+    bench.pass_all_through_memory();
+    bench.device.set_faults(Faults { hang: 1.0, ..Faults::default() });
+    let begun = Instant::now();
+    bench.expect_contents();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let lost = || bench.status().lost.is_some_and(|why| why.contains("has not answered"));
+    until("it is given up", Duration::from_secs(5), lost);
     until("its copies go", Duration::from_secs(5), || bench.status().files == 0);
     bench.pass_all_through_memory();
     bench.expect_contents();

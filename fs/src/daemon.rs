@@ -32,8 +32,8 @@ use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateErr
 use crate::streams::StreamFiles;
 use aimss_engine::device::Device;
 use aimss_engine::failpoint;
-use aimss_engine::stream::StreamId;
 use aimss_engine::stream::live::{Limits, Streams};
+use aimss_engine::stream::{Result as StreamResult, StreamId};
 use aimss_engine::tier::TierConfig;
 use aimss_engine::{Engine, Ino};
 use begin::Begun;
@@ -271,7 +271,7 @@ pub fn serve(
     runtime.spawn(look_after(daemon.clone()));
     requests::look_after(&daemon);
     daemon.clone().use_gpu(open_gpu);
-    let starting = takes_over.then(|| start_later(&engine));
+    let starting = takes_over.then(|| start_later(&engine)).flatten();
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         for kernel in polled {
@@ -279,6 +279,9 @@ pub fn serve(
             let _ = notifier.poll(fuser::PollHandle(kernel));
         }
         if takes_over {
+            if let Err(e) = streams.open_left() {
+                log::warn!("streams of the last daemon can't be looked for: {e}");
+            }
             std::thread::sleep(ANSWERS_FIRST);
         }
         failpoint::pass("before", "unnoted-closed");
@@ -286,9 +289,6 @@ pub fn serve(
         begin::tell_what_was_left(&recovered);
         // Much, and of no use any more.
         drop(recovered);
-        if takes_over && let Err(e) = streams.open_left() {
-            log::warn!("streams of the last daemon can't be looked for: {e}");
-        }
         failpoint::pass("before", "swept");
         tidy.sweep_arena();
         let is_open = |id: StreamId| streams.all().iter().any(|stream| stream.id() == id);
@@ -299,7 +299,11 @@ pub fn serve(
         }
     });
     // A session that ends like this was not unmounted: the next daemon takes over.
-    session.run().map_err(io("the connection to the kernel broke"))?;
+    if let Err(e) = session.run() {
+        // Nothing is waited for.
+        runtime.shutdown_background();
+        return Err(io("the connection to the kernel broke")(e));
+    }
     daemon.unmounted.store(true, Ordering::SeqCst);
     link.tell(&FromDaemon::Unmounted);
     if let Some(starting) = starting {
@@ -330,13 +334,18 @@ pub fn serve(
     Ok(())
 }
 
-/// Starts the engine's threads once those who waited through a takeover are answered: until then it does all itself.
-fn start_later(engine: &Arc<Engine>) -> std::thread::JoinHandle<()> {
-    let engine = engine.clone();
-    std::thread::spawn(move || {
+/// Starts the engine's threads once those who waited through a takeover are answered: until then it does all itself. In a
+/// thread, or at once where there is none to be had.
+fn start_later(engine: &Arc<Engine>) -> Option<std::thread::JoinHandle<()>> {
+    let later = engine.clone();
+    let start = move || {
+        // What it has room for.
+        later.arena().measure();
         std::thread::sleep(ANSWERS_FIRST);
-        engine.start();
-    })
+        later.start();
+    };
+    let starting = std::thread::Builder::new().name("start".into()).spawn(start);
+    starting.map_err(|_| engine.start()).ok()
 }
 
 fn session_config(config: &MountConfig) -> (SessionACL, fuser::Config) {
@@ -427,8 +436,13 @@ impl Daemon {
             Ok(device) => {
                 log::info!("copies of files that leave memory go to {}", device.name());
                 let (limit_bytes, reserve_bytes) = (config.limit_bytes, config.reserve_bytes);
-                let file_bytes_min = TierConfig::FILE_BYTES_MIN;
-                self.engine.use_device(device, TierConfig { limit_bytes, reserve_bytes, file_bytes_min });
+                let config = TierConfig {
+                    limit_bytes,
+                    reserve_bytes,
+                    file_bytes_min: TierConfig::FILE_BYTES_MIN,
+                    patience: TierConfig::PATIENCE,
+                };
+                self.engine.use_device(device, config);
             }
             Err(why) => {
                 log::warn!("no GPU is used: {why}");
@@ -445,7 +459,7 @@ impl Daemon {
         loop {
             let lingering = self.engine.busy().iter().any(|file| file.mapped);
             match self.engine.drain_all(|_| {}) {
-                Ok(()) if !lingering => match self.streams.all().stop() {
+                Ok(()) if !lingering => match self.with_all_streams(Streams::stop) {
                     Ok(()) => return,
                     Err(e) => log::warn!("not all of the streams is on the backing yet: {e}"),
                 },
@@ -558,6 +572,7 @@ impl Daemon {
                 bytes: s.backlog.bytes,
                 rate: s.rate,
                 written: s.written,
+                written_direct: s.written_direct,
                 backlog_age: s.oldest.as_secs_f64(),
                 cancelled: s.cancelled,
                 conflicts: s.conflicts,
@@ -580,13 +595,20 @@ impl Daemon {
         }
     }
 
+    /// Calls `with` once all streams are open, also those of the daemon before that nobody asked for yet.
+    fn with_all_streams(&self, with: impl FnOnce(&Streams) -> StreamResult<()>) -> Result<(), String> {
+        let streams = self.streams.all();
+        if self.life.deaths + self.life.upgrades > 0 {
+            streams.open_left().map_err(|e| e.to_string())?;
+        }
+        with(streams).map_err(|e| e.to_string())
+    }
+
     /// Drains everything, or only `paths`. The error is a sentence.
     pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
         let written = self.engine.status().written;
         // Whatever is asked for, streams are few and their tails short.
-        self.streams
-            .all()
-            .sync_all()
+        self.with_all_streams(Streams::sync_all)
             .map_err(|e| format!("not all of the streams is on the backing: {e}"))?;
         if paths.is_empty() {
             let result = self.engine.drain_all(|backlog| {

@@ -39,11 +39,14 @@ use std::time::{Duration, Instant};
 pub(crate) mod mount;
 
 /// A daemon that was ready for so long is not in a row of deaths: less, and the first request killed it.
-const SETTLED: Duration = Duration::from_millis(20);
+/// Threads of its own begin 20 ms after that, and may end it as well.
+const SETTLED: Duration = Duration::from_millis(50);
 /// So many deaths in a row, and it is given up.
 const DEATHS_MAX: u32 = 6;
 /// Before the second try of a row; doubled with each.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Who ended is reaped so long afterwards, when the next one serves.
+const REAP_AFTER: Duration = Duration::from_millis(500);
 /// The longest pause where none can be started.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A successor is started so long after a daemon began to serve, so that it is in nobody's way.
@@ -161,6 +164,7 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
         before: None,
         unmounted: false,
         ended: Vec::new(),
+        reap_due: None,
         device: None,
         life: Life::default(),
         row: 0,
@@ -187,6 +191,7 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
         DAEMON.store(0, Ordering::Relaxed);
         if status.success() {
             keeper.dismiss();
+            let _ = daemon.child.wait();
             return Ok(());
         }
         let reason = daemon.refused.take().unwrap_or_else(|| how(status));
@@ -205,10 +210,11 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
             keeper.life.upgrades += 1;
         } else if !keeper.may_go_on(reason, daemon.ready) {
             keeper.dismiss();
+            let _ = daemon.child.wait();
             return Ok(());
         }
-        let dead = std::mem::replace(&mut daemon, keeper.next());
-        keeper.ended.push(dead.child);
+        let next = keeper.next(&mut daemon.child);
+        keeper.reap_later(std::mem::replace(&mut daemon, next).child);
     }
 }
 
@@ -254,6 +260,8 @@ struct Keeper<'c, S> {
     /// Those that are to be reaped: daemons that ended, and successors that were told to. One that waits for a backing that
     /// stalls takes its time.
     ended: Vec<Child>,
+    /// When they are.
+    reap_due: Option<Instant>,
     /// The connection to the kernel.
     device: Option<OwnedFd>,
     life: Life,
@@ -307,15 +315,15 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                 self.hear_successor(daemon);
             }
             self.see_to_successor(daemon);
-            if daemon.ready.is_some() {
-                self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+            if self.reap_due.is_some_and(|due| due <= Instant::now()) {
+                self.reap();
             }
         }
     }
 
     /// Waits until the daemon or its successor say something, or there is something to do.
     fn wait(&self, daemon: &Started) -> io::Result<(bool, bool)> {
-        let due = [self.next_successor, self.upgrade.as_ref().map(|upgrade| upgrade.until)];
+        let due = [self.next_successor, self.reap_due, self.upgrade.as_ref().map(|upgrade| upgrade.until)];
         // One that doesn't fit is longer than anybody waits.
         let timeout =
             due.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()));
@@ -395,7 +403,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                     }
                 };
                 if status.is_none() {
-                    self.ended.push(child);
+                    self.reap_later(child);
                 }
                 let ended = || status.map_or_else(|| "it closed its connection".into(), how);
                 self.failed(daemon, &refused.unwrap_or_else(ended));
@@ -468,15 +476,19 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         true
     }
 
-    /// Who goes on, told so.
-    fn next(&mut self) -> Started {
+    /// Who goes on where one is `dead`, told so.
+    fn next(&mut self, dead: &mut Child) -> Started {
         self.next_successor = None;
         let mut pause = PAUSE;
         let next = loop {
             match self.successor.take().map_or_else(|| self.start(Role::Successor), Ok) {
                 Ok(next) => break next,
                 // For want of memory, or of processes: applications wait, as they do for a daemon.
-                Err(e) => log::error!("no daemon can be started: {e}"),
+                Err(e) => {
+                    log::error!("no daemon can be started: {e}");
+                    // It may be what is in the way.
+                    let _ = dead.try_wait();
+                }
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
@@ -487,7 +499,20 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
 
     /// Ends the successor.
     fn dismiss(&mut self) {
-        self.ended.extend(self.successor.take().map(Started::end));
+        if let Some(successor) = self.successor.take() {
+            self.reap_later(successor.end());
+        }
+    }
+
+    fn reap_later(&mut self, child: Child) {
+        self.ended.push(child);
+        self.reap_due.get_or_insert_with(|| Instant::now() + REAP_AFTER);
+    }
+
+    /// Reaps who has ended, and comes again for who has not.
+    fn reap(&mut self) {
+        self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        self.reap_due = (!self.ended.is_empty()).then(|| Instant::now() + REAP_AFTER);
     }
 
     fn answer(&mut self, daemon: &Started, device: io::Result<OwnedFd>) {
@@ -512,7 +537,9 @@ fn ended(pid: i32) -> io::Result<ExitStatus> {
             // As wait(2) has them.
             Ok(Some(status)) => {
                 let code = status.exit_status().map(|code| code << 8);
-                return Ok(ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or_default()));
+                return Ok(ExitStatus::from_raw(
+                    code.or(status.terminating_signal()).unwrap_or(libc::SIGKILL),
+                ));
             }
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),

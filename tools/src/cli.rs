@@ -355,13 +355,18 @@ pub struct Fsck {
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   aimss doctor
+  aimss doctor /data/ckpt
   aimss doctor --json | jq '.checks[] | select(.verdict != \"ok\")'
 
-Changes nothing. Exit codes: 0 always, whatever is missing: aimss works without most of it; 2 usage.";
+Changes nothing. Exit codes: 0 whatever is missing, since aimss works without most of it; 1 for a BACKING that can't
+be looked at; 2 usage.";
 
 /// `aimss doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Directories that are, or could be, backings: what they lie on, and whether a GPU could reach it
+    #[arg(value_name = "BACKING")]
+    pub backings: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

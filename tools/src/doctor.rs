@@ -1,12 +1,15 @@
 //! What this machine allows: one check a fact, each with what it found, what a missing one costs, and the
 //! command that gives it. Nothing is changed; a fact that can't be learned here is said to be unknown.
 
+mod backing;
 mod gpu;
 mod kernel;
 mod memory;
 mod rights;
 
+use anyhow::Result;
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,10 +62,10 @@ impl Check {
     }
 }
 
-/// All checks, most important first.
-pub fn checks() -> Vec<Check> {
+/// All checks of the machine, most important first, and those of directories that are, or could be, `backings`.
+pub fn checks(backings: &[PathBuf]) -> Result<Vec<Check>> {
     let gpus = aimss_gpu::probe();
-    vec![
+    let mut checks = vec![
         rights::fuse_device(),
         kernel::version(),
         kernel::passthrough(),
@@ -79,7 +82,11 @@ pub fn checks() -> Vec<Check> {
         kernel::userfaultfd(),
         gpu::memory(&gpus),
         gpu::direct_storage(&gpus),
-    ]
+    ];
+    for path in backings {
+        checks.extend(backing::checks(path, &gpus)?);
+    }
+    Ok(checks)
 }
 
 /// A one-line file of `/proc` or `/sys`.
@@ -93,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_names_its_cost_and_the_command_that_gives_it() {
-        for check in checks() {
+        for check in checks(&["/".into()]).expect("the root can be looked at") {
             assert!(!check.found.is_empty(), "{check:?}");
             assert!(check.verdict == Verdict::Ok || !check.cost.is_empty(), "{check:?}");
             assert!(check.verdict == Verdict::Ok || !check.remedy.is_empty(), "{check:?}");

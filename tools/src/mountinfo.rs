@@ -21,6 +21,8 @@ pub struct Mount {
     pub kind: String,
     /// What was mounted.
     pub source: OsString,
+    /// Options of the file system itself, such as `rw,data=ordered`, all that mounts of it share.
+    pub settings: String,
 }
 
 impl Mount {
@@ -83,6 +85,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         options,
         kind: unescape(tail.next()?).to_string_lossy().into_owned(),
         source: unescape(tail.next()?),
+        settings: String::from_utf8_lossy(tail.next().unwrap_or_default()).into_owned(),
     })
 }
 
@@ -114,6 +117,7 @@ mod tests {
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].point, Path::new("/mnt/a b"));
         assert_eq!((mounts[0].major, mounts[0].minor), (98, 0));
+        assert_eq!(mounts[1].settings, "rw,user_id=0");
         assert_eq!(mounts[1].kind, "fuse.aimss");
         assert_eq!(mounts[1].flags(), MountFlags::NOSUID);
         assert!(mounts[1].is_fuse() && !mounts[0].is_fuse());

@@ -1,7 +1,7 @@
 //! A backing that knows which calls on it have not come back yet: storage that stalls gives no error, and nothing else
 //! would tell why a drain, a fetch or an fsync doesn't move.
 
-use super::{AttrChange, Backing, Listed, Make, Owner, RenameMode, Room, Stat};
+use super::{AttrChange, Backing, Listed, Make, Owner, RenameMode, Room, Stat, Way};
 use crate::failpoint;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -161,7 +161,7 @@ impl Backing for Called {
         from: &[u8],
         ranges: &[Range<u64>],
         size: u64,
-        written: &dyn Fn(u64),
+        written: &dyn Fn(Way, u64),
     ) -> io::Result<()> {
         self.calls.during("copy_in", b"", || self.below.copy_in(to, from, ranges, size, written))
     }

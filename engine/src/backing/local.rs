@@ -6,7 +6,7 @@
 //!    The cache is emptied when a directory moves or goes.
 //! 3. Paths longer than the kernel takes in one call are walked in pieces.
 
-use super::{AttrChange, Backing, BackingId, Listed, Make, Owner, RenameMode, Room, Stat, uring};
+use super::{AttrChange, Backing, BackingId, Listed, Make, Owner, RenameMode, Room, Stat, Way, uring};
 use crate::attr::{Attr, Kind, Timestamp};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -313,7 +313,7 @@ impl Backing for LocalBacking {
         from: &[u8],
         ranges: &[Range<u64>],
         size: u64,
-        written: &dyn Fn(u64),
+        written: &dyn Fn(Way, u64),
     ) -> io::Result<()> {
         let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
         // A second descriptor of the same file, whatever its name is by now.
@@ -322,7 +322,9 @@ impl Backing for LocalBacking {
         let direct = (bytes >= DIRECT_BYTES_MIN)
             .then(|| rustix::fs::open(again, flags, Mode::empty()).map(File::from));
         let result = match direct {
-            Some(Ok(direct)) => uring::write_direct(&direct, from, &whole_pages(ranges), written),
+            Some(Ok(direct)) => {
+                uring::write_direct(&direct, from, &whole_pages(ranges), &|bytes| written(Way::Direct, bytes))
+            }
             _ => Err(io::ErrorKind::Unsupported.into()),
         };
         match result {
@@ -330,7 +332,7 @@ impl Backing for LocalBacking {
             Err(e) if !is_storage_failure(&e) => {
                 for range in ranges {
                     to.write_all_at(&from[range.start as usize..range.end as usize], range.start)?;
-                    written(range.end - range.start);
+                    written(Way::PageCache, range.end - range.start);
                 }
             }
             other => other?,
@@ -512,7 +514,14 @@ mod tests {
         // SAFETY: the anonymous mapping is rounded up to whole pages by the kernel.
         let whole =
             unsafe { std::slice::from_raw_parts(padded.as_ptr(), content.len().next_multiple_of(4096)) };
-        backing.copy_in(&file, whole, &[0..size], size, &|_| {}).expect("copy");
+        let ways = std::cell::Cell::new([0, 0]);
+        let count = |way, bytes| {
+            let [direct, cached] = ways.get();
+            ways.set(if way == Way::Direct { [direct + bytes, cached] } else { [direct, cached + bytes] });
+        };
+        backing.copy_in(&file, whole, &[0..size], size, &count).expect("copy");
+        // Past the page cache in whole pages, or all of it through it.
+        assert!([[size.next_multiple_of(4096), 0], [0, size]].contains(&ways.get()), "{ways:?}");
         assert_eq!(std::fs::read(dir.path().join("large")).expect("read"), content);
     }
 }

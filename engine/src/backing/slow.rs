@@ -9,7 +9,7 @@
 //! Not slowed down: writes of the daemon to a file that it moved to the backing under its writers, chunks that the drain
 //! compares, and streams, which have the directory for themselves.
 
-use super::{AttrChange, Backing, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat};
+use super::{AttrChange, Backing, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat, Way};
 use crate::dice::Dice;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,7 @@ impl Backing for SlowBacking {
         from: &[u8],
         ranges: &[Range<u64>],
         size: u64,
-        written: &dyn Fn(u64),
+        written: &dyn Fn(Way, u64),
     ) -> io::Result<()> {
         let bytes = ranges.iter().map(|r| r.end - r.start).sum();
         self.transfer(|below| (below.copy_in(to, from, ranges, size, written), bytes))

@@ -23,6 +23,8 @@ pub struct Faults {
     pub delay: Duration,
     /// What its owner uses of it himself, in bytes.
     pub taken: u64,
+    /// Of copies that never come back.
+    pub hang: f64,
     /// All calls fail: it fell off the bus.
     pub gone: bool,
 }
@@ -62,6 +64,16 @@ impl Simulated {
 impl Shared {
     fn happens(&self, share: f64) -> bool {
         share > 0.0 && self.dice.share() < share
+    }
+
+    /// A copy takes its time, or for ever.
+    fn take_time(&self, faults: &Faults) {
+        std::thread::sleep(faults.delay);
+        if self.happens(faults.hang) {
+            loop {
+                std::thread::park();
+            }
+        }
     }
 
     fn call(&self, what: &str, fails: impl Fn(&Faults) -> f64) -> io::Result<Faults> {
@@ -116,7 +128,7 @@ struct Memory {
 impl Slab for Memory {
     fn put(&self, at: u64, from: &[u8]) -> io::Result<()> {
         let faults = self.shared.call("copy to it", |faults| faults.put)?;
-        std::thread::sleep(faults.delay);
+        self.shared.take_time(&faults);
         let mut memory = self.memory.write();
         let there =
             memory.get_mut(at as usize..at as usize + from.len()).ok_or(io::ErrorKind::InvalidInput)?;
@@ -126,7 +138,7 @@ impl Slab for Memory {
 
     fn get(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
         let faults = self.shared.call("copy from it", |faults| faults.get)?;
-        std::thread::sleep(faults.delay);
+        self.shared.take_time(&faults);
         let memory = self.memory.read();
         let there = memory.get(at as usize..at as usize + to.len()).ok_or(io::ErrorKind::InvalidInput)?;
         to.copy_from_slice(there);

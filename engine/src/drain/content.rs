@@ -15,7 +15,7 @@ use super::attributes::Times;
 use super::{IDLE_MAX, RETRY_MAX, Turn};
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
-use crate::backing::{Owner, RenameMode};
+use crate::backing::{Owner, RenameMode, Way};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
@@ -435,15 +435,18 @@ impl Engine {
     /// Copies `ranges` of a file of the arena, and cuts `to` to `size`.
     pub(crate) fn copy(&self, to: &File, content: &Content, ranges: &[Range<u64>], size: u64) -> Result<()> {
         if ranges.is_empty() || size == 0 {
-            return Ok(self.backing.copy_in(to, &[], &[], size, &|_| {})?);
+            return Ok(self.backing.copy_in(to, &[], &[], size, &|_, _| {})?);
         }
         // SAFETY: the mapping is given to system calls only, which report a file that shrank as EFAULT; no code of
         // ours reads it. See the module.
         let mapping = unsafe {
             memmap2::MmapOptions::new().len(size.next_multiple_of(4096) as usize).map(content.file()?)?
         };
-        let count = |bytes| {
+        let count = |way, bytes| {
             self.drain.written.fetch_add(bytes, Ordering::Relaxed);
+            if way == Way::Direct {
+                self.drain.written_direct.fetch_add(bytes, Ordering::Relaxed);
+            }
         };
         Ok(self.backing.copy_in(to, &mapping, ranges, size, &count)?)
     }

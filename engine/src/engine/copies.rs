@@ -26,7 +26,7 @@ const LOOKS_APART: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Clean files that leave the arena leave copies in a device's memory from now on. Once, after [`Engine::start`].
+    /// Clean files that leave the arena leave copies in a device's memory from now on. Once.
     pub fn use_device(self: &Arc<Engine>, device: Arc<dyn Device>, config: TierConfig) {
         if self.tier.set(Arc::new(Tier::new(device, config))).is_err() {
             return;

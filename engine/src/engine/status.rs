@@ -34,6 +34,8 @@ pub struct Status {
     pub oldest: Duration,
     /// Bytes written to the backing, in all and a second.
     pub written: u64,
+    /// Of those in all, what went past the page cache: from the arena by io_uring and O_DIRECT.
+    pub written_direct: u64,
     /// Over the last second or so.
     pub rate: f64,
     /// Changes that cancelled out.
@@ -95,6 +97,7 @@ impl Engine {
             spilled: self.spills.moved(),
             oldest: oldest.map_or(Duration::ZERO, |at| at.elapsed()),
             written: self.drain.written.load(Ordering::Relaxed),
+            written_direct: self.drain.written_direct.load(Ordering::Relaxed),
             rate: self.drain.rate.lock().map_or(0.0, |rate| rate.2),
             cancelled: self.drain.cancelled.load(Ordering::Relaxed),
             conflicts: self.drain.conflicts.load(Ordering::Relaxed),

@@ -32,12 +32,11 @@ impl Copy {
         let checks: Vec<Mutex<u128>> = room.iter().map(|_| Mutex::default()).collect();
         let one = |number: usize| {
             let range = range_of(number, of.size);
-            pages.with_buffer(|buffer| {
-                let bytes = &mut buffer[..(range.end - range.start) as usize];
-                file.read_exact_at(bytes, range.start)?;
-                *checks[number].lock() = xxh3_128(bytes);
-                room[number].put(bytes)
-            })
+            let bytes = (range.end - range.start) as usize;
+            let mut buffer = pages.buffer()?;
+            file.read_exact_at(&mut buffer.bytes()[..bytes], range.start)?;
+            *checks[number].lock() = xxh3_128(&buffer.bytes()[..bytes]);
+            room[number].put(buffer, bytes)
         };
         each(room.len(), &one)?;
         let checks = checks.into_iter().map(Mutex::into_inner).collect();
@@ -65,16 +64,18 @@ impl Copy {
         for number in range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES) {
             let number = number as usize;
             let range = range_of(number, self.of.size);
-            pages.with_buffer(|buffer| {
-                let bytes = &mut buffer[..(range.end - range.start) as usize];
-                self.pages.get(number).ok_or(io::ErrorKind::InvalidInput)?.get(bytes)?;
-                if xxh3_128(bytes) != self.checks[number] {
-                    let what = "what came back from the device is not what went there";
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-                }
+            let length = (range.end - range.start) as usize;
+            let mut buffer = self.pages.get(number).ok_or(io::ErrorKind::InvalidInput)?.get(length)?;
+            let bytes = &buffer.bytes()[..length];
+            let result = if xxh3_128(bytes) == self.checks[number] {
                 let _alone = alone.lock();
                 target.write_all_at(bytes, range.start)
-            })?;
+            } else {
+                let what = "what came back from the device is not what went there";
+                Err(io::Error::new(io::ErrorKind::InvalidData, what))
+            };
+            pages.keep(buffer);
+            result?;
         }
         Ok(())
     }

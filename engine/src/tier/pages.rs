@@ -4,6 +4,7 @@
 //! one file. A page is free again when the last reader of the copy that had it is gone.
 
 use super::TierConfig;
+use super::calls::Calls;
 use crate::device::{Buffer, Device, Slab};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub(super) struct Pages {
     slab_bytes: u64,
     blocks: Mutex<Blocks>,
     buffers: Mutex<Vec<Box<dyn Buffer>>>,
+    calls: Calls,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +72,8 @@ impl Pages {
     pub(super) fn new(device: Arc<dyn Device>, config: TierConfig) -> Pages {
         let pages = (config.limit_bytes / SLABS_MIN).min(SLAB_BYTES_MAX) / PAGE_BYTES;
         let slab_bytes = pages.max(1) * PAGE_BYTES;
-        Pages { device, config, slab_bytes, blocks: Mutex::default(), buffers: Mutex::default() }
+        let (blocks, buffers) = (Mutex::default(), Mutex::default());
+        Pages { device, config, slab_bytes, blocks, buffers, calls: Calls::default() }
     }
 
     pub(super) fn device(&self) -> &dyn Device {
@@ -206,17 +209,28 @@ impl Pages {
         self.slab_bytes
     }
 
-    /// Calls `with` with memory of a page from which copies are fast.
-    pub(super) fn with_buffer<T>(&self, with: impl FnOnce(&mut [u8]) -> io::Result<T>) -> io::Result<T> {
-        let kept = self.buffers.lock().pop();
-        let mut buffer = match kept {
-            Some(buffer) => buffer,
-            None => self.device.buffer(PAGE_BYTES as usize)?,
-        };
-        let result = with(buffer.bytes());
+    /// Memory of a page from which copies are fast; whoever is through with it calls [`Pages::keep`].
+    pub(super) fn buffer(&self) -> io::Result<Box<dyn Buffer>> {
+        if let Some(kept) = self.buffers.lock().pop() {
+            return Ok(kept);
+        }
+        let device = self.device.clone();
+        self.call(move || device.buffer(PAGE_BYTES as usize))?
+    }
+
+    /// Keeps a buffer for the next copy.
+    pub(super) fn keep(&self, buffer: Box<dyn Buffer>) {
         let mut buffers = self.buffers.lock();
         if buffers.len() < BUFFERS_MAX {
             buffers.push(buffer);
+        }
+    }
+
+    /// What `call` gives; a device that doesn't answer is lost.
+    fn call<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let result = self.calls.wait(self.config.patience, || self.lost().is_some(), call);
+        if let Err(why) = &result {
+            self.lose(why);
         }
         result
     }
@@ -250,14 +264,36 @@ impl Page {
         self.block == block
     }
 
-    /// Copies to the page's start.
-    pub(super) fn put(&self, from: &[u8]) -> io::Result<()> {
-        self.slab.put(u64::from(self.index) * PAGE_BYTES, from)
+    /// Copies the first `bytes` of `from` to the page's start.
+    pub(super) fn put(&self, mut from: Box<dyn Buffer>, bytes: usize) -> io::Result<()> {
+        let (slab, at) = (self.slab.clone(), self.start());
+        let (buffer, result) = self.pages.call(move || {
+            let result = slab.put(at, &from.bytes()[..bytes]);
+            (from, result)
+        })?;
+        self.pages.keep(buffer);
+        result
     }
 
-    /// Copies from the page's start.
-    pub(super) fn get(&self, to: &mut [u8]) -> io::Result<()> {
-        self.slab.get(u64::from(self.index) * PAGE_BYTES, to)
+    /// A buffer that begins with the first `bytes` of the page.
+    pub(super) fn get(&self, bytes: usize) -> io::Result<Box<dyn Buffer>> {
+        let (slab, at, mut to) = (self.slab.clone(), self.start(), self.pages.buffer()?);
+        let (buffer, result) = self.pages.call(move || {
+            let result = slab.get(at, &mut to.bytes()[..bytes]);
+            (to, result)
+        })?;
+        match result {
+            Ok(()) => Ok(buffer),
+            Err(why) => {
+                self.pages.keep(buffer);
+                Err(why)
+            }
+        }
+    }
+
+    /// Where it begins in its slab.
+    fn start(&self) -> u64 {
+        u64::from(self.index) * PAGE_BYTES
     }
 }
 
@@ -269,7 +305,8 @@ impl Drop for Page {
         if block.leaving && self.pages.is_empty(block) {
             let gone = blocks.slabs.remove(&self.block);
             drop(blocks);
-            drop(gone);
+            // Its last reader waits for no device.
+            self.pages.calls.later(move || drop(gone));
         }
     }
 }

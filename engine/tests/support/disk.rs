@@ -21,7 +21,9 @@ mod survive;
 
 pub use survive::{Order, Survivors};
 
-use aimss_engine::backing::{AttrChange, Backing, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat};
+use aimss_engine::backing::{
+    AttrChange, Backing, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat, Way,
+};
 use parking_lot::Mutex;
 use record::Record;
 use std::fs::File;
@@ -280,7 +282,7 @@ impl Backing for Disk {
         from: &[u8],
         ranges: &[Range<u64>],
         size: u64,
-        written: &dyn Fn(u64),
+        written: &dyn Fn(Way, u64),
     ) -> io::Result<()> {
         let make = |thousandths: u64| {
             if thousandths == 1000 {

@@ -6,7 +6,7 @@
 
 use super::world::Durability;
 use aimss_engine::backing::{
-    AttrChange, Backing, BackingId, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat,
+    AttrChange, Backing, BackingId, Listed, LocalBacking, Make, Owner, RenameMode, Room, Stat, Way,
 };
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
@@ -377,7 +377,7 @@ impl Backing for Watched {
         from: &[u8],
         ranges: &[Range<u64>],
         size: u64,
-        written: &dyn Fn(u64),
+        written: &dyn Fn(Way, u64),
     ) -> io::Result<()> {
         // Only for the log.
         let path = std::fs::read_link(format!("/proc/self/fd/{}", to.as_raw_fd())).unwrap_or_default();

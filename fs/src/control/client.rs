@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long a daemon that died may take to be followed by the next.
 const NEXT_DAEMON: Duration = Duration::from_secs(5);
+/// Between two looks whether it is there.
+const RETRY_EVERY: Duration = Duration::from_millis(10);
 
 /// A mount that has a state directory.
 #[derive(Debug, Clone)]
@@ -75,10 +77,10 @@ pub fn mounts() -> Vec<Known> {
     known
 }
 
-/// A connection to a daemon.
+/// A connection to a daemon, or to the one that follows it.
 #[derive(Debug)]
 pub struct Client {
-    mountpoint: String,
+    known: Known,
     stream: BufReader<UnixStream>,
 }
 
@@ -90,28 +92,44 @@ pub fn connect(mountpoint: &Path) -> Result<Client, ControlError> {
     if !known.alive {
         return Err(ControlError::Dead { mountpoint: shown, pid: known.pid });
     }
+    let stream = reach(&known).map_err(|source| ControlError::Io { mountpoint: shown, source })?;
+    Ok(Client { known, stream })
+}
+
+fn reach(known: &Known) -> io::Result<BufReader<UnixStream>> {
     let begun = Instant::now();
     loop {
         match UnixStream::connect(known.state_dir.join("control.sock")) {
-            Ok(stream) => return Ok(Client { mountpoint: shown, stream: BufReader::new(stream) }),
+            Ok(stream) => return Ok(BufReader::new(stream)),
             // The next daemon is on its way.
             Err(_) if known.keeper.is_some() && begun.elapsed() < NEXT_DAEMON => {
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(RETRY_EVERY);
             }
-            Err(source) => return Err(ControlError::Io { mountpoint: shown, source }),
+            Err(source) => return Err(source),
         }
     }
 }
 
 impl Client {
-    /// Asks, and waits for the answer; `on_progress` is called for what comes before it.
+    /// Asks, and waits for the answer; `on_progress` is called for what comes before it. Where the daemon dies before it
+    /// answered, the next one is asked, unless that could do something twice.
     pub fn call(
         &mut self,
         request: &Request,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Reply, ControlError> {
-        self.exchange(request, on_progress)
-            .map_err(|source| ControlError::Io { mountpoint: self.mountpoint.clone(), source })
+        loop {
+            let source = match self.exchange(request, on_progress) {
+                Ok(reply) => return Ok(reply),
+                Err(source) => source,
+            };
+            let mountpoint = self.known.mountpoint.display().to_string();
+            if !is_death(&source) || self.known.keeper.is_none() || !request.may_be_repeated() {
+                return Err(ControlError::Io { mountpoint, source });
+            }
+            std::thread::sleep(RETRY_EVERY);
+            self.stream = reach(&self.known).map_err(|source| ControlError::Io { mountpoint, source })?;
+        }
     }
 
     fn exchange(&mut self, request: &Request, on_progress: &mut dyn FnMut(Progress)) -> io::Result<Reply> {
@@ -127,6 +145,12 @@ impl Client {
     }
 }
 
+/// Whether the connection ended as it does when its other end dies.
+fn is_death(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 /// The next line as a reply.
 #[doc(hidden)]
 pub fn read_reply(lines: &mut impl BufRead) -> io::Result<Reply> {
@@ -135,4 +159,40 @@ pub fn read_reply(lines: &mut impl BufRead) -> io::Result<Reply> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(serde_json::from_str(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn where_a_daemon_dies_the_next_one_is_asked_unless_that_could_do_something_twice() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(dir.path().join("control.sock")).expect("a socket");
+        let daemons = std::thread::spawn(move || {
+            for answer in [None, Some("{\"pending\":[]}\n"), None] {
+                let (stream, _) = listener.accept().expect("a client");
+                let mut lines = BufReader::new(stream);
+                lines.read_line(&mut String::new()).expect("a request");
+                if let Some(answer) = answer {
+                    lines.get_mut().write_all(answer.as_bytes()).expect("an answer");
+                }
+            }
+        });
+        let known = Known {
+            mountpoint: "/mnt".into(),
+            backing: "/data".into(),
+            pid: 1,
+            alive: true,
+            keeper: Some(1),
+            state_dir: dir.path().into(),
+        };
+        let client = || Client { known: known.clone(), stream: reach(&known).expect("it listens") };
+        let reply = client().call(&Request::Pending, &mut |_| {}).expect("the second one answers");
+        assert!(matches!(reply, Reply::Pending(paths) if paths.is_empty()));
+        let failed = client().call(&Request::Finish { discard: false }, &mut |_| {}).expect_err("it died");
+        assert!(failed.to_string().starts_with("the daemon of /mnt doesn't answer"), "{failed}");
+        daemons.join().expect("each was asked once");
+    }
 }

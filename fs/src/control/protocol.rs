@@ -53,6 +53,19 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it may be asked again where the daemon died before it answered: it changes nothing, or what it changes is
+    /// the same the second time.
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Request::Status | Request::Busy | Request::Pending => true,
+            Request::Drain { .. } | Request::Residence { .. } => true,
+            Request::Stream(request) => request.changes_nothing(),
+            Request::Finish { .. } | Request::Upgrade { .. } => false,
+        }
+    }
+}
+
 /// What is done to files by command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -191,6 +191,8 @@ pub struct DrainStatus {
     pub rate: f64,
     /// Bytes written since the mount.
     pub written: u64,
+    /// Of those, what went past the page cache: from the arena by io_uring and O_DIRECT.
+    pub written_direct: u64,
     /// Age of the oldest change that waits.
     pub backlog_age: f64,
     /// Changes that cancelled out before they were written.

@@ -83,6 +83,13 @@ pub enum StreamRequest {
     },
 }
 
+impl StreamRequest {
+    /// Whether it only looks.
+    pub fn changes_nothing(&self) -> bool {
+        matches!(self, StreamRequest::Partitions { .. } | StreamRequest::List)
+    }
+}
+
 /// A place in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -14,7 +14,7 @@ struct Report {
 
 /// Shows all checks.
 pub fn run(asked: &cli::Doctor) -> Result<()> {
-    let checks = doctor::checks();
+    let checks = doctor::checks(&asked.backings)?;
     if asked.json {
         println!("{}", serde_json::to_string_pretty(&Report { checks })?);
         return Ok(());

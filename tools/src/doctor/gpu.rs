@@ -4,7 +4,7 @@ use super::Check;
 use aimss_gpu::{Probe, Unavailable};
 
 const NO_COPIES: &str = "no --gpu-memory: files that leave memory come back from the backing alone";
-const NO_DIRECT: &str = "nothing yet: data between files and a GPU goes through host memory";
+pub(super) const NO_DIRECT: &str = "nothing yet: data between files and a GPU goes through host memory";
 
 /// Whether a GPU's memory can keep copies.
 pub fn memory(probe: &Probe) -> Check {

@@ -81,6 +81,7 @@ fn faults_of(text: &str) -> Result<(Faults, u64), String> {
             "put" => faults.put = share()?,
             "get" => faults.get = share()?,
             "corrupt" => faults.corrupt = share()?,
+            "hang" => faults.hang = share()?,
             "allocate" => faults.allocate = share()?,
             "delay" => faults.delay = duration::parse(value)?,
             "seed" => seed = value.trim().parse().map_err(|_| format!("{part} is no whole number"))?,
