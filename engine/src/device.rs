@@ -10,6 +10,7 @@ pub mod simulated;
 
 pub use simulated::{Faults, Simulated};
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
@@ -31,6 +32,46 @@ pub trait Device: Send + Sync + std::fmt::Debug {
     fn allocate(&self, bytes: u64) -> io::Result<Arc<dyn Slab>>;
     /// Host memory of `bytes` from which and to which copies are fastest (pinned).
     fn buffer(&self, bytes: usize) -> io::Result<Box<dyn Buffer>>;
+    /// What takes checksums of its memory where it lies. It may take seconds to get that ready.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it can't; nobody asks again.
+    fn scrubber(&self) -> io::Result<Arc<dyn Scrubber>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the device takes no checksums"))
+    }
+}
+
+/// Takes checksums in a device's memory, while nobody else has use for the device.
+pub trait Scrubber: Send + Sync + std::fmt::Debug {
+    /// Whether that is so. To be asked before each slice.
+    ///
+    /// # Errors
+    ///
+    /// It can't be told now.
+    fn is_idle(&self) -> io::Result<bool>;
+    /// How many bytes a slice may have, so that whoever comes back waits for less than 5 ms. The device learns it as it
+    /// goes.
+    fn slice_bytes(&self) -> u64;
+    /// The CRC32C of each of these, in their order; returns when they are there. They begin at multiples of 16 bytes,
+    /// and have [`Scrubber::slice_bytes`] together at most, or are one.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`]: one isn't inside its slab, or the slab isn't the device's. Others are the
+    /// device's.
+    fn checksums(&self, extents: &[Extent]) -> io::Result<Vec<u32>>;
+}
+
+/// A part of a slab.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    /// Of which.
+    pub slab: Arc<dyn Slab>,
+    /// So many bytes behind its start.
+    pub at: u64,
+    /// In bytes.
+    pub bytes: u64,
 }
 
 /// Memory of a device, in bytes.
@@ -44,7 +85,7 @@ pub struct DeviceMemory {
 
 /// A part of a device's memory that is ours. Ranges that are copied at the same time do not overlap, unless both are
 /// read.
-pub trait Slab: Send + Sync + std::fmt::Debug {
+pub trait Slab: Any + Send + Sync + std::fmt::Debug {
     /// Copies `from` to the device, to `at` bytes behind the slab's start; returns when it is there.
     fn put(&self, at: u64, from: &[u8]) -> io::Result<()>;
     /// Copies from the device, from `at` bytes behind the slab's start, until `to` is full.

@@ -252,7 +252,7 @@ impl Engine {
         self.follow.wake();
         self.outgrown.wake();
         if let Some(tier) = self.tier.get() {
-            tier.wake();
+            tier.stop();
         }
         let threads = std::mem::take(&mut *self.drain.threads.lock());
         for thread in threads {

@@ -5,6 +5,7 @@
 //! - `calls`: copies there and back, which nobody waits for longer than a limit.
 //! - `copy`: the content of one file, page by page, each with a checksum: what comes back is what went there, or an
 //!   error.
+//! - `scrub`: checks of copies where they lie, while nobody else has use for the device.
 //! - Here: which files have copies, and which of those make room for others.
 //!
 //! The tier takes no more than its limit, and leaves its owner a reserve: where less than that is free on the device, it
@@ -16,9 +17,11 @@
 mod calls;
 mod copy;
 mod pages;
+mod scrub;
 
 pub(crate) use copy::Copy;
 pub use pages::PAGE_BYTES;
+pub use scrub::ScrubStatus;
 
 use crate::device::Device;
 use crate::ids::Ino;
@@ -26,6 +29,7 @@ use crate::namespace::{Baseline, InodeState};
 use pages::{Pages, Take};
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
+use scrub::Scrub;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,7 +41,7 @@ use std::time::{Duration, Instant};
 /// A copy takes one part in so many of the tier at most: a larger one would push out all others.
 const LARGEST_PART: u64 = 2;
 
-/// What a tier may take, in bytes.
+/// What a tier may take, in bytes, and how often it is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TierConfig {
     /// Of the device's memory at most.
@@ -48,9 +52,13 @@ pub struct TierConfig {
     pub file_bytes_min: u64,
     /// A device that takes longer for a copy of a page is lost.
     pub patience: Duration,
+    /// From the end of a round of checks to the next.
+    pub scrub_every: Duration,
 }
 
 impl TierConfig {
+    /// Where nobody says otherwise: all of an H200's memory is a tenth of a second of its time.
+    pub const SCRUB_EVERY: Duration = Duration::from_secs(600);
     /// Where smaller files are not worth a page.
     pub const FILE_BYTES_MIN: u64 = 256 << 10;
     /// A page takes a thousandth of that; a GPU that is reset answers within seconds, if it ever does.
@@ -64,6 +72,7 @@ pub struct Tier {
     file_bytes_min: u64,
     held: Mutex<Held>,
     counts: Counts,
+    scrub: Scrub,
     /// Whoever copies rests here.
     work: Condvar,
     resting: Mutex<()>,
@@ -99,7 +108,7 @@ struct Counts {
 }
 
 /// A snapshot; status shows it as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TierStatus {
     /// The device's name.
     pub device: String,
@@ -123,12 +132,15 @@ pub struct TierStatus {
     pub out_files: u64,
     /// See `out_files`.
     pub out_bytes: u64,
-    /// Copies that failed, to it or from it.
+    /// Copies that failed, to it or from it or while they lay there.
     pub failures: u64,
-    /// Of those, copies that came back with other bytes than went there.
+    /// Of those, copies that had other bytes than went there.
     pub damaged: u64,
     /// Bytes given back because others needed the device's memory.
     pub given_back: u64,
+    /// Checks of copies where they lie.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
 }
 
 impl Tier {
@@ -139,6 +151,7 @@ impl Tier {
             file_bytes_min: config.file_bytes_min,
             held: Mutex::default(),
             counts: Counts::default(),
+            scrub: Scrub::new(config.scrub_every),
             work: Condvar::new(),
             resting: Mutex::default(),
         }
@@ -230,6 +243,18 @@ impl Tier {
         self.held.lock().drop_copy(ino);
     }
 
+    /// A copy goes that was found to have other bytes than went there, if it is the file's still.
+    fn forget_damaged(&self, ino: Ino, copy: &Arc<Copy>) -> bool {
+        let mut held = self.held.lock();
+        let still = held.copies.get(&ino).is_some_and(|kept| Arc::ptr_eq(&kept.copy, copy));
+        if still {
+            held.drop_copy(ino);
+            self.counts.failures.fetch_add(1, Ordering::Relaxed);
+            self.counts.damaged.fetch_add(1, Ordering::Relaxed);
+        }
+        still
+    }
+
     /// The inode is forgotten, cold and in this state; it is known anew when the file is found again.
     pub(crate) fn forgotten(&self, ino: Ino, state: &InodeState) {
         let mut held = self.held.lock();
@@ -308,6 +333,7 @@ impl Tier {
             failures: count(&self.counts.failures),
             damaged: count(&self.counts.damaged),
             given_back: count(&self.counts.given_back),
+            scrub: self.scrub.status(),
         }
     }
 
@@ -323,6 +349,12 @@ impl Tier {
         while Instant::now() < end && !stopping.load(Ordering::Relaxed) {
             self.rest(end.saturating_duration_since(Instant::now()));
         }
+    }
+
+    /// Whoever rests here is to see that the engine is stopping.
+    pub(crate) fn stop(&self) {
+        self.wake();
+        self.scrub.wake();
     }
 
     /// There may be something to do.

@@ -3,153 +3,16 @@
 mod support;
 
 use aimss_engine::device::{Faults, Simulated};
-use aimss_engine::engine::{Reason, SetAttr, Want};
-use aimss_engine::namespace::OpenMode;
-use aimss_engine::tier::{PAGE_BYTES, TierConfig, TierStatus};
-use aimss_engine::{Engine, Ino};
-use std::os::unix::fs::FileExt;
+use aimss_engine::engine::SetAttr;
+use aimss_engine::tier::{PAGE_BYTES, TierConfig};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::copies::{Bench, FILE_BYTES, FILES, content, name, tier, until};
 use support::ground::{Ground, Setup};
 use support::random::Random;
 use support::watched::{Fault, Watched};
 use support::world::World;
 use support::{Seed, compare, first_seed, runs};
-
-const MIB: usize = 1 << 20;
-/// Of memory: half of what the tests' files have.
-const BUDGET_BYTES: u64 = 24 << 20;
-const FILES: usize = 12;
-const FILE_BYTES: usize = 4 * MIB + 17;
-const READ: Want = Want { write: false, truncate: false, passthrough: Ok(()), process: 7 };
-
-/// An engine that is started, over `FILES` files, with a device.
-struct Bench {
-    ground: Ground,
-    watched: Arc<Watched>,
-    engine: Arc<Engine>,
-    device: Arc<Simulated>,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.engine.stop();
-    }
-}
-
-fn content(number: usize) -> Vec<u8> {
-    (0..FILE_BYTES).map(|at| (at / 7 + at % 251 + number * 13) as u8).collect()
-}
-
-fn name(number: usize) -> String {
-    format!("part-{number}.bin")
-}
-
-fn tier(limit_bytes: u64) -> TierConfig {
-    TierConfig { limit_bytes, reserve_bytes: 0, file_bytes_min: 1, patience: Duration::from_secs(30) }
-}
-
-impl Bench {
-    fn new(config: TierConfig, faults: Faults) -> Bench {
-        support::log_if_wanted();
-        let ground = Ground::new();
-        for number in 0..FILES {
-            std::fs::write(ground.backing().join(name(number)), content(number)).expect("write");
-        }
-        let watched = Watched::new(ground.local(), Fault::None);
-        let setup = Setup {
-            drain_delay: Duration::from_millis(20),
-            budget_bytes: BUDGET_BYTES,
-            revalidate: Duration::ZERO,
-            ..Setup::default()
-        };
-        let engine = ground.engine(watched.clone(), setup);
-        engine.start();
-        let device =
-            Arc::new(Simulated::new(config.limit_bytes + config.reserve_bytes, faults, first_seed()));
-        engine.use_device(device.clone(), config);
-        Bench { ground, watched, engine, device }
-    }
-
-    fn ino(&self, number: usize) -> Ino {
-        self.engine.lookup(Ino::ROOT, name(number).as_bytes()).expect("it is there").ino
-    }
-
-    /// Opens, reads and closes.
-    fn read(&self, number: usize) -> Vec<u8> {
-        let ino = self.ino(number);
-        let opened = self.engine.open(ino, READ).expect("it opens");
-        let mut bytes = vec![0; self.engine.attr(ino).expect("attributes").size as usize];
-        match &opened.mode {
-            OpenMode::Arena(content) => {
-                content
-                    .file()
-                    .expect("it opens")
-                    .read_exact_at(&mut bytes, 0)
-                    .expect("a read in passthrough");
-            }
-            OpenMode::Backing(file) => file.read_exact_at(&mut bytes, 0).expect("a read in passthrough"),
-            OpenMode::Daemon(_) => {
-                assert_eq!(self.engine.read(ino, 0, &mut bytes).expect("a read"), bytes.len());
-            }
-        }
-        drop(opened);
-        self.close(ino, false);
-        bytes
-    }
-
-    fn write(&self, number: usize, offset: u64, data: &[u8]) {
-        let ino = self.ino(number);
-        let want = Want { write: true, passthrough: Err(Reason::Excluded), ..READ };
-        drop(self.engine.open(ino, want).expect("it opens"));
-        self.engine.write(ino, offset, data, false).expect("a write");
-        self.close(ino, true);
-    }
-
-    fn close(&self, ino: Ino, write: bool) {
-        if let Some(ended) = self.engine.release(ino, write).last {
-            self.engine.closed(ino, ended);
-        }
-    }
-
-    fn status(&self) -> TierStatus {
-        self.engine.tier_status().expect("there is a device")
-    }
-
-    /// Fetches file after file, so that memory is short all the time; whoever copies keeps up.
-    fn pass_all_through_memory(&self) {
-        for number in 0..FILES {
-            self.engine.warm(&[self.ino(number)], |_| {}).expect("it was tried");
-            self.settle();
-        }
-    }
-
-    /// Waits until nothing is copied any more.
-    fn settle(&self) {
-        let moved = || (self.status().in_files, self.status().failures);
-        let (mut before, mut still) = (moved(), 0);
-        while still < 20 {
-            std::thread::sleep(Duration::from_millis(5));
-            let now = moved();
-            still = if now == before { still + 1 } else { 0 };
-            before = now;
-        }
-    }
-
-    fn expect_contents(&self) {
-        for number in 0..FILES {
-            assert!(self.read(number) == content(number), "the content of {}", name(number));
-        }
-    }
-}
-
-fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < within, "{what}: not within {within:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn what_leaves_memory_comes_back_from_the_device() {
@@ -311,7 +174,10 @@ fn history(seed: u64) {
     let mut share = |most: u64| random.below(most + 1) as f64 / 100.0;
     let faults = match seed % 3 {
         0 => Faults::default(),
-        _ => Faults { put: share(20), get: share(20), corrupt: share(30), ..Faults::default() },
+        _ => {
+            let (put, get, corrupt) = (share(20), share(20), share(30));
+            Faults { put, get, corrupt, rot: share(20), busy: share(50), ..Faults::default() }
+        }
     };
     let ground = Ground::new();
     let watched = Watched::new(ground.local(), Fault::None);
@@ -324,7 +190,8 @@ fn history(seed: u64) {
     let mut world = World::new(&ground, &watched, setup, seed);
     world.engine.start();
     let device = Arc::new(Simulated::new(64 * PAGE_BYTES, faults, seed));
-    world.engine.use_device(device.clone(), tier(16 * PAGE_BYTES));
+    let config = TierConfig { scrub_every: Duration::from_millis(1), ..tier(16 * PAGE_BYTES) };
+    world.engine.use_device(device.clone(), config);
     for _ in 0..400 {
         world.step(&ground, &watched);
         match world.random.below(60) {

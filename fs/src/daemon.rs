@@ -441,6 +441,7 @@ impl Daemon {
                     reserve_bytes,
                     file_bytes_min: TierConfig::FILE_BYTES_MIN,
                     patience: TierConfig::PATIENCE,
+                    scrub_every: TierConfig::SCRUB_EVERY,
                 };
                 self.engine.use_device(device, config);
             }

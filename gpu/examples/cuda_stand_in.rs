@@ -2,13 +2,20 @@
 //! memory in host memory, and the rules that a real driver has where breaking them goes unnoticed for long:
 //!
 //! - what needs a context fails on a thread that has none;
-//! - copies are made when their stream is waited for, not before;
+//! - copies are made when their stream is waited for, not before, and so are checksums, which is all that kernels do
+//!   here: `nvrtc_stand_in` compiles them;
 //! - what isn't given back is counted by `stand_in_left`.
 //!
 //! `STAND_IN_MEMORY` has the memory of each GPU in bytes (`1048576,2097152`), and `STAND_IN_FAILS` the functions that
-//! fail, with CUDA's code (`cuInit=100,cuMemAlloc_v2=719`).
+//! fail, with CUDA's code (`cuInit=100,cuMemAlloc_v2=719`). `STAND_IN_SHARED` is the shared memory that a block of
+//! threads can have at most, in bytes; with `STAND_IN_WRONG` checksums are wrong.
 
 #![allow(non_snake_case)]
+
+/// The arithmetic; what the kernel does with it is its own test's.
+#[allow(dead_code)]
+#[path = "../src/checksum/remainder.rs"]
+mod remainder;
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::Cell;
@@ -22,6 +29,13 @@ const OUT_OF_MEMORY: c_int = 2;
 const INVALID_DEVICE: c_int = 101;
 const INVALID_CONTEXT: c_int = 201;
 const INVALID_HANDLE: c_int = 400;
+const ILLEGAL_ADDRESS: c_int = 700;
+
+const MULTIPROCESSORS: c_uint = 132;
+/// A kernel's: `Block` of `crc32c.cu`.
+const BLOCK_BYTES: usize = 24;
+/// What a warp loads at once.
+const ROW_BYTES: usize = 512;
 
 /// As real ones are for large allocations at least, so that files with O_DIRECT can be read into it.
 const ALIGN: usize = 4096;
@@ -34,9 +48,18 @@ struct State {
     memory: HashMap<usize, (usize, usize)>,
     /// By address: its length.
     host: HashMap<usize, usize>,
-    /// By handle: the copies to make.
-    streams: HashMap<usize, Vec<(usize, usize, usize)>>,
+    /// By handle: what is to be done.
+    streams: HashMap<usize, Vec<Work>>,
     streams_made: usize,
+    modules: usize,
+    /// What was set for the kernel.
+    shared_bytes: c_uint,
+}
+
+#[derive(Clone, Copy)]
+enum Work {
+    Copy { from: usize, to: usize, bytes: usize },
+    Checksums { blocks: usize, count: usize, remainders: usize },
 }
 
 static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
@@ -96,7 +119,8 @@ fn free(address: usize, bytes: usize) {
 extern "C" fn stand_in_left() -> u64 {
     let state = state();
     let contexts: u32 = state.gpus.iter().map(|gpu| gpu.2).sum();
-    u64::from(contexts) + (state.streams.len() + state.memory.len() + state.host.len()) as u64
+    let others = state.streams.len() + state.memory.len() + state.host.len() + state.modules;
+    u64::from(contexts) + others as u64
 }
 
 #[unsafe(no_mangle)]
@@ -151,6 +175,26 @@ extern "C" fn cuDeviceGet(device: *mut c_int, index: c_int) -> c_int {
     enter("cuDeviceGet", |state| {
         state.gpus.get(index as usize).ok_or(INVALID_DEVICE)?;
         write(device, index);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuDeviceGetAttribute(value: *mut c_int, which: c_int, _: c_int) -> c_int {
+    enter("cuDeviceGetAttribute", |_| {
+        let shared = || std::env::var("STAND_IN_SHARED").ok()?.parse().ok();
+        write(
+            value,
+            match which {
+                16 => MULTIPROCESSORS as c_int,
+                // Compute capability 9.0.
+                75 => 9,
+                76 => 0,
+                // Shared memory of a block of threads at most, when it is asked for.
+                97 => shared().unwrap_or(227 << 10),
+                _ => return Err(INVALID_VALUE),
+            },
+        );
         Ok(())
     })
 }
@@ -242,12 +286,15 @@ extern "C" fn cuStreamCreateWithPriority(stream: *mut *mut c_void, flags: c_uint
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> c_int {
     with_context("cuStreamSynchronize", |state, _| {
-        let copies = state.streams.get_mut(&(stream as usize)).ok_or(INVALID_HANDLE)?;
-        for (from, to, bytes) in copies.drain(..) {
-            // SAFETY: memory of the crate's and of ours, which it says is there until this returns.
-            unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
-        }
-        Ok(())
+        let work = std::mem::take(state.streams.get_mut(&(stream as usize)).ok_or(INVALID_HANDLE)?);
+        work.into_iter().try_for_each(|work| match work {
+            Work::Copy { from, to, bytes } => {
+                // SAFETY: memory of the crate's and of ours, which it says is there until this returns.
+                unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+                Ok(())
+            }
+            Work::Checksums { blocks, count, remainders } => checksums(state, blocks, count, remainders),
+        })
     })
 }
 
@@ -319,7 +366,8 @@ extern "C" fn cuMemFreeHost(start: *mut c_void) -> c_int {
 
 fn copy(function: &str, from: usize, to: usize, bytes: usize, stream: *mut c_void) -> c_int {
     with_context(function, |state, _| {
-        state.streams.get_mut(&(stream as usize)).ok_or(INVALID_HANDLE)?.push((from, to, bytes));
+        let work = Work::Copy { from, to, bytes };
+        state.streams.get_mut(&(stream as usize)).ok_or(INVALID_HANDLE)?.push(work);
         Ok(())
     })
 }
@@ -332,4 +380,117 @@ extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, s
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: *mut c_void) -> c_int {
     copy("cuMemcpyDtoHAsync_v2", from as usize, to as usize, bytes, stream)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuModuleLoadData(module: *mut *mut c_void, code: *const c_void) -> c_int {
+    with_context("cuModuleLoadData", |state, _| {
+        // SAFETY: what `nvrtc_stand_in` gave.
+        if unsafe { code.cast::<[u8; 8]>().read_unaligned() } != *b"stand-in" {
+            return Err(INVALID_VALUE);
+        }
+        state.modules += 1;
+        write(module, 1 as *mut c_void);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuModuleUnload(_: *mut c_void) -> c_int {
+    with_context("cuModuleUnload", |state, _| {
+        state.modules = state.modules.checked_sub(1).ok_or(INVALID_HANDLE)?;
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuModuleGetFunction(function: *mut *mut c_void, _: *mut c_void, name: *const c_char) -> c_int {
+    with_context("cuModuleGetFunction", |_, _| {
+        // SAFETY: the caller's string.
+        if unsafe { CStr::from_ptr(name) } != c"crc32c" {
+            return Err(INVALID_VALUE);
+        }
+        write(function, 1 as *mut c_void);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuFuncSetAttribute(_: *mut c_void, which: c_int, value: c_int) -> c_int {
+    with_context("cuFuncSetAttribute", |state, _| {
+        // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.
+        if which != 8 {
+            return Err(INVALID_VALUE);
+        }
+        state.shared_bytes = value.unsigned_abs();
+        Ok(())
+    })
+}
+
+// The driver's, not ours.
+#[allow(clippy::too_many_arguments)]
+#[unsafe(no_mangle)]
+extern "C" fn cuLaunchKernel(
+    _: *mut c_void,
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared_bytes: c_uint,
+    stream: *mut c_void,
+    arguments: *mut *mut c_void,
+    _: *mut *mut c_void,
+) -> c_int {
+    with_context("cuLaunchKernel", |state, _| {
+        let one_at_a_time = grid_x > 0 && grid_x <= MULTIPROCESSORS && (grid_y, grid_z) == (1, 1);
+        let threads = block_x <= 1024 && block_x.is_multiple_of(32) && (block_y, block_z) == (1, 1);
+        if !one_at_a_time || !threads || shared_bytes != state.shared_bytes {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: the kernel has four arguments: blocks, their count, constants, remainders.
+        let argument = |number| unsafe { *arguments.add(number) };
+        // SAFETY: addresses, and a count, of these types.
+        let (blocks, count, remainders) =
+            unsafe { (*argument(0).cast::<u64>(), *argument(1).cast::<u32>(), *argument(3).cast::<u64>()) };
+        let work = Work::Checksums {
+            blocks: blocks as usize,
+            count: count as usize,
+            remainders: remainders as usize,
+        };
+        state.streams.get_mut(&(stream as usize)).ok_or(INVALID_HANDLE)?.push(work);
+        Ok(())
+    })
+}
+
+/// Whether that is memory that is allocated.
+fn is_there(state: &State, start: usize, bytes: usize) -> bool {
+    let mut memory = state.memory.iter();
+    memory.any(|(address, (length, _))| start >= *address && start + bytes <= address + length)
+}
+
+/// What `crc32c.cu` does.
+fn checksums(state: &State, blocks: usize, count: usize, remainders: usize) -> Result<(), c_int> {
+    for number in 0..count {
+        let block = blocks + number * BLOCK_BYTES;
+        if !is_there(state, block, BLOCK_BYTES) {
+            return Err(ILLEGAL_ADDRESS);
+        }
+        // SAFETY: as was just looked; blocks are aligned.
+        let (start, [bytes, shift, page, _]) =
+            unsafe { (*(block as *const u64) as usize, *((block + 8) as *const [u32; 4])) };
+        let sum = remainders + page as usize * 4;
+        if !is_there(state, start, bytes as usize) || !is_there(state, sum, 4) {
+            return Err(ILLEGAL_ADDRESS);
+        }
+        // SAFETY: as was just looked.
+        let mut row = unsafe { std::slice::from_raw_parts(start as *const u8, bytes as usize) }.to_vec();
+        row.resize(row.len().next_multiple_of(ROW_BYTES), 0);
+        let remainder = remainder::multiplied(!crc32c::crc32c_append(u32::MAX, &row), shift);
+        let wrong = u32::from(std::env::var_os("STAND_IN_WRONG").is_some());
+        // SAFETY: as above.
+        unsafe { *(sum as *mut u32) ^= remainder ^ wrong };
+    }
+    Ok(())
 }

@@ -6,12 +6,12 @@
 
 mod context;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, complain};
 
 use crate::driver::{Driver, failed};
+use crate::scrub::CudaScrubber;
 use crate::unavailable::Unavailable;
-use aimss_engine::device::{Buffer, Device, DeviceMemory, Slab};
-use context::complain;
+use aimss_engine::device::{Buffer, Device, DeviceMemory, Scrubber, Slab};
 use cudarc::driver::{result, sys};
 use std::io;
 use std::ptr::NonNull;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct CudaDevice {
     name: String,
+    bus: String,
     context: Arc<Context>,
 }
 
@@ -36,7 +37,16 @@ impl CudaDevice {
         })?;
         let failed = |error: io::Error| Unavailable::Failed { index, reason: error.to_string() };
         let context = Arc::new(Context::make(driver, index).map_err(failed)?);
-        Ok(CudaDevice { name: format!("{} (GPU {index})", gpu.name), context })
+        Ok(CudaDevice { name: format!("{} (GPU {index})", gpu.name), bus: gpu.bus, context })
+    }
+
+    /// Its place on the bus, as NVML knows it.
+    pub(crate) fn bus(&self) -> &str {
+        &self.bus
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// What [`Device::allocate`] gives, under its own name: cuFile needs the address.
@@ -63,6 +73,10 @@ impl Device for CudaDevice {
 
     fn buffer(&self, bytes: usize) -> io::Result<Box<dyn Buffer>> {
         Ok(Box::new(Pinned::allocate(&self.context, bytes)?))
+    }
+
+    fn scrubber(&self) -> io::Result<Arc<dyn Scrubber>> {
+        Ok(Arc::new(CudaScrubber::open(self).map_err(io::Error::other)?))
     }
 }
 
@@ -97,8 +111,8 @@ impl Slab for CudaSlab {
             return Ok(());
         }
         // SAFETY: inside the slab, and `from` is borrowed until the copy is there.
-        self.context
-            .copy("cuMemcpyHtoDAsync", |stream| unsafe { result::memcpy_htod_async(place, from, stream) })
+        let copy = |stream| unsafe { result::memcpy_htod_async(place, from, stream) };
+        self.context.run(|stream| copy(stream).map_err(failed("cuMemcpyHtoDAsync")))
     }
 
     fn get(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
@@ -107,8 +121,8 @@ impl Slab for CudaSlab {
             return Ok(());
         }
         // SAFETY: inside the slab, and `to` is borrowed until the copy is there.
-        self.context
-            .copy("cuMemcpyDtoHAsync", |stream| unsafe { result::memcpy_dtoh_async(to, place, stream) })
+        let mut copy = |stream| unsafe { result::memcpy_dtoh_async(to, place, stream) };
+        self.context.run(|stream| copy(stream).map_err(failed("cuMemcpyDtoHAsync")))
     }
 }
 

@@ -22,7 +22,7 @@ use std::{fmt, io};
 const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
 /// All that is called, cudarc's own calls included. All are in drivers since CUDA 11.
-const FUNCTIONS: [&str; 24] = [
+const FUNCTIONS: [&str; 30] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -32,6 +32,7 @@ const FUNCTIONS: [&str; 24] = [
     "cuDeviceGetName",
     "cuDeviceGetPCIBusId",
     "cuDeviceTotalMem_v2",
+    "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxSetFlags_v2",
     "cuDevicePrimaryCtxRetain",
     "cuDevicePrimaryCtxRelease_v2",
@@ -47,6 +48,11 @@ const FUNCTIONS: [&str; 24] = [
     "cuMemFreeHost",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernel",
 ];
 
 /// Room for what the driver writes: a name, or a place on the bus.

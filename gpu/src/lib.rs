@@ -1,6 +1,8 @@
-//! GPU memory as a tier: the engine's [`Device`] trait on CUDA, and cuFile between its memory and files.
+//! GPU memory as a tier: the engine's [`Device`] trait on CUDA, checks of that memory while the GPU is idle, and cuFile
+//! between it and files.
 //!
-//! All of it is loaded at run time: building, testing and running need no GPU, no CUDA and no cuFile.
+//! All of it is loaded at run time: building, testing and running need no GPU, no CUDA and none
+//! of their libraries.
 //!
 //! 1. `aimss doctor` asks [`probe`] for all there is to say.
 //! 2. `aimss mount` asks [`check`] whether what was asked for can be had. That loads and starts CUDA's driver, and
@@ -11,11 +13,15 @@
 //! Nothing here panics, whatever libraries and drivers do, nor does it fail where there is none: it gives a reason.
 //! CUDA doesn't survive fork(2): who asked anything here starts other processes by exec.
 
+pub mod checksum;
 pub mod cuda;
 pub mod cufile;
 mod driver;
 mod library;
+pub mod nvml;
+pub mod nvrtc;
 mod probe;
+pub mod scrub;
 mod unavailable;
 
 pub use driver::Gpu;

@@ -3,6 +3,8 @@
 use crate::cuda::Context;
 use crate::cufile::{self, NoCuFile, Report};
 use crate::driver::{Driver, Gpu};
+use crate::nvml::{self, NoNvml};
+use crate::nvrtc::{self, NotCompiled};
 use crate::unavailable::{Unavailable, gib};
 use std::path::Path;
 
@@ -16,6 +18,10 @@ pub struct Probe {
     pub cuda: Result<(u32, u32), Unavailable>,
     /// The GPUs, each with its free memory in bytes, or why that can't be told.
     pub gpus: Vec<(Gpu, Result<u64, String>)>,
+    /// The name by which NVRTC was found, which compiles what checks copies.
+    pub nvrtc: Result<&'static str, NotCompiled>,
+    /// Of each GPU, by its number, how busy it is in percent.
+    pub busy: Vec<(u32, Result<u32, NoNvml>)>,
     /// How cuFile goes about it, or why it doesn't; where there is no GPU it isn't tried.
     pub cufile: Result<Report, NoCuFile>,
     /// The name by which cuFile's library was found.
@@ -37,9 +43,12 @@ pub fn probe() -> Probe {
         }
         Err(reason) => (Err(reason), Vec::new()),
     };
+    let busy = gpus.iter().map(|(gpu, _): &(Gpu, _)| (gpu.index, nvml::utilisation(&gpu.bus))).collect();
     Probe {
         cuda,
         gpus,
+        nvrtc: nvrtc::library(),
+        busy,
         cufile: cufile::report(),
         cufile_library: cufile::library().ok(),
         nvidia_fs: NVIDIA_FS.iter().any(|path| Path::new(path).exists()),
@@ -49,7 +58,7 @@ pub fn probe() -> Probe {
 impl Probe {
     /// Each thing in a line.
     pub fn lines(&self) -> Vec<String> {
-        [self.gpu_lines(), self.storage_lines()].concat()
+        [self.gpu_lines(), self.check_lines(), self.storage_lines()].concat()
     }
 
     /// Driver and GPUs.
@@ -61,6 +70,24 @@ impl Probe {
         lines.extend(self.gpus.iter().map(|(gpu, free)| match free {
             Ok(free) => format!("{gpu}, {} free", gib(*free)),
             Err(reason) => format!("{gpu}, which can't be used: {reason}"),
+        }));
+        lines
+    }
+
+    /// Whether it can be told of any GPU when it is idle.
+    pub fn can_tell_idle(&self) -> bool {
+        self.busy.iter().any(|(_, busy)| busy.is_ok())
+    }
+
+    /// What checks copies, and when it may.
+    pub fn check_lines(&self) -> Vec<String> {
+        let mut lines = vec![match &self.nvrtc {
+            Ok(library) => format!("NVRTC ({library})"),
+            Err(reason) => reason.to_string(),
+        }];
+        lines.extend(self.busy.iter().map(|(index, busy)| match busy {
+            Ok(percent) => format!("GPU {index} was busy for {percent}% of the last second"),
+            Err(reason) => format!("when GPU {index} is idle can't be told: {reason}"),
         }));
         lines
     }
@@ -84,6 +111,6 @@ mod tests {
     fn probing_says_what_is_here_or_why_it_is_not() {
         let probe = probe();
         assert_eq!(probe.cuda.is_err(), probe.gpus.is_empty(), "{probe:?}");
-        assert!(probe.lines().len() >= 3 && probe.lines().iter().all(|line| !line.is_empty()), "{probe:?}");
+        assert!(probe.lines().len() >= 4 && probe.lines().iter().all(|line| !line.is_empty()), "{probe:?}");
     }
 }

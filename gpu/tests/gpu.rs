@@ -2,6 +2,7 @@
 
 mod support;
 
+use aimss_gpu::checksum::Checksums;
 use aimss_gpu::cuda::CudaDevice;
 use aimss_gpu::{Which, check, choose, cufile};
 
@@ -47,6 +48,15 @@ fn more_than_there_is_is_refused_and_leaves_the_device_usable() {
 fn threads_copy_at_the_same_time() {
     let Some(device) = gpu() else { return };
     support::threads_copy_at_the_same_time(&device);
+}
+
+#[test]
+fn checksums_are_those_of_a_processor() {
+    let Some(device) = gpu() else { return };
+    match Checksums::open(&device) {
+        Ok(checksums) => support::checksums_are_those_of_a_processor(&device, &checksums),
+        Err(reason) => support::skip(&reason.to_string()),
+    }
 }
 
 #[test]

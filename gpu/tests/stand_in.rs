@@ -8,19 +8,10 @@ use aimss_gpu::cuda::CudaDevice;
 use aimss_gpu::cufile::{self, Route};
 use aimss_gpu::{Unavailable, Which, check, choose, probe};
 use std::io;
-use support::{BOTH, CUDA, stands_in};
+use support::{BOTH, CUDA, left, stands_in};
 
 const ONE: (&str, &str) = ("STAND_IN_MEMORY", "16777216");
 const TWO: (&str, &str) = ("STAND_IN_MEMORY", "16777216,33554432");
-
-/// What the stand-in for CUDA was not given back.
-fn left() -> u64 {
-    // SAFETY: the stand-in, whose function has this type.
-    unsafe {
-        let library = libloading::Library::new("libcuda.so.1").expect("it is loaded");
-        library.get::<extern "C" fn() -> u64>("stand_in_left").expect("a stand-in")()
-    }
-}
 
 #[test]
 fn a_device_does_what_one_must_and_gives_back_all() {

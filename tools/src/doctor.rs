@@ -81,6 +81,7 @@ pub fn checks(backings: &[PathBuf]) -> Result<Vec<Check>> {
         kernel::io_uring(),
         kernel::userfaultfd(),
         gpu::memory(&gpus),
+        gpu::checks(&gpus),
         gpu::direct_storage(&gpus),
     ];
     for path in backings {

@@ -1,29 +1,37 @@
 //! A device in host memory that fails, delays, corrupts and shrinks on command.
 
-use super::{Buffer, Device, DeviceMemory, Slab};
+use super::{Buffer, Device, DeviceMemory, Extent, Scrubber, Slab};
 use crate::dice::Dice;
 use parking_lot::RwLock;
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Of a slice of checksums.
+const SLICE_BYTES: u64 = 16 << 20;
 
 /// How it misbehaves. Shares are of calls, from 0 to 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Faults {
     /// Of copies to it that fail.
     pub put: f64,
-    /// Of copies from it that fail.
+    /// Of copies from it that fail, and of slices of checksums.
     pub get: f64,
     /// Of copies from it of which one byte is another.
     pub corrupt: f64,
+    /// Of copies to it of which one byte becomes another while they lie there.
+    pub rot: f64,
+    /// Of looks whether it is idle that find it isn't.
+    pub busy: f64,
     /// Of allocations that fail.
     pub allocate: f64,
     /// What each copy takes at least.
     pub delay: Duration,
     /// What its owner uses of it himself, in bytes.
     pub taken: u64,
-    /// Of copies that never come back.
+    /// Of copies, and of slices of checksums, that never come back.
     pub hang: f64,
     /// All calls fail: it fell off the bus.
     pub gone: bool,
@@ -64,6 +72,14 @@ impl Simulated {
 impl Shared {
     fn happens(&self, share: f64) -> bool {
         share > 0.0 && self.dice.share() < share
+    }
+
+    /// A bit of `bytes` becomes another, if there is one.
+    fn damage(&self, bytes: &mut [u8]) {
+        if !bytes.is_empty() {
+            let place = self.dice.roll() as usize % bytes.len();
+            bytes[place] ^= 1 << (self.dice.roll() % 8);
+        }
     }
 
     /// A copy takes its time, or for ever.
@@ -117,6 +133,40 @@ impl Device for Simulated {
     fn buffer(&self, bytes: usize) -> io::Result<Box<dyn Buffer>> {
         Ok(Box::new(vec![0; bytes]))
     }
+
+    fn scrubber(&self) -> io::Result<Arc<dyn Scrubber>> {
+        Ok(Arc::new(Checks { shared: self.shared.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Checks {
+    shared: Arc<Shared>,
+}
+
+impl Scrubber for Checks {
+    fn is_idle(&self) -> io::Result<bool> {
+        let faults = self.shared.call("tell whether it is idle", |_| 0.0)?;
+        Ok(!self.shared.happens(faults.busy))
+    }
+
+    fn slice_bytes(&self) -> u64 {
+        SLICE_BYTES
+    }
+
+    fn checksums(&self, extents: &[Extent]) -> io::Result<Vec<u32>> {
+        let faults = self.shared.call("take checksums", |faults| faults.get)?;
+        self.shared.take_time(&faults);
+        let checksum = |extent: &Extent| -> io::Result<u32> {
+            let slab: &dyn Any = &*extent.slab;
+            let slab = slab.downcast_ref::<Memory>().ok_or(io::ErrorKind::InvalidInput)?;
+            let memory = slab.memory.read();
+            let (start, bytes) = (extent.at as usize, extent.bytes as usize);
+            let end = start.checked_add(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+            Ok(crc32c::crc32c(memory.get(start..end).ok_or(io::ErrorKind::InvalidInput)?))
+        };
+        extents.iter().map(checksum).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -133,6 +183,9 @@ impl Slab for Memory {
         let there =
             memory.get_mut(at as usize..at as usize + from.len()).ok_or(io::ErrorKind::InvalidInput)?;
         there.copy_from_slice(from);
+        if self.shared.happens(faults.rot) {
+            self.shared.damage(there);
+        }
         Ok(())
     }
 
@@ -142,9 +195,8 @@ impl Slab for Memory {
         let memory = self.memory.read();
         let there = memory.get(at as usize..at as usize + to.len()).ok_or(io::ErrorKind::InvalidInput)?;
         to.copy_from_slice(there);
-        if self.shared.happens(faults.corrupt) && !to.is_empty() {
-            let place = self.shared.dice.roll() as usize % to.len();
-            to[place] ^= 1 << (self.shared.dice.roll() % 8);
+        if self.shared.happens(faults.corrupt) {
+            self.shared.damage(to);
         }
         Ok(())
     }
@@ -178,6 +230,33 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
         drop(slab);
         assert_eq!(device.allocated(), 0);
+    }
+
+    #[test]
+    fn it_takes_checksums_of_what_lies_there() {
+        let device = device(Faults::default());
+        let (slab, other) = (device.allocate(4096).expect("room"), device.allocate(4096).expect("room"));
+        slab.put(16, b"123456789").expect("it takes it");
+        let scrubber = device.scrubber().expect("it has one");
+        let extents = [
+            Extent { slab: slab.clone(), at: 16, bytes: 9 },
+            Extent { slab: other, at: 0, bytes: 0 },
+            Extent { slab: slab.clone(), at: 4095, bytes: 1 },
+        ];
+        let expected = [0xe306_9283, 0, crc32c::crc32c(&[0])];
+        assert_eq!(scrubber.checksums(&extents).expect("they are there"), expected);
+        for (at, bytes) in [(4096, 1), (0, 4097), (u64::MAX, 2)] {
+            let refused = scrubber.checksums(&[Extent { slab: slab.clone(), at, bytes }]);
+            assert_eq!(refused.expect_err("beyond the end").kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(scrubber.is_idle().expect("it tells"));
+        device.set_faults(Faults { rot: 1.0, busy: 1.0, ..Faults::default() });
+        assert!(!scrubber.is_idle().expect("it tells"));
+        slab.put(16, b"123456789").expect("it takes it");
+        assert_ne!(scrubber.checksums(&extents[..1]).expect("it is there"), expected[..1], "it rots");
+        let mut back = [0; 9];
+        slab.get(16, &mut back).expect("it gives it");
+        assert_ne!(&back, b"123456789", "whoever reads it");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Files leave the arena by way of a device's memory, if there is one: while memory is short, those that would leave next
 //! are copied there ahead of need. Whoever needs their memory then just evicts them, and they come back from there; see
-//! `room` and [`crate::fetch`].
+//! `room` and [`crate::fetch`]. While nobody else has use for the device it checks those that it has.
 
 use super::Engine;
 use crate::device::Device;
@@ -33,6 +33,7 @@ impl Engine {
         }
         self.spawn("copy-ahead", Engine::run_copier);
         self.spawn("device-watch", Engine::run_device_watch);
+        self.spawn("scrub", Engine::run_scrub);
     }
 
     /// What is in the device's memory, if there is one.
@@ -66,6 +67,12 @@ impl Engine {
         while !self.stopping.load(Ordering::Relaxed) {
             tier.give_way();
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn run_scrub(&self) {
+        if let Some(tier) = self.tier.get() {
+            tier.scrub(&self.stopping);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::CopyOf;
 use super::pages::{PAGE_BYTES, Page, Pages};
+use crate::device::Extent;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io;
@@ -9,7 +10,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use xxhash_rust::xxh3::xxh3_128;
 
 /// Pages of one file that are copied at the same time.
 const THREADS_MAX: usize = 4;
@@ -22,20 +22,20 @@ pub(crate) struct Copy {
     /// Which content that is.
     pub(crate) of: CopyOf,
     pages: Box<[Page]>,
-    /// Of what is in each.
-    checks: Box<[u128]>,
+    /// The CRC32C of what is in each: a device can take those by itself.
+    checks: Box<[u32]>,
 }
 
 impl Copy {
     /// Copies the content of `file` into `pages`. What is there already when it fails is of no use.
     pub(super) fn fill(pages: &Arc<Pages>, room: Vec<Page>, file: &File, of: CopyOf) -> io::Result<Copy> {
-        let checks: Vec<Mutex<u128>> = room.iter().map(|_| Mutex::default()).collect();
+        let checks: Vec<Mutex<u32>> = room.iter().map(|_| Mutex::default()).collect();
         let one = |number: usize| {
             let range = range_of(number, of.size);
             let bytes = (range.end - range.start) as usize;
             let mut buffer = pages.buffer()?;
             file.read_exact_at(&mut buffer.bytes()[..bytes], range.start)?;
-            *checks[number].lock() = xxh3_128(&buffer.bytes()[..bytes]);
+            *checks[number].lock() = crc32c::crc32c(&buffer.bytes()[..bytes]);
             room[number].put(buffer, bytes)
         };
         each(room.len(), &one)?;
@@ -67,7 +67,7 @@ impl Copy {
             let length = (range.end - range.start) as usize;
             let mut buffer = self.pages.get(number).ok_or(io::ErrorKind::InvalidInput)?.get(length)?;
             let bytes = &buffer.bytes()[..length];
-            let result = if xxh3_128(bytes) == self.checks[number] {
+            let result = if self.is_intact(number, crc32c::crc32c(bytes)) {
                 let _alone = alone.lock();
                 target.write_all_at(bytes, range.start)
             } else {
@@ -78,6 +78,22 @@ impl Copy {
             result?;
         }
         Ok(())
+    }
+
+    /// How many pages it has.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// What of the device's memory is used of a page.
+    pub(super) fn extent(&self, number: usize) -> Extent {
+        let range = range_of(number, self.of.size);
+        self.pages[number].extent(range.end - range.start)
+    }
+
+    /// Whether a page of which this is the CRC32C is what it was.
+    pub(super) fn is_intact(&self, number: usize, crc: u32) -> bool {
+        self.checks[number] == crc
     }
 
     /// Whether a part of it is in a slab that is to be given back.

@@ -5,7 +5,7 @@
 
 use super::TierConfig;
 use super::calls::Calls;
-use crate::device::{Buffer, Device, Slab};
+use crate::device::{Buffer, Device, Extent, Slab};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
@@ -227,7 +227,7 @@ impl Pages {
     }
 
     /// What `call` gives; a device that doesn't answer is lost.
-    fn call<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pub(super) fn call<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let result = self.calls.wait(self.config.patience, || self.lost().is_some(), call);
         if let Err(why) = &result {
             self.lose(why);
@@ -262,6 +262,11 @@ impl Page {
     /// Whether it is of this slab.
     pub(super) fn lies_in(&self, block: u64) -> bool {
         self.block == block
+    }
+
+    /// The first `bytes` of it.
+    pub(super) fn extent(&self, bytes: u64) -> Extent {
+        Extent { slab: self.slab.clone(), at: self.start(), bytes }
     }
 
     /// Copies the first `bytes` of `from` to the page's start.

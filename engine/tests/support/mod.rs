@@ -7,6 +7,7 @@
 //! - [`disk`]: a backing that loses its power, and what it could hold afterwards.
 //! - [`model`]: the reference: a tree of objects, and each state that a directory or a file ever had.
 //! - [`world`]: an engine and a model that are given the same operations.
+//! - [`copies`]: an engine with a device for copies of files that leave memory.
 //! - [`compare`]: the namespace and the backing against the model.
 //! - [`order`]: a backing as a cut left it against the partial order that the drain promises.
 //!
@@ -15,6 +16,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 pub mod compare;
+pub mod copies;
 pub mod disk;
 pub mod ground;
 pub mod model;

@@ -1,16 +1,16 @@
-//! A GPU's primary context, and the streams on which copies wait.
+//! A GPU's primary context, and the streams on which copies and kernels wait.
 //!
 //! 1. A context is current to a thread, not to a process; calls come from any thread, so each binds it before. That is
 //!    a store to a variable of the thread.
 //! 2. Waits sleep (`CU_CTX_SCHED_BLOCKING_SYNC`), so that they don't take a core each from who computes.
-//! 3. A copy takes an idle stream, or makes one, and gives it back: there are as many as there were copies at once.
+//! 3. Work takes an idle stream, or makes one, and gives it back: there are as many as there was work at once.
 //!    They don't wait for the default stream, and have the lowest priority, as whatever else runs on the GPU is what
 //!    it is there for. (CUDA's manual says that copies between host and GPU don't heed it today.)
-//! 4. No copy is under way when [`Context::copy`] returns, whatever it returns.
+//! 4. Nothing of it is under way when [`Context::run`] returns, whatever it returns.
 
 use crate::driver::{Driver, failed};
 use aimss_engine::device::DeviceMemory;
-use cudarc::driver::result::{self, DriverError, ctx, device, primary_ctx, stream};
+use cudarc::driver::result::{self, ctx, device, primary_ctx, stream};
 use cudarc::driver::sys;
 use parking_lot::Mutex;
 use std::ffi::c_int;
@@ -23,7 +23,7 @@ pub(crate) struct Context {
     handle: sys::CUcontext,
     /// Of streams: the lowest.
     priority: c_int,
-    /// Guards the streams on which nobody copies; a leaf lock.
+    /// Guards the streams on which nothing runs; a leaf lock.
     idle: Mutex<Vec<Stream>>,
 }
 
@@ -65,26 +65,29 @@ impl Context {
         Ok(DeviceMemory { total: total as u64, free: free as u64 })
     }
 
-    /// Has `submit` start copies on a stream, and waits for them.
-    pub fn copy(
-        &self,
-        call: &'static str,
-        submit: impl FnOnce(sys::CUstream) -> Result<(), DriverError>,
-    ) -> io::Result<()> {
+    /// What the driver says about the GPU.
+    pub fn attribute(&self, which: sys::CUdevice_attribute) -> io::Result<u32> {
+        // SAFETY: the device was got.
+        let asked = unsafe { device::get_attribute(self.device, which) };
+        asked.map(i32::unsigned_abs).map_err(failed("cuDeviceGetAttribute"))
+    }
+
+    /// Has `submit` start copies and kernels on a stream, and waits for them.
+    pub fn run(&self, submit: impl FnOnce(sys::CUstream) -> io::Result<()>) -> io::Result<()> {
         self.bind()?;
         let idle = self.idle.lock().pop();
         let stream = idle.map_or_else(|| self.stream(), Ok)?;
-        let submitted = submit(stream.0).map_err(failed(call));
+        let submitted = submit(stream.0);
         // Also after an error: the memory is the caller's again when this returns. Where waiting fails the context is
         // lost, and nothing that was started in it goes on.
         // SAFETY: it is not destroyed.
         let waited = unsafe { stream::synchronize(stream.0) }.map_err(failed("cuStreamSynchronize"));
-        let copied = submitted.and(waited);
-        match copied {
+        let ran = submitted.and(waited);
+        match ran {
             Ok(()) => self.idle.lock().push(stream),
             Err(_) => destroy(stream),
         }
-        copied
+        ran
     }
 
     fn stream(&self) -> io::Result<Stream> {
@@ -114,7 +117,7 @@ fn destroy(stream: Stream) {
 }
 
 /// For what can't be given back: the driver has it until the process ends.
-pub(super) fn complain(freed: io::Result<()>) {
+pub(crate) fn complain(freed: io::Result<()>) {
     if let Err(error) = freed {
         log::warn!("GPU: {error}");
     }

@@ -3,7 +3,8 @@
 // Each test takes a part.
 #![allow(dead_code)]
 
-use aimss_engine::device::{Device, Slab};
+use aimss_engine::device::{Device, Extent, Slab};
+use aimss_gpu::checksum::Checksums;
 use aimss_gpu::cuda::CudaDevice;
 use aimss_gpu::cufile::{self, ALIGN_BYTES};
 use std::fs::{File, OpenOptions};
@@ -11,6 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 const SKIPPED: &str = "skipped (allowed): ";
 
@@ -20,13 +22,15 @@ pub fn skip(reason: &str) {
     say(&format!("{SKIPPED}{reason}"));
 }
 
-fn say(line: &str) {
+pub fn say(line: &str) {
     // In one piece: tests run side by side.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Libraries of which the stand-ins act, by the name under which the loader looks for them.
 pub const CUDA: [(&str, &str); 1] = [("libcuda.so.1", "cuda_stand_in")];
+pub const CHECKS: [(&str, &str); 3] =
+    [CUDA[0], ("libnvrtc.so.13", "nvrtc_stand_in"), ("libnvidia-ml.so.1", "nvml_stand_in")];
 pub const BOTH: [(&str, &str); 2] = [CUDA[0], ("libcufile.so.0", "cufile_stand_in")];
 
 /// Whether this is the process that has the stand-ins. In the one that has not, the test runs again in a process that
@@ -58,6 +62,15 @@ pub fn stands_in(test: &str, libraries: &[(&str, &str)], settings: &[(&str, &str
     false
 }
 
+/// What the stand-in for CUDA was not given back.
+pub fn left() -> u64 {
+    // SAFETY: the stand-in, whose function has this type.
+    unsafe {
+        let library = libloading::Library::new("libcuda.so.1").expect("it is loaded");
+        library.get::<extern "C" fn() -> u64>("stand_in_left").expect("a stand-in")()
+    }
+}
+
 fn content(bytes: usize, seed: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 31 + at / 251 + seed * 7) as u8).collect()
 }
@@ -75,6 +88,28 @@ pub fn content_comes_back(device: &CudaDevice) {
     slab.put((BYTES / 2) as u64, &content(BYTES / 2, 2)).expect("it takes it from anywhere");
     slab.get((BYTES / 2) as u64, buffer.bytes()).expect("it gives it to a buffer");
     assert_eq!(buffer.bytes(), content(BYTES / 2, 2));
+}
+
+pub fn checksums_are_those_of_a_processor(device: &CudaDevice, checksums: &Checksums) {
+    const BYTES: usize = 3 << 20;
+    let content = content(BYTES, 5);
+    let slab: Arc<dyn Slab> = Arc::new(device.slab(BYTES as u64).expect("there is room"));
+    slab.put(0, &content).expect("it takes it");
+    let lengths = [0, 1, 15, 16, 511, 512, 513, 131_071, 131_072, 131_073, 1 << 20, 1_234_567, (2 << 20) + 5];
+    let ranges = lengths.iter().flat_map(|length| [0, 16, 4096, 65_536].map(|at| (at, *length)));
+    let extents: Vec<_> =
+        ranges.map(|(at, bytes)| Extent { slab: slab.clone(), at, bytes: bytes as u64 }).collect();
+    let of = |extent: &Extent| crc32c::crc32c(&content[extent.at as usize..][..extent.bytes as usize]);
+    let expected: Vec<_> = extents.iter().map(of).collect();
+    assert_eq!(checksums.of(&extents).expect("they are there"), expected);
+    // More than one launch has.
+    let many = vec![extents[1].clone(); 40_000];
+    assert_eq!(checksums.of(&many).expect("they are there"), vec![expected[1]; 40_000]);
+    assert_eq!(checksums.of(&[]).expect("nothing"), []);
+    for (at, bytes) in [(1, 15), (16, BYTES as u64 - 15), (u64::MAX - 15, 32), (0, 1 << 40)] {
+        let refused = checksums.of(&[Extent { slab: slab.clone(), at, bytes }]).expect_err("not there");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{bytes} bytes at {at}");
+    }
 }
 
 pub fn nothing_beyond_a_slab_is_reached(device: &CudaDevice) {

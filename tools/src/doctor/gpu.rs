@@ -4,6 +4,7 @@ use super::Check;
 use aimss_gpu::{Probe, Unavailable};
 
 const NO_COPIES: &str = "no --gpu-memory: files that leave memory come back from the backing alone";
+const NO_CHECKS: &str = "damage of copies in a GPU's memory is found when they are read, not before";
 pub(super) const NO_DIRECT: &str = "nothing yet: data between files and a GPU goes through host memory";
 
 /// Whether a GPU's memory can keep copies.
@@ -19,6 +20,27 @@ pub fn memory(probe: &Probe) -> Check {
             "install NVIDIA's driver if the machine has a GPU; `aimss mount --gpu-memory 1G --gpu simulated` to try it out",
         ),
         _ => Check::missing(NAME, found, NO_COPIES, "`nvidia-smi` tells what is wrong with driver and GPUs"),
+    }
+}
+
+/// Whether copies there can be checked while the GPU is idle.
+pub fn checks(probe: &Probe) -> Check {
+    const NAME: &str = "GPU checks";
+    let found = probe.check_lines().join("; ");
+    match (&probe.nvrtc, probe.can_tell_idle()) {
+        (Ok(_), true) => Check::ok(NAME, found),
+        (Err(_), _) => Check::missing(
+            NAME,
+            found,
+            NO_CHECKS,
+            "install NVRTC (package cuda-nvrtc or nvidia-cuda-nvrtc-cu12, its directory in LD_LIBRARY_PATH)",
+        ),
+        (Ok(_), false) => Check::missing(
+            NAME,
+            found,
+            NO_CHECKS,
+            "NVML (libnvidia-ml.so.1) comes with NVIDIA's driver; a GPU that is cut up by MIG has no utilisation",
+        ),
     }
 }
 

@@ -81,6 +81,8 @@ fn faults_of(text: &str) -> Result<(Faults, u64), String> {
             "put" => faults.put = share()?,
             "get" => faults.get = share()?,
             "corrupt" => faults.corrupt = share()?,
+            "rot" => faults.rot = share()?,
+            "busy" => faults.busy = share()?,
             "hang" => faults.hang = share()?,
             "allocate" => faults.allocate = share()?,
             "delay" => faults.delay = duration::parse(value)?,
@@ -100,9 +102,11 @@ mod tests {
     fn faults_are_read() {
         assert_eq!(faults_of(""), Ok((Faults::default(), 1)));
         let (faults, seed) =
-            faults_of(":put=5%,get=10%,corrupt=0.5%,allocate=1%,delay=2ms,seed=9").expect("faults");
+            faults_of(":put=5%,get=10%,corrupt=0.5%,rot=2%,busy=50%,allocate=1%,delay=2ms,seed=9")
+                .expect("faults");
         let expected = Faults { put: 0.05, get: 0.1, corrupt: 0.005, allocate: 0.01, ..Faults::default() };
-        assert_eq!((faults, seed), (Faults { delay: Duration::from_millis(2), ..expected }, 9));
+        let expected = Faults { rot: 0.02, busy: 0.5, delay: Duration::from_millis(2), ..expected };
+        assert_eq!((faults, seed), (expected, 9));
     }
 
     #[test]

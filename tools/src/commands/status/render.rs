@@ -131,6 +131,14 @@ fn gpu(gpu: &TierStatus) -> String {
         let damaged = gpu.damaged;
         put(&mut text, format_args!("; {} copies failed, {damaged} of them damaged", gpu.failures));
     }
+    let checks = &gpu.scrub;
+    if let Some(last) = checks.last {
+        let (checked, ago) = (bytes(checks.bytes), time(seconds(last)));
+        put(&mut text, format_args!("; {checked} checked while it was idle, all of it {ago} ago"));
+    }
+    if let Some(why) = &checks.off {
+        put(&mut text, format_args!("; not checked: {}", escape::text(why)));
+    }
     text
 }
 
