@@ -32,6 +32,10 @@ pub trait Device: Send + Sync + std::fmt::Debug {
     fn allocate(&self, bytes: u64) -> io::Result<Arc<dyn Slab>>;
     /// Host memory of `bytes` from which and to which copies are fastest (pinned).
     fn buffer(&self, bytes: usize) -> io::Result<Box<dyn Buffer>>;
+    /// How fast its memory can be read at best, in bytes a second, where that is known.
+    fn bandwidth(&self) -> Option<u64> {
+        None
+    }
     /// What takes checksums of its memory where it lies. It may take seconds to get that ready.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub(crate) use copy::Copy;
 pub use pages::PAGE_BYTES;
 pub use scrub::ScrubStatus;
 
+use crate::attr::Timestamp;
+use crate::backing::BackingId;
 use crate::device::Device;
 use crate::ids::Ino;
 use crate::namespace::{Baseline, InodeState};
@@ -77,6 +79,10 @@ pub struct Tier {
     work: Condvar,
     resting: Mutex<()>,
 }
+
+/// The content of a file on a device, of no mount; it goes when dropped.
+#[derive(Debug)]
+pub struct Lodged(Copy);
 
 /// What was used last goes last: what is about to leave memory counts as used, or one copy would push out another that
 /// is needed just as soon.
@@ -167,6 +173,16 @@ impl Tier {
     /// What it could hold now.
     pub(crate) fn possible_bytes(&self) -> u64 {
         if self.is_lost() { 0 } else { self.pages.possible_bytes() }
+    }
+
+    /// Copies the first `bytes` of a file of no mount: what is done to those of mounts, to be measured.
+    pub fn lodge(&self, file: &File, bytes: u64) -> io::Result<Lodged> {
+        self.copy_in(file, CopyOf::nothing(bytes)).map(Lodged)
+    }
+
+    /// Copies that to `target`.
+    pub fn bring_back(&self, lodged: &Lodged, target: &File) -> io::Result<()> {
+        self.note_failure(lodged.0.read_all(&self.pages, target))
     }
 
     /// Whether it is used no more.
@@ -428,6 +444,13 @@ pub(crate) struct CopyOf {
 }
 
 impl CopyOf {
+    /// That of no inode.
+    fn nothing(size: u64) -> CopyOf {
+        let (id, never) = (BackingId { dev: 0, ino: 0 }, Timestamp::default());
+        let baseline = Baseline { id, size, mtime: never, ctime: never, checked: Instant::now() };
+        CopyOf { size, baseline, touched: AtomicU64::new(0) }
+    }
+
     /// That of an inode in this state, which the backing has exactly; `None` where the backing has nothing of it.
     pub(crate) fn now(state: &InodeState) -> Option<CopyOf> {
         let (size, touched) = (state.attr.size, AtomicU64::new(state.file.touched));

@@ -71,6 +71,10 @@ impl Device for CudaDevice {
         Ok(Arc::new(self.slab(bytes)?))
     }
 
+    fn bandwidth(&self) -> Option<u64> {
+        self.context.memory_bandwidth().ok()
+    }
+
     fn buffer(&self, bytes: usize) -> io::Result<Box<dyn Buffer>> {
         Ok(Box::new(Pinned::allocate(&self.context, bytes)?))
     }

@@ -437,6 +437,9 @@ pub struct Bench {
     /// A source tree to unpack for find and rm-rf [default: a made one of 6,000 files]
     #[arg(long, value_name = "DIR")]
     pub tree: Option<PathBuf>,
+    /// The GPU of rows about one: a number, free for the one with the most free memory, or simulated
+    #[arg(long, value_name = "GPU", default_value = "free")]
+    pub gpu: String,
     /// Serve all files of the mount by the daemon, to see the fallback's figures
     #[arg(long)]
     pub no_passthrough: bool,

@@ -80,6 +80,12 @@ impl Copy {
         Ok(())
     }
 
+    /// Copies all of it to `target`, several pages at once.
+    pub(super) fn read_all(&self, pages: &Pages, target: &File) -> io::Result<()> {
+        let alone = Mutex::new(());
+        each(self.pages.len(), &|number| self.read(pages, range_of(number, self.of.size), target, &alone))
+    }
+
     /// How many pages it has.
     pub(super) fn pages(&self) -> usize {
         self.pages.len()

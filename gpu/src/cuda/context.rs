@@ -72,6 +72,14 @@ impl Context {
         asked.map(i32::unsigned_abs).map_err(failed("cuDeviceGetAttribute"))
     }
 
+    /// Of the GPU's memory, in bytes a second: its clock and the width of its bus. Twice a clock, as memory of GPUs is.
+    pub fn memory_bandwidth(&self) -> io::Result<u64> {
+        use sys::CUdevice_attribute as Attribute;
+        let kilohertz = self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+        let bits = self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+        Ok(2 * u64::from(kilohertz) * 1000 * u64::from(bits) / 8)
+    }
+
     /// Has `submit` start copies and kernels on a stream, and waits for them.
     pub fn run(&self, submit: impl FnOnce(sys::CUstream) -> io::Result<()>) -> io::Result<()> {
         self.bind()?;

@@ -19,6 +19,8 @@ pub struct Context {
     pub tree: Option<PathBuf>,
     /// The slow backing of the rows about fetching ahead.
     pub model: SlowModel,
+    /// Which GPU rows about one use.
+    pub gpu: String,
     quick: bool,
     no_passthrough: bool,
     disk: Scratch,
@@ -46,6 +48,7 @@ impl Context {
             pairs: if asked.quick { QUICK_PAIRS.min(asked.pairs) } else { asked.pairs },
             tree: asked.tree.clone(),
             model: model::parse(&asked.backing).map_err(|why| Usage(format!("--backing: {why}")))?,
+            gpu: asked.gpu.clone(),
             quick: asked.quick,
             no_passthrough: asked.no_passthrough,
             disk: Scratch::new(&dir, "bench")?,

@@ -5,6 +5,7 @@ mod append;
 mod bytes;
 mod daemon;
 mod drain;
+mod gpu;
 mod journal;
 mod names;
 mod pressure;
@@ -127,6 +128,16 @@ pub const ROWS: &[Row] = &[
         name: "journal-cost",
         what: "names, attributes and 4 KiB through the daemon, with all that survives its death, against without",
         run: journal::cost,
+    },
+    Row {
+        name: "gpu-copy",
+        what: "copy 4 GiB of memory to a GPU (--gpu) as the tier does, and back, against plain copies of pinned memory",
+        run: gpu::copy,
+    },
+    Row {
+        name: "gpu-checksum",
+        what: "checksums of 8 GiB in a GPU's memory (--gpu), taken by the GPU, against the bandwidth of that memory",
+        run: gpu::checksum,
     },
     Row {
         name: "cgroup-128m",
