@@ -56,7 +56,7 @@ extern "C" fn nvmlDeviceGetHandleByPciBusId_v2(bus: *const c_char, device: *mut 
             return NOT_FOUND;
         }
         // SAFETY: the caller's pointer, which is to be written to.
-        unsafe { device.write(1 as *mut c_void) };
+        unsafe { device.write(std::ptr::without_provenance_mut(1)) };
         SUCCESS
     })
 }

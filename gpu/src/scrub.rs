@@ -1,7 +1,6 @@
 //! Checksums of a GPU's memory while nobody else has use for the GPU, for the engine ([`Scrubber`]).
 //!
-//! 1. NVML tells how much of the last second kernels ran, anybody's: [`Turns`] (`scrub/turns.rs`) makes of it when we
-//!    may.
+//! 1. NVML tells how much of the last second kernels ran, anybody's: `scrub/turns.rs` makes of it when we may.
 //! 2. [`Checksums`] takes them, on a stream of the lowest priority, in slices.
 
 mod turns;

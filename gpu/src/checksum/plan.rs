@@ -63,7 +63,7 @@ impl Digits {
 pub struct Block {
     /// Address.
     pub start: u64,
-    /// At most [`BLOCK_BYTES`].
+    /// At most 128 KiB.
     pub bytes: u32,
     /// What its remainder is multiplied by.
     pub shift: u32,

@@ -92,9 +92,7 @@ mod tests {
 
     const FAST: Duration = Duration::from_micros(100);
 
-    fn idle() -> Result<u32, ()> {
-        Ok(0)
-    }
+    const IDLE: Result<u32, ()> = Ok(0);
 
     fn unasked() -> Result<u32, ()> {
         panic!("our own kernels are in it");
@@ -113,7 +111,7 @@ mod tests {
     #[test]
     fn a_turn_ends_and_the_next_begins_when_its_kernels_are_no_longer_counted() {
         let (mut turns, start) = (Turns::default(), Instant::now());
-        assert_eq!(turns.may_run(start, idle), Ok(true));
+        assert_eq!(turns.may_run(start, || IDLE), Ok(true));
         let mut now = start;
         while now < start + TURN {
             assert_eq!(turns.may_run(now, unasked), Ok(true));
@@ -125,13 +123,13 @@ mod tests {
             assert_eq!(turns.may_run(now, unasked), Ok(false));
             now += Duration::from_millis(250);
         }
-        assert_eq!(turns.may_run(now, idle), Ok(true));
+        assert_eq!(turns.may_run(now, || IDLE), Ok(true));
     }
 
     #[test]
     fn a_slice_that_was_not_alone_ends_the_turn() {
         let (mut turns, start) = (Turns::default(), Instant::now());
-        assert_eq!(turns.may_run(start, idle), Ok(true));
+        assert_eq!(turns.may_run(start, || IDLE), Ok(true));
         turns.ran(start, SLICE_BYTES_FIRST, FAST);
         assert_eq!(turns.may_run(start, unasked), Ok(true));
         turns.ran(start, SLICE_BYTES_FIRST, SLICE_TIME_MAX + FAST);
