@@ -94,7 +94,9 @@ impl Checksums {
                 // This one is for the next launch.
                 let mut next = blocks.split_off(before);
                 sums.extend(launch(&blocks, number - launched)?);
-                next.iter_mut().for_each(|block| block.page = 0);
+                for block in &mut next {
+                    block.page = 0;
+                }
                 (blocks, launched) = (next, number);
             }
         }

@@ -235,6 +235,8 @@ mod tests {
             cufile: route.map(|route| Report { library: "libcufile.so.0", route }).ok_or_else(none),
             cufile_library: None,
             nvidia_fs: false,
+            busy: Vec::new(),
+            nvrtc: Ok("libnvrtc.so.12"),
         }
     }
 
