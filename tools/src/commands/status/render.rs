@@ -364,8 +364,8 @@ mod tests {
   memory     1.5 GiB of 6 GiB used (peak 2 GiB, the daemon's own 60 MiB): 1 GiB
              dirty, 512 MiB clean, 99% on huge pages
   drain      1 GiB in 12 files and 3 changes of names wait, the oldest for 1.2
-             s; 763 MiB/s; 5 GiB written (4 GiB past the page cache), 1 failing and
-             retried
+             s; 763 MiB/s; 5 GiB written (4 GiB past the page cache), 1 failing
+             and retried
   files      1203 known, 4 open, 1 still mapped or written after close
   opens      120 passthrough: 100 known size, 20 new name
   daemon     process 77, version 0.1.0, up 3 min, 0.0 s of processor time, 0 B
