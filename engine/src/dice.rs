@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014), for several threads.
 #[derive(Debug)]
-pub(crate) struct Dice(Mutex<u64>);
+pub struct Dice(Mutex<u64>);
 
 impl Dice {
     /// The same numbers for the same seed.

@@ -30,7 +30,7 @@ pub mod attr;
 pub mod backing;
 pub mod cache;
 pub mod device;
-mod dice;
+pub mod dice;
 pub mod drain;
 pub mod engine;
 pub mod error;

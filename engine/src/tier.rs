@@ -17,6 +17,7 @@
 mod calls;
 mod copy;
 mod pages;
+mod rest;
 mod scrub;
 
 pub(crate) use copy::Copy;
@@ -29,7 +30,8 @@ use crate::device::Device;
 use crate::ids::Ino;
 use crate::namespace::{Baseline, InodeState};
 use pages::{Pages, Take};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use rest::Rest;
 use rustc_hash::FxHashMap;
 use scrub::Scrub;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,12 @@ use std::time::{Duration, Instant};
 
 /// A copy takes one part in so many of the tier at most: a larger one would push out all others.
 const LARGEST_PART: u64 = 2;
+/// Smaller files are not worth a page.
+const FILE_BYTES_MIN: u64 = 256 << 10;
+/// A page takes a thousandth of that; a GPU that is reset answers within seconds, if it ever does.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// All of an H200's memory is a tenth of a second of its time.
+const SCRUB_EVERY: Duration = Duration::from_secs(600);
 
 /// What a tier may take, in bytes, and how often it is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +67,16 @@ pub struct TierConfig {
 }
 
 impl TierConfig {
-    /// Where nobody says otherwise: all of an H200's memory is a tenth of a second of its time.
-    pub const SCRUB_EVERY: Duration = Duration::from_secs(600);
-    /// Where smaller files are not worth a page.
-    pub const FILE_BYTES_MIN: u64 = 256 << 10;
-    /// A page takes a thousandth of that; a GPU that is reset answers within seconds, if it ever does.
-    pub const PATIENCE: Duration = Duration::from_secs(10);
+    /// With all else as it is where nobody says otherwise.
+    pub fn new(limit_bytes: u64, reserve_bytes: u64) -> TierConfig {
+        TierConfig {
+            limit_bytes,
+            reserve_bytes,
+            file_bytes_min: FILE_BYTES_MIN,
+            patience: PATIENCE,
+            scrub_every: SCRUB_EVERY,
+        }
+    }
 }
 
 /// See the module.
@@ -76,8 +88,7 @@ pub struct Tier {
     counts: Counts,
     scrub: Scrub,
     /// Whoever copies rests here.
-    work: Condvar,
-    resting: Mutex<()>,
+    copier: Rest,
 }
 
 /// The content of a file on a device, of no mount; it goes when dropped.
@@ -158,8 +169,7 @@ impl Tier {
             held: Mutex::default(),
             counts: Counts::default(),
             scrub: Scrub::new(config.scrub_every),
-            work: Condvar::new(),
-            resting: Mutex::default(),
+            copier: Rest::default(),
         }
     }
 
@@ -355,16 +365,12 @@ impl Tier {
 
     /// Rests until there may be something to do, or for `time`.
     pub(crate) fn rest(&self, time: Duration) {
-        let mut resting = self.resting.lock();
-        self.work.wait_for(&mut resting, time);
+        self.copier.until_woken(time);
     }
 
     /// Rests for `time`, or until the engine is `stopping`.
     pub(crate) fn pause(&self, time: Duration, stopping: &AtomicBool) {
-        let end = Instant::now() + time;
-        while Instant::now() < end && !stopping.load(Ordering::Relaxed) {
-            self.rest(end.saturating_duration_since(Instant::now()));
-        }
+        self.copier.until_stopping(time, stopping);
     }
 
     /// Whoever rests here is to see that the engine is stopping.
@@ -375,7 +381,7 @@ impl Tier {
 
     /// There may be something to do.
     pub(crate) fn wake(&self) {
-        self.work.notify_all();
+        self.copier.wake();
     }
 
     /// Pages for so much; the least useful copies go for it.

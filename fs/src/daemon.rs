@@ -271,7 +271,7 @@ pub fn serve(
     runtime.spawn(look_after(daemon.clone()));
     requests::look_after(&daemon);
     daemon.clone().use_gpu(open_gpu);
-    let starting = takes_over.then(|| start_later(&engine)).flatten();
+    let starting = if takes_over { start_later(&engine) } else { None };
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
     runtime.spawn_blocking(move || {
         for kernel in polled {
@@ -435,15 +435,7 @@ impl Daemon {
         let run = move || match open(&config) {
             Ok(device) => {
                 log::info!("copies of files that leave memory go to {}", device.name());
-                let (limit_bytes, reserve_bytes) = (config.limit_bytes, config.reserve_bytes);
-                let config = TierConfig {
-                    limit_bytes,
-                    reserve_bytes,
-                    file_bytes_min: TierConfig::FILE_BYTES_MIN,
-                    patience: TierConfig::PATIENCE,
-                    scrub_every: TierConfig::SCRUB_EVERY,
-                };
-                self.engine.use_device(device, config);
+                self.engine.use_device(device, TierConfig::new(config.limit_bytes, config.reserve_bytes));
             }
             Err(why) => {
                 log::warn!("no GPU is used: {why}");

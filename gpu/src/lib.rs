@@ -1,8 +1,7 @@
 //! GPU memory as a tier: the engine's [`Device`] trait on CUDA, checks of that memory while the GPU is idle, and cuFile
 //! between it and files.
 //!
-//! All of it is loaded at run time: building, testing and running need no GPU, no CUDA and none
-//! of their libraries.
+//! All of it is loaded at run time: building, testing and running need no GPU, no CUDA and none of their libraries.
 //!
 //! 1. `aimss doctor` asks [`probe`] for all there is to say.
 //! 2. `aimss mount` asks [`check`] whether what was asked for can be had. That loads and starts CUDA's driver, and

@@ -1,7 +1,9 @@
 //! A shared library that may not be here.
 
+use libc::{c_char, c_int};
 use libloading::Library;
 use std::error::Error as _;
+use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 
 /// A library that is open for good: what was looked up in it stays valid, and no destructor of it runs while threads
@@ -10,6 +12,26 @@ pub(crate) struct Shared {
     /// The name by which it was found.
     pub name: &'static str,
     library: ManuallyDrop<Library>,
+}
+
+/// What a call came to that gave `code`, in the words of its library, `what`, whose function for that is `error_string`.
+///
+/// # Safety
+///
+/// It takes any number, and gives null or a string that is there for good.
+pub(crate) unsafe fn words(
+    what: &str,
+    call: &str,
+    code: c_int,
+    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
+) -> String {
+    // SAFETY: the caller's promise.
+    let text = unsafe { error_string(code) };
+    if text.is_null() {
+        return format!("{call}: {what} error {code}");
+    }
+    // SAFETY: as above.
+    format!("{call}: {}", unsafe { CStr::from_ptr(text) }.to_string_lossy())
 }
 
 impl Shared {

@@ -3,9 +3,9 @@
 //! Four functions are all that is needed, so they are declared here. (The crate nvml-wrapper, well kept as it is, would
 //! bring a second version each of libloading and thiserror, and a derive macro's dependencies.)
 
-use crate::library::Shared;
+use crate::library::{Shared, words};
 use libc::{c_char, c_int, c_uint, c_void};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::sync::OnceLock;
 
 /// The first is where drivers have it, the second is a developer's link.
@@ -123,13 +123,7 @@ impl Calls {
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: it takes any number, and what it gives is there for good.
-        let text = unsafe { (self.error_string)(code) };
-        if text.is_null() {
-            return Err(NoNvml::Refused { reason: format!("{call}: NVML error {code}") });
-        }
-        // SAFETY: a string of the library's.
-        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-        Err(NoNvml::Refused { reason: format!("{call}: {text}") })
+        // SAFETY: NVML's is such a function.
+        Err(NoNvml::Refused { reason: unsafe { words("NVML", call, code, self.error_string) } })
     }
 }

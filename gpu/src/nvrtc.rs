@@ -4,7 +4,7 @@
 //! there are, panics where one of its functions is missing, and declares what is returned to be one of the codes that its
 //! version of the bindings knows.
 
-use crate::library::Shared;
+use crate::library::{Shared, words};
 use libc::{c_char, c_int, c_void};
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;
@@ -173,14 +173,8 @@ impl Calls {
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: it takes any number, and what it gives is there for good.
-        let text = unsafe { (self.error_string)(code) };
-        if text.is_null() {
-            return Err(self.refused(format!("{call}: NVRTC error {code}")));
-        }
-        // SAFETY: a string of the library's.
-        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-        Err(self.refused(format!("{call}: {text}")))
+        // SAFETY: NVRTC's is such a function.
+        Err(self.refused(unsafe { words("NVRTC", call, code, self.error_string) }))
     }
 
     fn refused(&self, reason: String) -> NotCompiled {

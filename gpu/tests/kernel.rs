@@ -3,6 +3,7 @@
 
 mod support;
 
+use aimss_engine::dice::Dice;
 use aimss_gpu::checksum::{Block, Cutter, Digits, finish};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -42,28 +43,12 @@ fn compiled(digits: Digits) -> Option<PathBuf> {
     None
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
-
 /// Extents one behind another, each at a multiple of 16 bytes, in random memory.
-fn extents(random: &mut Random) -> (Vec<(u64, u64)>, Vec<u8>) {
+fn extents(dice: &Dice) -> (Vec<(u64, u64)>, Vec<u8>) {
     // Around a load, a row, as many rows as are loaded ahead, and a block.
     let edges = [16, 512, 4 * 512, 8 * 512, 128 << 10].map(|edge: u64| [edge - 1, edge, edge + 1]);
     let lengths = edges.into_iter().flatten().chain([1, (256 << 10) + 777]).collect::<Vec<_>>();
-    let random_lengths: Vec<_> = (0..20).map(|_| 1 + random.below(20_000)).collect();
+    let random_lengths: Vec<_> = (0..20).map(|_| 1 + dice.roll() % 20_000).collect();
     let mut end = 0;
     let place = |length: u64| {
         let at = end;
@@ -72,7 +57,7 @@ fn extents(random: &mut Random) -> (Vec<(u64, u64)>, Vec<u8>) {
     };
     // Long ones first: what a warp begins with needs all of the tables.
     let extents: Vec<_> = lengths.into_iter().rev().chain(random_lengths).map(place).collect();
-    let memory = (0..end / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let memory = (0..end / 8).flat_map(|_| dice.roll().to_le_bytes()).collect();
     (extents, memory)
 }
 
@@ -106,7 +91,7 @@ fn agrees_with_the_processor(digits: Digits) {
     let seed =
         std::env::var("AIMSS_SEED").map_or_else(|_| u64::from(now()), |seed| seed.parse().expect("a number"));
     println!("AIMSS_SEED={seed}");
-    let (extents, memory) = extents(&mut Random(seed));
+    let (extents, memory) = extents(&Dice::new(seed));
     let (mut cutter, mut blocks) = (Cutter::default(), Vec::new());
     for (page, (at, bytes)) in extents.iter().enumerate() {
         cutter.cut(*at, *bytes, page as u32, &mut blocks);

@@ -34,10 +34,10 @@ pub struct Status {
     pub oldest: Duration,
     /// Bytes written to the backing, in all and a second.
     pub written: u64,
-    /// Of those in all, what went past the page cache: from the arena by io_uring and O_DIRECT.
-    pub written_direct: u64,
     /// Over the last second or so.
     pub rate: f64,
+    /// Of those in all, what went past the page cache: from the arena by io_uring and O_DIRECT.
+    pub written_direct: u64,
     /// Changes that cancelled out.
     pub cancelled: u64,
     /// Conflicts kept aside.

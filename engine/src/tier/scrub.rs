@@ -6,14 +6,15 @@
 //! 3. A copy of which a page has another checksum than it had on the host goes, and counts as damaged.
 //! 4. From the end of a round to the next it rests.
 //!
-//! Nobody waits for this, and this no longer for a device than a copy does. No lock is held while the device works. A copy is held as long as a slice takes, so that its
-//! memory goes back to who wants it just after; in between it may go, and the round goes on with the next. What comes
-//! during a round is for the next one.
+//! Nobody waits for this, and this no longer for a device than a copy does. No lock is held while the device works. A
+//! copy is held as long as a slice takes, so that its memory goes back to who wants it just after; in between it may go,
+//! and the round goes on with the next. What comes during a round is for the next one.
 
+use super::rest::Rest;
 use super::{Copy, Tier};
 use crate::device::{Extent, Scrubber};
 use crate::ids::Ino;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,57 +50,38 @@ pub(super) struct Scrub {
     every: Duration,
     /// A leaf lock.
     told: Mutex<Told>,
-    rest: Mutex<()>,
-    woken: Condvar,
+    rest: Rest,
 }
 
 #[derive(Debug, Default)]
 struct Told {
-    off: Option<String>,
-    bytes: u64,
-    rounds: u64,
+    /// But for `last`.
+    status: ScrubStatus,
+    /// When the last round did.
     ended: Option<Instant>,
-    damaged: u64,
 }
 
 impl Scrub {
     pub(super) fn new(every: Duration) -> Scrub {
-        Scrub { every, told: Mutex::default(), rest: Mutex::default(), woken: Condvar::new() }
+        Scrub { every, told: Mutex::default(), rest: Rest::default() }
     }
 
     pub(super) fn status(&self) -> ScrubStatus {
         let told = self.told.lock();
-        ScrubStatus {
-            off: told.off.clone(),
-            bytes: told.bytes,
-            rounds: told.rounds,
-            last: told.ended.map(|ended| ended.elapsed().as_secs_f64()),
-            damaged: told.damaged,
-        }
+        let last = told.ended.map(|ended| ended.elapsed().as_secs_f64());
+        ScrubStatus { last, ..told.status.clone() }
     }
 
     /// Whoever rests is to look whether the engine is stopping.
     pub(super) fn wake(&self) {
-        // Who looked before that was so waits by now.
-        drop(self.rest.lock());
-        self.woken.notify_all();
-    }
-
-    /// Rests for `time`, or until the engine is `stopping`.
-    fn rest(&self, time: Duration, stopping: &AtomicBool) {
-        let end = Instant::now() + time;
-        let mut rest = self.rest.lock();
-        while !stopping.load(Ordering::Relaxed) && Instant::now() < end {
-            self.woken.wait_until(&mut rest, end);
-        }
+        self.rest.wake();
     }
 
     fn note_why_not(&self, why: &io::Error) {
-        let mut told = self.told.lock();
-        if told.off.is_none() {
+        let off = self.told.lock().status.off.replace(why.to_string());
+        if off.is_none() {
             log::warn!("copies on the device are not checked: {why}");
         }
-        told.off = Some(why.to_string());
     }
 }
 
@@ -164,7 +146,7 @@ impl Tier {
         };
         while !self.scrub_ends(stopping) {
             self.scrub_round(&scrubber, stopping);
-            self.scrub.rest(self.scrub.every, stopping);
+            self.scrub.rest.until_stopping(self.scrub.every, stopping);
         }
     }
 
@@ -181,17 +163,17 @@ impl Tier {
             }
             match self.scrub_slice(&mut round, scrubber) {
                 Ok(true) => {}
-                Ok(false) => self.scrub.rest(LOOK_EVERY, stopping),
+                Ok(false) => self.scrub.rest.until_stopping(LOOK_EVERY, stopping),
                 Err(why) => {
                     all = false;
                     self.scrub.note_why_not(&why);
-                    self.scrub.rest(PAUSE, stopping);
+                    self.scrub.rest.until_stopping(PAUSE, stopping);
                 }
             }
         }
         if all {
             let mut told = self.scrub.told.lock();
-            told.rounds += 1;
+            told.status.rounds += 1;
             told.ended = Some(Instant::now());
         }
     }
@@ -219,9 +201,9 @@ impl Tier {
             }
         }
         let mut told = self.scrub.told.lock();
-        told.off = None;
-        told.bytes += bytes;
-        told.damaged += damaged;
+        told.status.off = None;
+        told.status.bytes += bytes;
+        told.status.damaged += damaged;
         drop(told);
         drop(pages);
         self.bury();

@@ -43,7 +43,7 @@ pub fn name(number: usize) -> String {
 
 pub fn tier(limit_bytes: u64) -> TierConfig {
     let patience = Duration::from_secs(30);
-    TierConfig { limit_bytes, reserve_bytes: 0, file_bytes_min: 1, patience, scrub_every: NEVER }
+    TierConfig { file_bytes_min: 1, patience, scrub_every: NEVER, ..TierConfig::new(limit_bytes, 0) }
 }
 
 impl Bench {

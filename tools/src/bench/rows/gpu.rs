@@ -4,13 +4,14 @@
 use super::rate;
 use crate::bench::report::{Bar, Outcome};
 use crate::bench::{Context, memory, pairs, work};
+use crate::gpu::{self, Asked};
 use crate::interrupt;
 use crate::scratch::Mounted;
-use aimss_engine::device::{Buffer, Device, Extent, Simulated, Slab};
+use aimss_engine::device::{Buffer, Device, Extent, Slab};
 use aimss_engine::tier::{PAGE_BYTES, Tier, TierConfig};
-use aimss_gpu::Which;
 use anyhow::{Context as _, Result, ensure};
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,16 +40,7 @@ pub fn copy(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     work::write(&path, bytes, &work::buffer(PAGE_BYTES as usize))?;
     let before = memory::sum(&path)?;
     let file = File::options().read(true).write(true).open(&path)?;
-    let tier = Tier::new(
-        device.clone(),
-        TierConfig {
-            limit_bytes: bytes,
-            reserve_bytes: 0,
-            file_bytes_min: 1,
-            patience: TierConfig::PATIENCE,
-            scrub_every: TierConfig::SCRUB_EVERY,
-        },
-    );
+    let tier = Tier::new(device.clone(), TierConfig::new(bytes, 0));
     let mut plain = Plain::new(&*device, bytes)?;
     // Its memory is taken once, and stays.
     drop(tier.lodge(&file, bytes)?);
@@ -65,7 +57,7 @@ pub fn copy(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     ensure!(memory::sum(&path)? == before, "what came back from the GPU is not what went there");
     let outcome = |case: &str, rates: &[(f64, f64)]| -> Result<Outcome> {
         let bar = bar(&*device, COPY_BAR);
-        Ok(Outcome::against("pinned", "GB/s", pairs::of(rates)?, bar).case(case).note(name(&*device)))
+        Ok(Outcome::against("pinned", "GB/s", pairs::of(rates)?, bar).case(case).note(device.name()))
     };
     Ok(vec![outcome("to", &put)?, outcome("from", &get)?])
 }
@@ -80,7 +72,7 @@ pub fn checksum(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     };
     let scrubber = match device.scrubber() {
         Ok(scrubber) => scrubber,
-        Err(why) => return skipped(format!("{}: {why}", name(&*device))),
+        Err(why) => return skipped(format!("{}: {why}", device.name())),
     };
     let content = work::buffer(PAGE_BYTES as usize);
     let mut extents = Vec::new();
@@ -115,7 +107,7 @@ pub fn checksum(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
     one()?;
     let median = pairs::repeat(context.pairs, one)?;
     let note =
-        format!("{}, {} GiB in slices of {} MiB", name(&*device), all >> 30, scrubber.slice_bytes() >> 20);
+        format!("{}, {} GiB in slices of {} MiB", device.name(), all >> 30, scrubber.slice_bytes() >> 20);
     Ok(vec![match device.bandwidth() {
         Some(bandwidth) => {
             let ratio = pairs::of(&[(median, bandwidth as f64 / super::GB)])?;
@@ -132,21 +124,7 @@ pub fn checksum(context: &Context, _: &Mounted) -> Result<Vec<Outcome>> {
 
 /// The GPU of `--gpu`, if it has so much memory; else why not, in a sentence.
 fn open(context: &Context, bytes: u64) -> Result<Arc<dyn Device>, String> {
-    let which = match context.gpu.as_str() {
-        "simulated" => {
-            return Ok(Arc::new(Simulated::new(bytes, aimss_engine::device::Faults::default(), 1)));
-        }
-        "free" => Which::MostFree,
-        number => Which::Index(number.parse().map_err(|_| {
-            format!("there is no GPU '{}'; give a number, free, or simulated", crate::escape::text(number))
-        })?),
-    };
-    let open = || aimss_gpu::open(aimss_gpu::choose(which, bytes)?);
-    open().map_err(|why: aimss_gpu::Unavailable| why.to_string())
-}
-
-fn name(device: &dyn Device) -> String {
-    device.name()
+    gpu::open(&Asked::parse(&context.gpu)?.with(bytes, 0))
 }
 
 /// What is simulated is no figure.
@@ -170,20 +148,21 @@ impl Plain {
     }
 
     fn put(&mut self, bytes: u64) -> Result<f64> {
-        let begun = Instant::now();
-        let times = bytes.div_ceil(self.buffer.bytes().len() as u64);
-        for _ in 0..times {
-            self.slab.put(0, self.buffer.bytes())?;
-        }
-        Ok(rate(times * self.buffer.bytes().len() as u64, begun.elapsed()))
+        self.copies(bytes, |slab, buffer| slab.put(0, buffer))
     }
 
     fn get(&mut self, bytes: u64) -> Result<f64> {
+        self.copies(bytes, |slab, buffer| slab.get(0, buffer))
+    }
+
+    /// The rate of `one` after another, each of the whole buffer, `bytes` or a little more in all.
+    fn copies(&mut self, bytes: u64, one: impl Fn(&dyn Slab, &mut [u8]) -> io::Result<()>) -> Result<f64> {
         let begun = Instant::now();
-        let times = bytes.div_ceil(self.buffer.bytes().len() as u64);
+        let buffer = self.buffer.bytes();
+        let times = bytes.div_ceil(buffer.len() as u64);
         for _ in 0..times {
-            self.slab.get(0, self.buffer.bytes())?;
+            one(&*self.slab, buffer)?;
         }
-        Ok(rate(times * self.buffer.bytes().len() as u64, begun.elapsed()))
+        Ok(rate(times * buffer.len() as u64, begun.elapsed()))
     }
 }
