@@ -4,9 +4,9 @@
 
 mod support;
 
-use aimss_engine::Kind;
 use aimss_engine::engine::Successor;
 use aimss_engine::namespace::OpenMode;
+use aimss_engine::{Kind, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
@@ -99,6 +99,35 @@ fn a_rename_right_behind_a_write_keeps_its_time() {
     world.taken_over(&ground, &watched, setup());
     let attr = world.engine.attr(ino).expect("attributes");
     assert!(made < attr.mtime && attr.mtime < attr.ctime, "made {made:?}, now {attr:?}");
+}
+
+#[test]
+fn numbers_of_the_backing_go_with_its_objects() {
+    let ground = Ground::new();
+    let (watched, mut world) = begun(&ground, 8);
+    let before = world.engine.status().numbers;
+    for life in 0..3 {
+        let names = ["dated", "written", "replaced", "left"];
+        let files = names.map(|name| world.file(ROOT, name, &[1; 5000]));
+        world.drain();
+        assert_eq!(world.engine.status().numbers, before + 4, "life {life}");
+        // The next daemon can't know how much of this the backing has.
+        world.set_attr(files[0], None, None, Some(Timestamp { seconds: 1_000_000, nanoseconds: 0 }));
+        let handle = world.open(files[1], true, false, false);
+        world.write(handle, 100, &[2; 100]);
+        world.close(handle);
+        world.rewrite(files[2], &[3; 6000], true);
+        for name in &names[..3] {
+            world.remove(ROOT, name, false);
+        }
+        if life > 0 {
+            world.engine.rewrite_journal();
+        }
+        world.taken_over(&ground, &watched, setup());
+        world.remove(ROOT, names[3], false);
+        world.drain();
+        assert_eq!(world.engine.status().numbers, before, "life {life}");
+    }
 }
 
 fn lives(seed: u64) {

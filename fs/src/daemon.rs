@@ -572,7 +572,7 @@ impl Daemon {
                 failing: s.failing,
                 last_error: s.last_error,
             },
-            files: FileStatus { known: s.known, open: s.open, lingering: s.lingering },
+            files: FileStatus { known: s.known, numbers: s.numbers, open: s.open, lingering: s.lingering },
             cache: self.cache_status(),
             fetch: self.fetch_status(),
             gpu: self.engine.tier_status(),

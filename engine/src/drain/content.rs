@@ -240,7 +240,7 @@ impl Engine {
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
         if let Some(stat) = stat {
-            if let Some(before) = state.baseline().filter(|before| before.id != stat.id) {
+            if let Some(before) = state.last_baseline().filter(|before| before.id != stat.id) {
                 names.unbind(before.id, inode.ino);
             }
             state.set_baseline(Some(crate::engine::baseline(&stat)));

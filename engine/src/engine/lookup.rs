@@ -223,6 +223,7 @@ impl Engine {
     /// The backing no longer has a name that we thought in step.
     fn lost_outside(&self, ino: Ino, link: &Link) {
         if let Ok(inode) = self.inode(ino) {
+            let mut names = self.names.lock();
             let mut state = inode.state.lock();
             state.drained.retain(|drained| drained != link);
             if state.place.as_ref() == Some(link) {
@@ -233,7 +234,9 @@ impl Engine {
             }
             self.journal.found(ino, &state);
             // Whatever is left of it is looked at afresh.
-            state.set_baseline(None);
+            if let Some(baseline) = state.set_baseline(None).filter(|_| state.nameless()) {
+                names.unbind(baseline.id, ino);
+            }
         }
         self.drop_if_unused(ino);
     }
@@ -271,7 +274,7 @@ impl Engine {
             return;
         }
         let place = state.file.place;
-        let number = state.baseline().filter(|_| nameless).map(|b| b.id);
+        let number = state.last_baseline().filter(|_| nameless).map(|b| b.id);
         if let Some(tier) = self.tier.get() {
             if nameless { tier.forget(ino) } else { tier.forgotten(ino, &state) }
         }
@@ -530,7 +533,8 @@ impl Names {
 impl InodeState {
     /// Takes over what somebody changed on the backing, in an object that is in step and not open; false if nobody did.
     fn take_over(&mut self, stat: &Stat, now: Baseline) -> bool {
-        let before = self.set_baseline(Some(now));
+        let before = self.baseline();
+        self.set_baseline(Some(now));
         if before.is_some_and(|b| (b.id, b.ctime) == (now.id, now.ctime)) {
             return false;
         }

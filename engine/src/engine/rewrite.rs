@@ -76,7 +76,7 @@ fn live(ino: Ino, state: &InodeState, pinned: bool) -> Vec<Record<'static>> {
             records.push(Record::Attributes { ino, attr: state.attr, xattrs });
         }
     }
-    records.extend(state.baseline().map(|baseline| Record::Basis { ino, basis: baseline.into() }));
+    records.extend(state.last_baseline().map(|baseline| Record::Basis { ino, basis: baseline.into() }));
     if state.file.dirty || state.file.place == Place::Unnamed {
         records.push(Record::dirty(ino, state));
     } else if state.file.place == Place::Arena {

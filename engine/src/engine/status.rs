@@ -48,6 +48,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Inodes known.
     pub known: u64,
+    /// Objects of the backing that keep their inode numbers, known or not.
+    pub numbers: u64,
     /// Open handles.
     pub open: u64,
     /// Files with writers behind their last close.
@@ -86,6 +88,10 @@ impl Engine {
                 state.file.lingering
             })
             .count();
+        let (known, numbers) = {
+            let names = self.names.lock();
+            (names.inodes.len() as u64, names.numbers().len() as u64)
+        };
         Status {
             backlog,
             used: self.arena.used_bytes(),
@@ -103,7 +109,8 @@ impl Engine {
             conflicts: self.drain.conflicts.load(Ordering::Relaxed),
             failing: failing as u64,
             last_error: self.drain.last_error(),
-            known: self.names.lock().inodes.len() as u64,
+            known,
+            numbers,
             open: self.open_handles.load(Ordering::Relaxed),
             lingering: lingering as u64,
             journal: self.journal.bytes(),

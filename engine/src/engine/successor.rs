@@ -553,8 +553,9 @@ impl Inode {
             for (name, value) in &node.xattrs {
                 state.xattrs.set(name, value.as_deref());
             }
-            if !node.dirty && !node.attr_dirty {
-                state.set_baseline(node.basis.map(Basis::baseline));
+            state.set_baseline(node.basis.map(Basis::baseline));
+            if node.dirty || node.attr_dirty {
+                state.doubt_baseline();
             }
             if node.attr.kind == Kind::File {
                 state.file.place = held;

@@ -39,6 +39,8 @@ pub struct InodeState {
     pub drained: SmallVec<[Link; 1]>,
     /// What the backing held when it was last in step with us.
     baseline: Option<Box<Baseline>>,
+    /// See [`InodeState::doubt_baseline`].
+    baseline_in_doubt: bool,
     /// Target of a symbolic link, once known.
     pub target: Option<Box<[u8]>>,
     /// Extended attributes.
@@ -204,6 +206,7 @@ impl InodeState {
             place,
             drained: SmallVec::new(),
             baseline: None,
+            baseline_in_doubt: false,
             target: None,
             xattrs: Xattrs::Unknown,
             attr_dirty: false,
@@ -233,11 +236,22 @@ impl InodeState {
 
     /// What the backing held when it was last in step with us.
     pub fn baseline(&self) -> Option<Baseline> {
+        self.last_baseline().filter(|_| !self.baseline_in_doubt)
+    }
+
+    /// The same, even if we may have changed what is there since then: the name of the object there, no more.
+    pub fn last_baseline(&self) -> Option<Baseline> {
         self.baseline.as_deref().copied()
     }
 
-    /// Remembers what the backing holds; returns what was remembered before.
+    /// Another daemon was changing what is there when it died: what differs is our own doing, not somebody else's.
+    pub fn doubt_baseline(&mut self) {
+        self.baseline_in_doubt = true;
+    }
+
+    /// Remembers what the backing holds; returns what was remembered before, in doubt or not.
     pub fn set_baseline(&mut self, baseline: Option<Baseline>) -> Option<Baseline> {
+        self.baseline_in_doubt = false;
         std::mem::replace(&mut self.baseline, baseline.map(Box::new)).map(|before| *before)
     }
 

@@ -57,7 +57,7 @@ impl Names {
     }
 
     /// All of them.
-    pub fn numbers(&self) -> impl Iterator<Item = (BackingId, Ino)> {
+    pub fn numbers(&self) -> impl ExactSizeIterator<Item = (BackingId, Ino)> {
         self.numbers.iter().map(|(&id, &ino)| (id, ino))
     }
 

@@ -210,6 +210,9 @@ pub struct DrainStatus {
 pub struct FileStatus {
     /// Inodes in memory.
     pub known: u64,
+    /// Objects of the backing that keep their inode numbers, known or not.
+    #[serde(default)]
+    pub numbers: u64,
     /// Open file handles.
     pub open: u64,
     /// Files that still have a writer or a writable mapping after their last close.

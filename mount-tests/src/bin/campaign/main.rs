@@ -31,6 +31,8 @@ use watch::Sample;
 
 /// A round's mount is given up so long after all its blows should have been dealt.
 const LONGEST: Duration = Duration::from_secs(300);
+/// What is removed is gone from memory after this.
+const REST: Duration = Duration::from_secs(8);
 
 /// Kills or replaces the daemons of mounts under load, and looks whether anybody notices
 #[derive(Debug, Parser)]
@@ -41,6 +43,10 @@ pub struct Cli {
     /// How often in one round
     #[arg(long, default_value_t = 50)]
     round: u64,
+    /// After so many in one round all programs end, everything is removed and drained, and what daemon and keeper hold then
+    /// is noted: what grows from one rest to the next leaks
+    #[arg(long)]
+    rest: Option<u64>,
     /// Pause before each, in milliseconds; it is drawn between half of this and one and a half
     #[arg(long, default_value_t = 200)]
     every: u64,
@@ -73,6 +79,8 @@ struct Outcome {
     steps: BTreeMap<String, u64>,
     longest_ms: BTreeMap<String, u64>,
     samples: Vec<Sample>,
+    #[serde(default)]
+    at_rest: Vec<Sample>,
     seconds: f64,
 }
 
@@ -145,18 +153,26 @@ fn play(cli: &Cli, seed: u64, mode: Mode, total: &Dealt, outcome: &mut Outcome) 
     let mut blows = Blows::new(cli, seed, &mount, total.clone())?;
     let begun = Instant::now();
     let works: Vec<Work> = WORKS.iter().chain(PROGRAMS).copied().collect();
-    while_at_work(&mount, &works, |under_way| {
-        let count = cli.round.min(cli.blows - total.count());
-        for _ in 0..count {
-            if under_way.has_failed() {
-                break;
+    let count = cli.round.min(cli.blows - total.count());
+    let mut dealt = 0;
+    loop {
+        let until = cli.rest.map_or(count, |rest| count.min(dealt + rest));
+        let before = (outcome.steps.clone(), outcome.longest_ms.clone());
+        while_at_work(&mount, &works, |under_way| {
+            while dealt < until && !under_way.has_failed() {
+                blows.deal(&mount)?;
+                dealt += 1;
+                note(outcome, under_way, &before, &blows);
+                outcome.samples.push(Sample::take(begun, &mount, outcome.steps.values().sum())?);
             }
-            blows.deal(&mount)?;
-            note(outcome, under_way, &blows);
-            outcome.samples.push(Sample::take(begun, &mount, under_way)?);
+            Ok(())
+        })?;
+        if dealt >= count {
+            break;
         }
-        Ok(())
-    })?;
+        clear(&mount)?;
+        outcome.at_rest.push(Sample::take(begun, &mount, outcome.steps.values().sum())?);
+    }
     let status = mount.status()?;
     let (deaths, upgrades) = (&status["daemon"]["restarts"], &status["daemon"]["upgrades"]);
     println!("{deaths} daemons died, {upgrades} gave way; {}", outcome.dealt);
@@ -165,11 +181,34 @@ fn play(cli: &Cli, seed: u64, mode: Mode, total: &Dealt, outcome: &mut Outcome) 
     Ok(())
 }
 
-fn note(outcome: &mut Outcome, under_way: &UnderWay<'_>, blows: &Blows) {
-    let named = |of: BTreeMap<&str, u64>| of.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+/// Removes all that the works made, and waits until the daemon that comes after one more death has nothing left to do.
+fn clear(mount: &Mount) -> Result<()> {
+    for entry in fs::read_dir(mount.point())? {
+        fs::remove_dir_all(entry?.path())?;
+    }
+    mount.drain()?;
+    // The logs of streams go a little later.
+    std::thread::sleep(REST);
+    mount.kill_daemon()?;
+    mount.wait_for_standby();
+    Ok(mount.drain()?)
+}
+
+/// `before`: steps, and the longest ones, from before the last rest.
+fn note(
+    outcome: &mut Outcome,
+    under_way: &UnderWay<'_>,
+    (steps, longest): &(BTreeMap<String, u64>, BTreeMap<String, u64>),
+    blows: &Blows,
+) {
+    let so_far = |before: &BTreeMap<String, u64>, name: &str| before.get(name).copied().unwrap_or(0);
     outcome.dealt = blows.dealt().clone();
-    outcome.steps = named(under_way.steps());
-    outcome.longest_ms = named(under_way.longest());
+    for (name, done) in under_way.steps() {
+        outcome.steps.insert(name.to_owned(), so_far(steps, name) + done);
+    }
+    for (name, took) in under_way.longest() {
+        outcome.longest_ms.insert(name.to_owned(), took.max(so_far(longest, name)));
+    }
 }
 
 fn tell(all: &[Outcome], total: &Dealt) {
@@ -182,4 +221,5 @@ fn tell(all: &[Outcome], total: &Dealt) {
         println!("  {times:5} at {point}");
     }
     watch::tell(all.iter().flat_map(|outcome| &outcome.samples));
+    all.iter().for_each(|outcome| watch::tell_at_rest(&outcome.at_rest));
 }

@@ -3,7 +3,6 @@
 
 use aimss_measure::pairs::median;
 use aimss_mount_tests::Mount;
-use aimss_mount_tests::works::UnderWay;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -28,13 +27,16 @@ pub struct Sample {
     pub arena_bytes_unaccounted: i64,
     /// Files that the daemon knows.
     pub files_known: u64,
+    /// Objects of the backing that keep their inode numbers.
+    #[serde(default)]
+    pub numbers: u64,
     /// Steps of all works so far.
     pub steps: u64,
 }
 
 impl Sample {
-    /// One now, in a round that has `begun`.
-    pub fn take(begun: Instant, mount: &Mount, under_way: &UnderWay<'_>) -> Result<Sample> {
+    /// One now, in a round that has `begun` and whose works have done `steps`.
+    pub fn take(begun: Instant, mount: &Mount, steps: u64) -> Result<Sample> {
         let status = mount.status()?;
         let daemon = status["daemon"]["pid"].as_u64().context("status names the daemon")?;
         let keeper = status["keeper"]["pid"].as_u64().context("status names the keeper")?;
@@ -51,7 +53,8 @@ impl Sample {
             arena_files: files as u64,
             arena_bytes_unaccounted: held as i64 - status["memory"]["used"].as_u64().unwrap_or(0) as i64,
             files_known: status["files"]["known"].as_u64().unwrap_or(0),
-            steps: under_way.steps().values().sum(),
+            numbers: status["files"]["numbers"].as_u64().unwrap_or(0),
+            steps,
         })
     }
 }
@@ -67,6 +70,30 @@ fn resident(pid: u64) -> u64 {
     kib.unwrap_or(0) << 10
 }
 
+/// What is shown of each.
+const ROWS: [(&str, &dyn Fn(&Sample) -> f64); 8] = [
+    ("descriptors of the daemon", &|s| s.daemon_fds as f64),
+    ("descriptors of the keeper", &|s| s.keeper_fds as f64),
+    ("memory of the daemon, KiB", &|s| s.daemon_bytes as f64 / 1024.0),
+    ("memory of the keeper, KiB", &|s| s.keeper_bytes as f64 / 1024.0),
+    ("files of the arena", &|s| s.arena_files as f64),
+    ("arena not accounted for, KiB", &|s| s.arena_bytes_unaccounted as f64 / 1024.0),
+    ("files known", &|s| s.files_known as f64),
+    ("numbers of the backing", &|s| s.numbers as f64),
+];
+
+/// All rests of a round, in a row.
+pub fn tell_at_rest(samples: &[Sample]) {
+    if samples.is_empty() {
+        return;
+    }
+    println!("at each rest, with nothing left on the mount:");
+    for (what, of) in ROWS {
+        let each: Vec<String> = samples.iter().map(|sample| format!("{:.0}", of(sample))).collect();
+        println!("  {what:28} {}", each.join(" "));
+    }
+}
+
 /// Compares the second quarter with the last one: in the first, everything is still growing to its size.
 pub fn tell<'s>(samples: impl Iterator<Item = &'s Sample>) {
     let samples: Vec<&Sample> = samples.collect();
@@ -80,13 +107,9 @@ pub fn tell<'s>(samples: impl Iterator<Item = &'s Sample>) {
         let median = |part: &[&Sample]| median(part.iter().map(|sample| of(sample)).collect());
         println!("  {what:28} {:14.0} {:14.0}", median(early), median(late));
     };
-    row("descriptors of the daemon", &|s| s.daemon_fds as f64);
-    row("descriptors of the keeper", &|s| s.keeper_fds as f64);
-    row("memory of the daemon, KiB", &|s| s.daemon_bytes as f64 / 1024.0);
-    row("memory of the keeper, KiB", &|s| s.keeper_bytes as f64 / 1024.0);
-    row("files of the arena", &|s| s.arena_files as f64);
-    row("arena not accounted for, KiB", &|s| s.arena_bytes_unaccounted as f64 / 1024.0);
-    row("files known", &|s| s.files_known as f64);
+    for (what, of) in ROWS {
+        row(what, of);
+    }
     let rate = |part: &[&Sample]| {
         let (first, last) = (part[0], part[part.len() - 1]);
         last.steps.saturating_sub(first.steps) as f64 / (last.seconds - first.seconds).max(1e-3)

@@ -344,7 +344,7 @@ mod tests {
             last_error: Some("Writing model.bin to /data/ckpt failed: no space left on device.".into()),
             ..DrainStatus::default()
         };
-        status.files = FileStatus { known: 1203, open: 4, lingering: 1 };
+        status.files = FileStatus { known: 1203, numbers: 1500, open: 4, lingering: 1 };
         status.daemon.pid = 77;
         status.keeper.pid = 76;
         status.daemon.uptime = 180.0;
