@@ -27,6 +27,7 @@ mod status;
 mod successor;
 mod sync;
 mod together;
+mod unforgotten;
 mod unnamed;
 mod write_out;
 mod xattrs;
@@ -121,6 +122,8 @@ pub struct Engine {
     pub(crate) tier: OnceLock<Arc<Tier>>,
     /// Files that were fetched ahead, and that nobody opened yet.
     pub(crate) awaited: Mutex<FxHashSet<Ino>>,
+    /// What the kernel may not know any more. A leaf.
+    pub(crate) unforgotten: unforgotten::Unforgotten,
     /// Files that don't leave it.
     pub(crate) pinned: Mutex<FxHashSet<Ino>>,
     /// Bytes promised to open passthrough writers beyond what their files hold.
@@ -176,6 +179,7 @@ impl Engine {
             cache_counts: Mutex::default(),
             tier: OnceLock::new(),
             awaited: Mutex::default(),
+            unforgotten: unforgotten::Unforgotten::default(),
             pinned: Mutex::default(),
             config,
             backing: Arc::new(backing),

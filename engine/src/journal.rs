@@ -38,16 +38,18 @@ use rustix::fs::{Mode, OFlags};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Rewritten when it has grown by at least this much, and to twice of what it held after the last rewrite.
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
 /// FUSE sets this in the number of a request that comes again.
 pub const AGAIN: u64 = 1 << 63;
-/// Answers that a rewritten journal keeps: more than there are requests at a time.
+/// Answers that are kept, and those of requests that are not answered yet.
 const ANSWERS: usize = 4096;
 
 /// What the last requests came to, by their numbers, in the order in which that was noted: of one that is noted more than
@@ -56,17 +58,26 @@ const ANSWERS: usize = 4096;
 pub struct Answers(VecDeque<(u64, Answered)>);
 
 impl Answers {
-    /// Adds one, and keeps no more than `most`.
-    fn keep(&mut self, request: u64, answered: Answered, most: usize) {
-        if self.0.len() >= most {
-            self.0.pop_front();
-        }
+    /// Adds one, and keeps no more than `most`; the one that had to go for it.
+    fn keep(&mut self, request: u64, answered: Answered, most: usize) -> Option<(u64, Answered)> {
+        let gone = if self.0.len() >= most { self.0.pop_front() } else { None };
         self.0.push_back((request, answered));
+        gone
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Answered)> {
         self.0.iter().copied()
+    }
+}
+
+/// Whether a request, by its number without [`AGAIN`], is still to be answered; where nobody says, none is.
+#[derive(Default)]
+struct Awaited(OnceLock<Box<dyn Fn(u64) -> bool + Send + Sync>>);
+
+impl fmt::Debug for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Awaited").field(&self.0.get().is_some()).finish()
     }
 }
 
@@ -82,6 +93,7 @@ pub struct Journal {
     rewritten: AtomicU64,
     /// A record is missing.
     torn: AtomicBool,
+    awaited: Awaited,
     /// How often it was rewritten, by daemons before this one, too.
     generation: AtomicU64,
 }
@@ -186,12 +198,24 @@ impl Journal {
         let mut end = End::new(file, left.bytes)?;
         end.notes.clone_from(&left.notes);
         for (request, came) in left.answered.iter() {
-            end.answered.keep(request, came, ANSWERS);
+            // As many as it has: which of them are answered is not known here.
+            let _ = end.answered.keep(request, came, 2 * ANSWERS);
         }
         self.bytes.store(left.bytes, Ordering::Relaxed);
         self.generation.store(left.generation, Ordering::Relaxed);
         *self.file.lock() = Some(end);
         Ok(())
+    }
+
+    /// What a request came to is kept for as long as it `is_awaited`, by its number without [`AGAIN`], however many come
+    /// after it. It is asked with the journal locked.
+    pub fn keep_answers_while(&self, is_awaited: impl Fn(u64) -> bool + Send + Sync + 'static) {
+        let _ = self.awaited.0.set(Box::new(is_awaited));
+    }
+
+    /// Whether memory for it ended, so that not all that was changed is in it, until it is written anew.
+    pub fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::Relaxed)
     }
 
     /// Notes the references that the kernel holds.
@@ -228,18 +252,34 @@ impl Journal {
     fn append_to(&self, end: &mut End, record: &Record<'_>) {
         let answered = REQUEST.get().and_then(|request| Some((request, record.answers()?)));
         if let Some((request, answered)) = answered {
-            end.answered.keep(request, answered, ANSWERS);
+            self.keep_answer(end, request, answered);
         }
         failpoint::pass("before", record.name());
-        let added = end.add(&record.encode(answered.map(|(request, _)| request)));
+        self.add(end, &record.encode(answered.map(|(request, _)| request)));
         failpoint::pass("after", record.name());
-        match added {
+    }
+
+    fn keep_answer(&self, end: &mut End, request: u64, answered: Answered) {
+        let gone = end.answered.keep(request, answered, ANSWERS);
+        // One that waits for long is noted again: whoever reads this keeps the last ones, too.
+        let is_awaited = |request| self.awaited.0.get().is_some_and(|is_awaited| is_awaited(request));
+        if let Some((request, answered)) = gone.filter(|(request, _)| is_awaited(*request)) {
+            end.answered.0.push_back((request, answered));
+            self.add(end, &Record::Unanswered { answered }.encode(Some(request)));
+        }
+    }
+
+    fn add(&self, end: &mut End, encoded: &[u8]) {
+        match end.add(encoded) {
             Ok(()) => self.bytes.store(end.records.end(), Ordering::Relaxed),
             // Memory for the journal ended: the change is in the daemon's memory and in the arena still, and the journal
             // is written anew from those.
             Err(e) => {
-                self.torn.store(true, Ordering::Relaxed);
-                log::error!("the journal can't be written, so the daemon's death would lose changes: {e}");
+                if !self.torn.swap(true, Ordering::Relaxed) {
+                    log::error!(
+                        "the journal can't be written, so the daemon's death would lose changes: {e}"
+                    );
+                }
             }
         }
     }
@@ -392,6 +432,37 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_a_request_came_to_is_kept_until_it_is_answered() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let path = dir.path().join("journal");
+        let journal = Journal::create(&path).expect("it opens");
+        let answered = Arc::new(AtomicBool::new(false));
+        let is_answered = answered.clone();
+        journal.keep_answers_while(move |request| request == 2 && !is_answered.load(Ordering::Relaxed));
+        let others = |from: u64| {
+            for request in from..from + 5 * ANSWERS as u64 {
+                let _answering = Journal::answering(2 * request);
+                journal.withdrawn(Ino(request), Vec::new());
+            }
+        };
+        let read = || {
+            let left = Follower::begin(&path).expect("it can be read").left;
+            left.answered.iter().filter(|(number, _)| *number == 2).last().map(|(_, came)| came)
+        };
+        drop({
+            let answering = Journal::answering(2);
+            journal.withdrawn(Ino(1), Vec::new());
+            answering
+        });
+        others(1000);
+        assert_eq!(read(), Some(Answered::Done(Ino(1))));
+        answered.store(true, Ordering::Relaxed);
+        others(100_000);
+        assert_eq!(read(), None);
+    }
 
     #[test]
     fn what_requests_came_to_outlives_two_daemons_and_a_rewriting() {

@@ -6,7 +6,7 @@ mod support;
 
 use aimss_engine::engine::Successor;
 use aimss_engine::namespace::OpenMode;
-use aimss_engine::{Kind, Timestamp};
+use aimss_engine::{Ino, Kind, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::ground::{Ground, Setup};
@@ -128,6 +128,28 @@ fn numbers_of_the_backing_go_with_its_objects() {
         world.drain();
         assert_eq!(world.engine.status().numbers, before, "life {life}");
     }
+}
+
+#[test]
+fn what_the_kernel_knows_nothing_of_is_let_go() {
+    let ground = Ground::new();
+    let (watched, mut world) = begun(&ground, 9);
+    let file = world.file(ROOT, "file", &[1; 5000]);
+    let ino = world.ino(file);
+    // Counted, and its daemon dies before the kernel hears of it.
+    world.engine.lookup(Ino::ROOT, b"file").expect("it is there");
+    world.taken_over(&ground, &watched, setup());
+    let known = world.engine.status().known;
+    assert!(world.engine.unforgotten(Duration::ZERO, 10).is_empty(), "it has a name");
+    world.remove(ROOT, "file", false);
+    world.forget_all();
+    world.drain();
+    assert_eq!(world.engine.status().known, known, "it is held still");
+    assert!(world.engine.unforgotten(Duration::from_secs(60), 10).is_empty());
+    assert_eq!(world.engine.unforgotten(Duration::ZERO, 10), [ino]);
+    world.engine.forget(ino, u64::MAX);
+    assert_eq!(world.engine.status().known, known - 1);
+    assert!(world.engine.unforgotten(Duration::ZERO, 10).is_empty());
 }
 
 fn lives(seed: u64) {

@@ -131,6 +131,8 @@ impl Adapter {
         blocking: tokio::runtime::Handle,
     ) -> Adapter {
         let latency = Latency::start();
+        let held = shared.held.clone();
+        engine.journal().keep_answers_while(move |request| held.awaits(request));
         Adapter {
             engine,
             policy,
@@ -207,6 +209,23 @@ impl Adapter {
     /// What a request came to that the last daemon worked on, if this is one that it may not have answered.
     fn before(&self, request: u64) -> Option<Answered> {
         self.answered.get(&crate::session::first_number(request)?).copied()
+    }
+
+    fn get_attr(&self, number: INodeNo, reply: ReplyAttr) {
+        match self.engine.attr_and_age(self.ino(number)) {
+            Ok(found) if let Node::Group(_) = self.streams.node(number.0) => {
+                let attr = attr_out(Ino(number.0), &crate::streams::group_attr(&found.attr));
+                reply.attr(&Duration::ZERO, &attr);
+            }
+            Ok(found) => {
+                let waits = self.showing_waits(&found);
+                self.aside_if(waits, move |adapter| {
+                    adapter.forget_stale_pages(found.ino);
+                    adapter.reply_attr(number, found, reply);
+                });
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
     }
 
     /// The object that such a request made or changed.
@@ -344,20 +363,9 @@ impl Filesystem for Adapter {
     fn getattr(&self, req: &Request, number: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let _here = self.held.enter(req, "getattr", self.ino(number), b"");
         self.latency.request();
-        match self.engine.attr_and_age(self.ino(number)) {
-            Ok(found) if let Node::Group(_) = self.streams.node(number.0) => {
-                let attr = attr_out(Ino(number.0), &crate::streams::group_attr(&found.attr));
-                reply.attr(&Duration::ZERO, &attr);
-            }
-            Ok(found) => {
-                let waits = self.showing_waits(&found);
-                self.aside_if(waits, move |adapter| {
-                    adapter.forget_stale_pages(found.ino);
-                    adapter.reply_attr(number, found, reply);
-                });
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+        self.aside_if(self.engine.attr_waits(self.ino(number)), move |adapter| {
+            adapter.get_attr(number, reply);
+        });
     }
 
     fn setattr(
@@ -393,7 +401,8 @@ impl Filesystem for Adapter {
         let noted = uid.is_some() || mtime.is_some();
         // An ACL goes with the mode, and capabilities with the owner.
         let acl = mode.is_some() || uid.is_some() || gid.is_some() || size.is_some();
-        let waits = self.streams.waits_for(ino)
+        let waits = self.engine.attr_waits(ino)
+            || self.streams.waits_for(ino)
             || (noted && self.streams.is_known(ino))
             || (acl && self.engine.xattrs_wait(ino))
             || (size.is_some() && self.engine.read_waits(ino));

@@ -478,6 +478,13 @@ impl Daemon {
                 "the GPU is used no more: {why}; nothing is lost, and files that left memory come from the backing"
             ));
         }
+        if self.engine.journal().is_torn() {
+            limits.push(
+                "there is no memory for the journal: the last changes would be lost if the daemon died now; it is \
+                 written anew as soon as there is"
+                    .into(),
+            );
+        }
         if let Some(bytes) = self.streams.all().behind() {
             limits.push(format!(
                 "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing",

@@ -17,7 +17,8 @@ use std::path::Path;
 const READ_BYTES_MIN: usize = 1 << 20;
 /// A fuse_out_header.
 const HEADER_BYTES: u32 = 16;
-/// FUSE_NOTIFY_RESEND, as the kernel's `linux/fuse.h` has it.
+/// FUSE_NOTIFY_INVAL_INODE and FUSE_NOTIFY_RESEND, as the kernel's `linux/fuse.h` has them.
+const NOTIFY_INVAL_INODE: i32 = 2;
 const NOTIFY_RESEND: i32 = 7;
 
 /// The number that a request had when it came first, if it comes again.
@@ -63,6 +64,20 @@ pub fn ask_again(device: BorrowedFd<'_>) -> io::Result<()> {
     notification.extend(0_u64.to_ne_bytes());
     rustix::io::write(device, &notification)?;
     Ok(())
+}
+
+/// Whether the kernel knows an inode by this number. It is told that the inode's attributes are stale, and says if there is none.
+pub fn is_known(device: BorrowedFd<'_>, number: u64) -> bool {
+    // Of its content nothing is stale: that is what an offset below zero says.
+    let (offset, bytes) = (-1_i64, 0_i64);
+    let mut notification = Vec::with_capacity(HEADER_BYTES as usize + 24);
+    notification.extend((HEADER_BYTES + 24).to_ne_bytes());
+    notification.extend(NOTIFY_INVAL_INODE.to_ne_bytes());
+    notification.extend(0_u64.to_ne_bytes());
+    notification.extend(number.to_ne_bytes());
+    notification.extend(offset.to_ne_bytes());
+    notification.extend(bytes.to_ne_bytes());
+    !matches!(rustix::io::write(device, &notification), Err(rustix::io::Errno::NOENT))
 }
 
 fn read_init(device: BorrowedFd<'_>, keep: &Path) -> io::Result<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use aimss_mount_tests::{Mode, Mount, Setup};
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{XattrFlags, getxattr, listxattr, setxattr};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags, getxattr, listxattr, setxattr};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// More than the daemon has threads that read requests.
 const AT_ONCE: usize = 4;
 const TRIP: Duration = Duration::from_millis(400);
+/// More than what the backing said counts.
+const TAKEN_FOR_GRANTED: Duration = Duration::from_millis(1200);
 
 fn far(latency: &'static str, fill: impl Fn(&Path) -> Result<()>) -> Option<Mount> {
     Mount::start_over(&Setup { slow: Some(latency), ..Setup::new(Mode::Passthrough) }, fill)
@@ -21,7 +23,15 @@ fn far(latency: &'static str, fill: impl Fn(&Path) -> Result<()>) -> Option<Moun
 type Act = fn(&Path) -> Result<()>;
 
 /// Each needs something of storage that its lookups have not brought.
-const ACTS: [(&str, Act); 7] = [
+const ACTS: [(&str, Act); 8] = [
+    ("fstat", |dir| {
+        // No lookup of a name comes first, as in `ls` of a directory that a shell is in.
+        let held = rustix::fs::open(dir, OFlags::PATH, Mode::empty())?;
+        std::thread::sleep(TAKEN_FOR_GRANTED);
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        rustix::fs::statx(&held, "", flags, StatxFlags::BASIC_STATS)?;
+        Ok(())
+    }),
     ("getxattr", |dir| {
         let mut value = [0; 16];
         let length = getxattr(dir.join("file"), "user.of", &mut value)?;

@@ -271,7 +271,7 @@ impl Engine {
         let nameless = state.nameless();
         let cold = inode.kind == Kind::File && state.file.place == Place::Backing && !state.unsettled();
         if busy || !(nameless || cold) {
-            return;
+            return self.unforgotten.note(ino, &state);
         }
         let place = state.file.place;
         let number = state.last_baseline().filter(|_| nameless).map(|b| b.id);
@@ -581,6 +581,11 @@ impl Engine {
         }
     }
 
+    /// Whether attributes would wait for such a backing.
+    pub fn attr_waits(&self, ino: Ino) -> bool {
+        self.backing.is_remote() && self.inode(ino).is_ok_and(|inode| !self.still_valid(&inode))
+    }
+
     /// Whether a change of `name` in `parent` would wait for it: it has to know the name, what new ones inherit, and
     /// whether a directory that goes is empty; or for earlier changes, where too many wait for the backing.
     pub fn change_waits(&self, parent: Ino, name: &[u8]) -> bool {
@@ -592,6 +597,7 @@ impl Engine {
         }
         let there = self.names.lock().dirs.get(&parent).and_then(|dir| dir.get(name)).map(|entry| entry.ino);
         self.lookup_waits(parent, name)
+            || self.attr_waits(parent)
             || self.xattrs_wait(parent)
             || there.is_some_and(|ino| self.listing_waits(ino))
     }

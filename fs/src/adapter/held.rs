@@ -11,6 +11,7 @@
 //! after them is in the engine.
 
 use aimss_engine::Ino;
+use aimss_engine::journal::AGAIN;
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -149,6 +150,18 @@ impl Held {
         );
         HERE.replace(Some(Holding { held: self.clone(), number }));
         Here { nested: false }
+    }
+
+    /// Whether a request, by its number without [`AGAIN`], is still to be answered.
+    pub fn awaits(&self, number: u64) -> bool {
+        let held = self.0.lock();
+        held.contains_key(&number) || held.contains_key(&(number | AGAIN))
+    }
+
+    /// For how long the oldest one is held.
+    pub fn oldest(&self) -> Duration {
+        let held = self.0.lock();
+        held.values().map(|request| request.since.elapsed()).max().unwrap_or_default()
     }
 
     /// Those that have taken too long, the oldest first, and how many more there are.
