@@ -2,10 +2,11 @@
 //! has the next daemon ready when one dies. Applications then see a pause, and no error.
 //!
 //! It has no reason to fail: one thread, no request of the kernel ever comes to it, and it reads nothing but short messages
-//! of the daemons that it started.
+//! of the daemons that it started. What fails for want of memory is tried again.
 //!
 //! 1. A daemon is a child whose stdin is a socket to the keeper. The first message says what to do, in JSON: serve
-//!    ([`Role::First`]), or be ready to go on where another ends ([`Role::Successor`]).
+//!    ([`Role::First`]), or be ready to go on where another ends ([`Role::Successor`]). All are of one program, which the
+//!    keeper holds open (`program`), so that its file may go.
 //! 2. A first daemon that has everything asks for the mount ([`FromDaemon::Mount`]); the keeper makes it, keeps the
 //!    descriptor, and hands a copy over.
 //! 3. Once a daemon serves, its successor is started. It follows what the daemon notes ([`FromDaemon::Standing`]), and
@@ -13,42 +14,44 @@
 //! 4. When the socket of the daemon closes, it is gone. Exit code 0: it was unmounted, and the keeper ends, too. Anything
 //!    else is a death: it is logged with its reason, and the successor goes on, at once and, if deaths follow each other,
 //!    after pauses that grow. If there is no successor, one is started.
-//! 5. Daemons that die again and again before they are ready, or as soon as they are, are given up: the keeper ends, and the
-//!    kernel ends the connection with it, so that applications get an error instead of waiting for ever. Arena and journal
-//!    stay for the next mount.
+//! 5. Daemons that crash again and again within seconds (`deaths`) are given up, and so is a program that can't be started:
+//!    the keeper ends, and the kernel ends the connection with it, so that applications get an error instead of waiting for
+//!    ever. Arena and journal stay for the next mount.
 //! 6. An upgrade is a successor of another binary: when it stands ready, the daemon is told to end
 //!    ([`ToDaemon::Retire`]). If it doesn't in time, it goes, and the daemon goes on.
+//! 7. The program of an upgrade is on trial for a minute. If one of its daemons crashes, the program before serves again.
 
 use crate::config::MountConfig;
+use deaths::{Deaths, Verdict, how};
+use program::Program;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+mod deaths;
 pub(crate) mod mount;
+mod program;
 
-/// A daemon that was ready for so long is not in a row of deaths: less, and the first request killed it.
-/// Threads of its own begin 20 ms after that, and may end it as well.
-const SETTLED: Duration = Duration::from_millis(50);
-/// So many deaths in a row, and it is given up.
-const DEATHS_MAX: u32 = 6;
-/// Before the second try of a row; doubled with each.
-const PAUSE: Duration = Duration::from_millis(100);
+/// A program that served for so long after an upgrade stays: long enough for what it does by itself now and then.
+const TRIAL: Duration = Duration::from_secs(60);
 /// Who ended is reaped so long afterwards, when the next one serves.
 const REAP_AFTER: Duration = Duration::from_millis(500);
-/// The longest pause where none can be started.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two tries to start a daemon where that fails: the first pause, doubled with each, and the longest.
+const START_PAUSE: Duration = Duration::from_millis(100);
+const START_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// So long it is tried. Applications wait meanwhile, as they do for a daemon; memory or processes that are short for longer
+/// than this may be so for ever.
+const START_FOR: Duration = Duration::from_secs(60);
 /// A successor is started so long after a daemon began to serve, so that it is in nobody's way.
 const SUCCESSOR_AFTER: Duration = Duration::from_millis(500);
 /// That is doubled with each one that ends before it is needed, so often.
@@ -56,6 +59,8 @@ const SUCCESSOR_DOUBLINGS: u32 = 7;
 /// How long a successor that closed its connection may take to end, to be asked why.
 const END_WAIT: Duration = Duration::from_millis(200);
 const END_LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Before a call that failed for want of something is tried again.
+const CALL_AGAIN: Duration = Duration::from_millis(10);
 /// Longer than any settings.
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
@@ -75,7 +80,7 @@ pub struct Life {
     pub deaths: u32,
     /// How the last one did.
     pub last_death: Option<String>,
-    /// Daemons that gave way to another binary.
+    /// Daemons that gave way to another binary, less those whose binary serves again.
     pub upgrades: u32,
 }
 
@@ -149,50 +154,50 @@ static DAEMON: AtomicI32 = AtomicI32::new(0);
 /// The signal that asked for an end, for daemons that are still to come, too.
 static ASKED: AtomicI32 = AtomicI32::new(0);
 
-/// Keeps the mount of `config` until it is unmounted. `start` starts a daemon of a binary with this socket as its stdin.
+/// Keeps the mount of `config` until it is unmounted, or given up. `start` starts a daemon of a binary, which may be a path
+/// below `/proc/self`, with this socket as its stdin.
 pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
     config: &MountConfig,
     start: S,
     mut tell: impl FnMut(Told),
-) -> io::Result<()> {
+) {
     spare_from_oom_killer();
-    pass_signals_on();
-    let mut keeper = Keeper {
-        config,
-        start,
-        binary: PathBuf::from("/proc/self/exe"),
-        before: None,
-        unmounted: false,
-        ended: Vec::new(),
-        reap_due: None,
-        device: None,
-        life: Life::default(),
-        row: 0,
-        successor: None,
-        next_successor: None,
-        failures: 0,
-        upgrade: None,
+    take_signals();
+    let begun = Program::own().and_then(|program| {
+        let keeper = Keeper {
+            config,
+            start,
+            program,
+            trial: None,
+            unmounted: false,
+            ended: Vec::new(),
+            reap_due: None,
+            device: None,
+            life: Life::default(),
+            deaths: Deaths::default(),
+            successor: None,
+            next_successor: None,
+            failures: 0,
+            upgrade: None,
+        };
+        let daemon = keeper.start(Role::First)?;
+        Ok((keeper, daemon))
+    });
+    let (mut keeper, mut daemon) = match begun {
+        Ok(begun) => begun,
+        Err(e) => return tell(Told::Refused(format!("it can't be started: {e}"))),
     };
     let mut was_ready = false;
-    let mut daemon = match keeper.start(Role::First) {
-        Ok(daemon) => daemon,
-        Err(e) => {
-            tell(Told::Refused(format!("it can't be started: {e}")));
-            return Ok(());
-        }
-    };
     DAEMON.store(daemon.pid(), Ordering::Relaxed);
     loop {
         let status = keeper.serve(&mut daemon, || {
             if !std::mem::replace(&mut was_ready, true) {
                 tell(Told::Ready);
             }
-        })?;
+        });
         DAEMON.store(0, Ordering::Relaxed);
         if status.success() {
-            keeper.dismiss();
-            let _ = daemon.child.wait();
-            return Ok(());
+            break;
         }
         let reason = daemon.refused.take().unwrap_or_else(|| how(status));
         if !was_ready {
@@ -201,21 +206,19 @@ pub fn keep<S: Fn(&Path, OwnedFd) -> io::Result<Child>>(
             {
                 log::warn!("{} is left mounted: {e}", config.mountpoint.display());
             }
-            tell(Told::Refused(reason));
-            return Ok(());
+            return tell(Told::Refused(reason));
         }
         let upgrade = keeper.upgrade.take_if(|_| status.code() == Some(RETIRED));
         if let Some(upgrade) = upgrade {
-            keeper.before = Some(std::mem::replace(&mut keeper.binary, upgrade.binary));
-            keeper.life.upgrades += 1;
-        } else if !keeper.may_go_on(reason, daemon.ready) {
-            keeper.dismiss();
-            let _ = daemon.child.wait();
-            return Ok(());
+            keeper.put_on_trial(upgrade.program);
+        } else if !keeper.may_go_on(status, reason, daemon.ready) {
+            break;
         }
-        let next = keeper.next(&mut daemon.child);
+        let Some(next) = keeper.next(&mut daemon.child) else { break };
         keeper.reap_later(std::mem::replace(&mut daemon, next).child);
     }
+    keeper.dismiss();
+    let _ = daemon.child.wait();
 }
 
 /// A daemon, or who is to be one.
@@ -244,17 +247,25 @@ impl Started {
 
 /// An upgrade that was asked for.
 struct Upgrade {
-    binary: PathBuf,
+    program: Program,
     until: Instant,
+}
+
+/// The program of an upgrade serves, and may yet prove to be worse than the one before.
+struct Trial {
+    /// What serves again if it does.
+    before: Program,
+    /// When it has proved itself; `None` while no daemon of it serves.
+    ends: Option<Instant>,
 }
 
 struct Keeper<'c, S> {
     config: &'c MountConfig,
     start: S,
     /// What daemons are started of.
-    binary: PathBuf,
-    /// What they were started of before an upgrade, until one of the new program serves.
-    before: Option<PathBuf>,
+    program: Program,
+    /// Whether that is on trial.
+    trial: Option<Trial>,
     /// The mount is gone.
     unmounted: bool,
     /// Those that are to be reaped: daemons that ended, and successors that were told to. One that waits for a backing that
@@ -265,8 +276,8 @@ struct Keeper<'c, S> {
     /// The connection to the kernel.
     device: Option<OwnedFd>,
     life: Life,
-    /// Deaths that followed each other at once.
-    row: u32,
+    /// Those of daemons of this program.
+    deaths: Deaths,
     successor: Option<Started>,
     /// When the next successor is to be started.
     next_successor: Option<Instant>,
@@ -283,8 +294,8 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             rustix::net::SocketFlags::CLOEXEC,
             None,
         )?;
-        let binary = self.upgrade.as_ref().map_or(&self.binary, |upgrade| &upgrade.binary);
-        let child = (self.start)(binary, theirs)?;
+        let program = self.upgrade.as_ref().map_or(&self.program, |upgrade| &upgrade.program);
+        let child = program.start(|path| (self.start)(path, theirs))?;
         let config = self.config.clone();
         let hello = Hello { config, role, keeper: std::process::id(), state: crate::state::VERSION };
         // One that can't be told ends by itself, which is seen.
@@ -293,9 +304,9 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
     }
 
     /// From a daemon's start, or its taking over, to its end; `ready` is called each time that one is.
-    fn serve(&mut self, daemon: &mut Started, mut ready: impl FnMut()) -> io::Result<ExitStatus> {
+    fn serve(&mut self, daemon: &mut Started, mut ready: impl FnMut()) -> ExitStatus {
         loop {
-            let (of_daemon, of_successor) = self.wait(daemon)?;
+            let (of_daemon, of_successor) = self.wait(daemon);
             if of_daemon {
                 // An error is an end as well.
                 match receive::<FromDaemon>(daemon.socket.as_fd()) {
@@ -308,13 +319,15 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                     Err(e) if is_unreadable(&e) => {
                         log::warn!("the daemon says what its keeper doesn't know: {e}");
                     }
-                    Ok(None) | Err(_) => return ended(daemon.pid()),
+                    Err(e) if is_passing(&e) => rest("recvmsg", e),
+                    Ok(None) | Err(_) => return deaths::ended(&daemon.child),
                 }
             }
             if of_successor {
                 self.hear_successor(daemon);
             }
             self.see_to_successor(daemon);
+            self.see_to_trial();
             if self.reap_due.is_some_and(|due| due <= Instant::now()) {
                 self.reap();
             }
@@ -322,8 +335,13 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
     }
 
     /// Waits until the daemon or its successor say something, or there is something to do.
-    fn wait(&self, daemon: &Started) -> io::Result<(bool, bool)> {
-        let due = [self.next_successor, self.reap_due, self.upgrade.as_ref().map(|upgrade| upgrade.until)];
+    fn wait(&self, daemon: &Started) -> (bool, bool) {
+        let due = [
+            self.next_successor,
+            self.reap_due,
+            self.upgrade.as_ref().map(|upgrade| upgrade.until),
+            self.trial.as_ref().and_then(|trial| trial.ends),
+        ];
         // One that doesn't fit is longer than anybody waits.
         let timeout =
             due.into_iter().flatten().min().map(|due| due.saturating_duration_since(Instant::now()));
@@ -332,10 +350,11 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         sockets.extend(self.successor.as_ref().map(|next| PollFd::new(&next.socket, PollFlags::IN)));
         match rustix::event::poll(&mut sockets, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
+            // The mount must not end of that.
+            Err(e) => rest("poll", e.into()),
         }
         let said = |number: usize| sockets.get(number).is_some_and(|socket| !socket.revents().is_empty());
-        Ok((said(0), said(1)))
+        (said(0), said(1))
     }
 
     fn heard(&mut self, daemon: &mut Started, message: FromDaemon) {
@@ -348,7 +367,9 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             FromDaemon::Ready => {
                 daemon.ready = Some(Instant::now());
                 DAEMON.store(daemon.pid(), Ordering::SeqCst);
-                self.before = None;
+                if let Some(trial) = &mut self.trial {
+                    trial.ends = Some(Instant::now() + TRIAL);
+                }
                 // Also what one before was told, and did not live to do.
                 pass_on(ASKED.load(Ordering::SeqCst));
                 self.next_successor = self.config.standby.then(|| Instant::now() + SUCCESSOR_AFTER);
@@ -365,12 +386,18 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             FromDaemon::Upgrade { .. } if self.unmounted => {
                 let _ = send(daemon.socket.as_fd(), &ToDaemon::Failed("it is being unmounted".into()), None);
             }
-            FromDaemon::Upgrade { binary, within } => {
-                self.dismiss();
-                log::info!("{} is to be served by {}", self.config.mountpoint.display(), binary.display());
-                self.upgrade = Some(Upgrade { binary, until: Instant::now() + within });
-                self.next_successor = Some(Instant::now());
-            }
+            FromDaemon::Upgrade { binary, within } => match Program::open(&binary) {
+                Ok(program) => {
+                    self.dismiss();
+                    log::info!("{} is to be served by {program}", self.config.mountpoint.display());
+                    self.upgrade = Some(Upgrade { program, until: Instant::now() + within });
+                    self.next_successor = Some(Instant::now());
+                }
+                Err(e) => {
+                    let failed = ToDaemon::Failed(format!("it can't be started: {e}"));
+                    let _ = send(daemon.socket.as_fd(), &failed, None);
+                }
+            },
             FromDaemon::Standing { .. } => {}
         }
     }
@@ -382,7 +409,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
             Ok(Some((FromDaemon::Standing { version }, _))) => {
                 (successor.standing, self.failures) = (true, 0);
                 if let Some(upgrade) = &self.upgrade {
-                    log::info!("{} (version {version}) is ready, and takes over", upgrade.binary.display());
+                    log::info!("{} (version {version}) is ready, and takes over", upgrade.program);
                     let _ = send(daemon.socket.as_fd(), &ToDaemon::Retire, None);
                 }
                 self.successor = Some(successor);
@@ -414,7 +441,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
     /// A successor ended before it was needed, or did not come to be ready.
     fn failed(&mut self, daemon: &Started, reason: &str) {
         if let Some(upgrade) = self.upgrade.take() {
-            log::warn!("{} does not take over: {reason}", upgrade.binary.display());
+            log::warn!("{} does not take over: {reason}", upgrade.program);
             let _ = send(daemon.socket.as_fd(), &ToDaemon::Failed(reason.into()), None);
             self.failures = 0;
         } else {
@@ -446,55 +473,96 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         }
     }
 
-    /// A daemon died. False if it is given up, which is logged.
-    fn may_go_on(&mut self, reason: String, ready: Option<Instant>) -> bool {
-        let settled = ready.is_some_and(|ready| ready.elapsed() > SETTLED);
-        self.row = if settled { 1 } else { self.row + 1 };
-        let mountpoint = self.config.mountpoint.display();
-        log::error!("the daemon of {mountpoint} died: {reason}");
-        self.life.deaths += 1;
-        self.life.last_death = Some(reason);
-        if let Some(before) = self.before.take() {
-            log::error!("{} could not go on; what served before does", self.binary.display());
-            self.binary = before;
-            self.life.upgrades -= 1;
+    /// The program of an upgrade stays once it has proved itself.
+    fn see_to_trial(&mut self) {
+        let is_over = |trial: &mut Trial| trial.ends.is_some_and(|ends| ends <= Instant::now());
+        if self.trial.take_if(is_over).is_some() {
+            log::info!("{} goes on with {}", self.config.mountpoint.display(), self.program);
         }
-        // Of what it asked for, nothing will come.
-        if self.upgrade.take().is_some() {
-            self.dismiss();
-        }
-        if self.row > DEATHS_MAX {
-            let row = self.row;
-            log::error!(
-                "{row} daemons died one after the other: {mountpoint} is given up; what it held is kept for the next mount"
-            );
-            return false;
-        }
-        if self.row > 1 {
-            std::thread::sleep(PAUSE * (1 << (self.row - 2)));
+    }
+
+    /// The program of an upgrade serves from now on, for the time being.
+    fn put_on_trial(&mut self, program: Program) {
+        let before = std::mem::replace(&mut self.program, program);
+        // Of several upgrades within a minute, what served before the first of them.
+        self.trial.get_or_insert(Trial { before, ends: None }).ends = None;
+        self.deaths = Deaths::default();
+        self.life.upgrades += 1;
+    }
+
+    /// What served before an upgrade does so again, if that upgrade is still on trial. Called after a death.
+    fn go_back(&mut self) -> bool {
+        let Some(trial) = self.trial.take() else { return false };
+        // It is of the program that goes.
+        self.dismiss();
+        log::error!("{} could not go on; what served before does, {}", self.program, trial.before);
+        self.program = trial.before;
+        self.deaths = Deaths::default();
+        self.life.upgrades -= 1;
+        if let Some(reason) = &mut self.life.last_death {
+            reason.push_str("; the program before the upgrade serves again");
         }
         true
     }
 
-    /// Who goes on where one is `dead`, told so.
-    fn next(&mut self, dead: &mut Child) -> Started {
+    /// A daemon died, for a `reason`. False if it is given up, which is logged.
+    fn may_go_on(&mut self, status: ExitStatus, reason: String, ready: Option<Instant>) -> bool {
+        let served = ready.map_or(Duration::ZERO, |ready| ready.elapsed());
+        let mountpoint = self.config.mountpoint.display();
+        log::error!("the daemon of {mountpoint} died: {reason}");
+        self.life.deaths += 1;
+        self.life.last_death = Some(reason);
+        // Of what it asked for, nothing will come.
+        if self.upgrade.take().is_some() {
+            self.dismiss();
+        }
+        if let Some(trial) = &mut self.trial {
+            trial.ends = None;
+        }
+        match self.deaths.note(status, served) {
+            Verdict::Innocent => true,
+            Verdict::Blamed(_) | Verdict::TooMany(_) if self.go_back() => true,
+            Verdict::Blamed(pause) => {
+                std::thread::sleep(pause);
+                true
+            }
+            Verdict::TooMany(row) => {
+                self.given_up(&format!("{row} daemons died one after the other"));
+                false
+            }
+        }
+    }
+
+    fn given_up(&self, why: &str) {
+        let mountpoint = self.config.mountpoint.display();
+        log::error!("{why}: {mountpoint} is given up; what it held is kept for the next mount");
+    }
+
+    /// Who goes on where one is `dead`, told so. `None` if none can be started, which is logged.
+    fn next(&mut self, dead: &mut Child) -> Option<Started> {
         self.next_successor = None;
-        let mut pause = PAUSE;
+        let (begun, mut pause) = (Instant::now(), START_PAUSE);
         let next = loop {
             match self.successor.take().map_or_else(|| self.start(Role::Successor), Ok) {
                 Ok(next) => break next,
-                // For want of memory, or of processes: applications wait, as they do for a daemon.
                 Err(e) => {
                     log::error!("no daemon can be started: {e}");
                     // It may be what is in the way.
                     let _ = dead.try_wait();
+                    if !is_passing(&e) && self.go_back() {
+                        continue;
+                    }
                 }
             }
+            if begun.elapsed() >= START_FOR {
+                self.given_up("no daemon can be started");
+                return None;
+            }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = (pause * 2).min(START_PAUSE_MAX);
         };
         let _ = send(next.socket.as_fd(), &ToDaemon::Go(self.life.clone()), None);
-        next
+        Some(next)
     }
 
     /// Ends the successor.
@@ -528,38 +596,19 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
     }
 }
 
-/// Waits for the end of a child, and leaves it to be reaped later: to reap one with 10,000 files takes 10 ms where somebody
-/// looks at `/proc` now and then, whose memory of them goes with it.
-fn ended(pid: i32) -> io::Result<ExitStatus> {
-    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-    loop {
-        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-            // As wait(2) has them.
-            Ok(Some(status)) => {
-                let code = status.exit_status().map(|code| code << 8);
-                return Ok(ExitStatus::from_raw(
-                    code.or(status.terminating_signal()).unwrap_or(libc::SIGKILL),
-                ));
-            }
-            Ok(None) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
+/// A call failed that only a want of something can fail: says so, the first time, and rests.
+fn rest(call: &str, error: io::Error) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        log::warn!("{call} fails, and is tried again: {error}");
     }
+    std::thread::sleep(CALL_AGAIN);
 }
 
-/// How a process ended that should not have.
-fn how(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => {
-            let name = rustix::process::Signal::from_named_raw(signal).map(|signal| format!("{signal:?}"));
-            match name.as_deref().and_then(|name| name.trim_matches('"').strip_prefix("Signal::")) {
-                Some(name) => format!("signal {signal} ({name})"),
-                None => format!("signal {signal}"),
-            }
-        }
-        (None, Some(code)) => format!("it ended with code {code}; its log says why"),
-        (None, None) => "nobody knows how".into(),
-    }
+/// Whether something was short that may be there again: memory, processes, descriptors.
+fn is_passing(error: &io::Error) -> bool {
+    let short = [libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE];
+    error.raw_os_error().is_some_and(|code| short.contains(&code))
 }
 
 /// Whether a message came, but not one of this program's: the other side may be of another version.
@@ -630,7 +679,7 @@ fn pass_on(signal: libc::c_int) {
 }
 
 /// SIGTERM and SIGINT are for the daemon, which unmounts.
-fn pass_signals_on() {
+fn take_signals() {
     extern "C" fn asked(signal: libc::c_int) {
         ASKED.store(signal, Ordering::SeqCst);
         pass_on(signal);
@@ -642,4 +691,6 @@ fn pass_signals_on() {
     }
     // SAFETY: a terminal that goes away takes no mount along.
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    // SAFETY: where a parent had it ignored, nobody would hear how a daemon ended.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }

@@ -178,9 +178,14 @@ impl Mount {
         let before = self.daemon_pid();
         well(&self.aimss(&["upgrade", "--binary", program.to_str().context("a path in UTF-8")?]))?;
         ensure!(self.daemon_pid() != before, "the daemon is another");
-        let running = fs::read_link(format!("/proc/{}/exe", self.daemon_pid().context("a daemon")?))?;
+        let running = self.program()?;
         ensure!(running == fs::canonicalize(program)?, "{} serves", running.display());
         Ok(())
+    }
+
+    /// The program that the daemon runs; with ` (deleted)` behind its path if that is gone.
+    pub fn program(&self) -> Result<PathBuf> {
+        Ok(fs::read_link(format!("/proc/{}/exe", self.daemon_pid().context("a daemon")?))?)
     }
 
     /// Runs `aimss SUBCOMMAND... MOUNTPOINT`, whatever comes of it.
@@ -240,6 +245,14 @@ impl Mount {
         send(daemon, rustix::process::Signal::KILL);
         let next = || self.daemon().is_some_and(|next| next != daemon);
         crate::wait_until("the next daemon", Duration::from_secs(20), next);
+        Ok(())
+    }
+
+    /// Has the daemon end as by a fault of its own. Returns when it is gone.
+    pub fn crash_daemon(&self) -> Result<()> {
+        let daemon = self.daemon().context("the mount has a daemon")?;
+        send(daemon, rustix::process::Signal::ABORT);
+        crate::wait_until("its end", Duration::from_secs(20), || self.daemon() != Some(daemon));
         Ok(())
     }
 

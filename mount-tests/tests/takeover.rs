@@ -3,9 +3,10 @@
 //! more, `AIMSS_UPGRADES=N`, `AIMSS_SEED=N` to repeat.
 
 use aimss_mount_tests::bytes::Pattern;
+use aimss_mount_tests::mount::well;
 use aimss_mount_tests::works::{WORKS, while_at_work};
 use aimss_mount_tests::{Mount, binary, both_modes, wait_until};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -68,12 +69,94 @@ both_modes! {
     }
 }
 
+fn script(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
+    Ok(fs::set_permissions(path, PermissionsExt::from_mode(0o755))?)
+}
+
+both_modes! {
+    fn a_program_serves_on_though_its_file_is_removed_or_replaced(mount: &Mount) {
+        let held = File::create(mount.at("held"))?;
+        let other = mount.beside("another-aimss");
+        fs::copy(binary::path(), &other)?;
+        mount.upgrade(&other)?;
+        fs::remove_file(&other)?;
+        for replaced in [false, true] {
+            if replaced {
+                script(&other, "exit 1")?;
+            }
+            // It is of the program that is gone, too.
+            mount.wait_for_standby();
+            mount.kill_daemon()?;
+            let program = mount.program()?;
+            assert!(program.to_string_lossy().ends_with("/another-aimss (deleted)"), "{}", program.display());
+            let pid = mount.daemon_pid().context("a daemon")?;
+            assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm"))?, "aimss\n");
+            held.write_all_at(b"goes on", 0)?;
+        }
+        let status = mount.status()?;
+        assert_eq!(status["daemon"]["restarts"].as_u64(), Some(2));
+        assert_eq!(status["daemon"]["upgrades"].as_u64(), Some(1));
+    }
+
+    fn a_program_that_crashes_soon_after_an_upgrade_gives_way_to_the_one_before(mount: &Mount) {
+        let held = File::create(mount.at("held"))?;
+        let before = mount.program()?;
+        let (other, crashes, now) =
+            (mount.beside("another-aimss"), mount.beside("crashes"), mount.beside("now"));
+        fs::copy(binary::path(), &other)?;
+        // Each daemon of it has a process that waits for the moment.
+        let wait = format!("while kill -0 $$ && [ ! -e '{}' ]; do sleep 0.05; done", now.display());
+        let text = format!(
+            "({wait}; kill -ABRT $$) </dev/null >/dev/null 2>&1 &\nexec '{}' \"$@\"",
+            other.display()
+        );
+        script(&crashes, &text)?;
+        well(&mount.aimss(&["upgrade", "--binary", crashes.to_str().context("a path in UTF-8")?]))?;
+        assert_eq!(mount.program()?, fs::canonicalize(&other)?);
+        assert_eq!(mount.status()?["daemon"]["upgrades"].as_u64(), Some(1));
+        std::thread::sleep(Duration::from_secs(1));
+        fs::write(&now, "")?;
+        let serves_again = || mount.program().is_ok_and(|program| program == before);
+        wait_until("the program before serves again", Duration::from_secs(20), serves_again);
+        held.write_all_at(b"goes on", 0)?;
+        let daemon = mount.status()?["daemon"].clone();
+        assert_eq!(daemon["restarts"].as_u64(), Some(1));
+        assert_eq!(daemon["upgrades"].as_u64(), Some(0));
+        let death = daemon["last_death"].as_str().context("it says how it died")?;
+        assert_eq!(death, "signal 6 (ABORT); the program before the upgrade serves again");
+        // Who stands ready is of that program, too.
+        mount.wait_for_standby();
+        mount.kill_daemon()?;
+        assert_eq!(mount.program()?, before);
+    }
+
+    /// Programs get an error, and do not wait for ever.
+    fn daemons_that_crash_again_and_again_are_given_up(mount: &Mount) {
+        fs::write(mount.at("kept"), "kept")?;
+        for _ in 0..7 {
+            wait_until("a daemon", Duration::from_secs(20), || mount.daemon_pid().is_some());
+            mount.crash_daemon()?;
+        }
+        let mut looked = 0;
+        let is_dead = || {
+            // A name that was looked for before might be known to the kernel.
+            looked += 1;
+            let found = fs::metadata(mount.at(format!("unknown{looked}")));
+            found.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+        };
+        wait_until("the end of the mount", Duration::from_secs(20), is_dead);
+        well(&mount.aimss(&["umount", "--lazy"]))?;
+        mount.mount_again()?;
+        assert_eq!(fs::read(mount.at("kept"))?, b"kept");
+    }
+}
+
 both_modes! {
     fn who_can_not_take_over_leaves_the_daemon_where_it_is(mount: &Mount) {
         let held = File::create(mount.at("held"))?;
         let never_ready = mount.beside("never-ready");
-        fs::write(&never_ready, "#!/bin/sh\nexec sleep 60\n")?;
-        fs::set_permissions(&never_ready, PermissionsExt::from_mode(0o755))?;
+        script(&never_ready, "exec sleep 60")?;
         let no_program = mount.beside("no-program");
         fs::write(&no_program, "nothing")?;
         let before = mount.daemon_pid();

@@ -3,7 +3,8 @@
 //! 1. The parent starts its own binary (`/proc/self/exe`, so a replaced binary doesn't matter) with the
 //!    hidden command `keep`, and writes the settings as JSON to its stdin.
 //! 2. The keeper leaves the session and the directory it was started in, so that neither a closing terminal
-//!    nor an unmount of that directory is in its way, and starts `serve`, the daemon; see [`aimss_fs::keeper`].
+//!    nor an unmount of that directory is in its way, and starts `serve`, the daemon, through a descriptor of its
+//!    binary; see [`aimss_fs::keeper`].
 //! 3. The keeper's stdout is a pipe on which it says one line: `ready`, or `error` and a sentence. If it dies
 //!    first, the pipe closes, and the parent says that.
 //! 4. stderr is the log file, or the parent's stderr until the mount is ready and nothing afterwards.
@@ -101,7 +102,7 @@ pub fn keep(stderr_is_log: bool) -> Result<()> {
                 let _ = rustix::stdio::dup2_stderr(&null);
             }
         },
-    )?;
+    );
     Ok(())
 }
 
@@ -117,7 +118,7 @@ pub fn keep_here(config: &MountConfig, mut ready: impl FnMut()) -> Result<()> {
             Told::Ready => ready(),
             Told::Refused(sentence) => refused = Some(sentence),
         },
-    )?;
+    );
     refused.map_or(Ok(()), |sentence| Err(anyhow!("{sentence}")))
 }
 
@@ -141,6 +142,7 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::process::chdir("/")?;
+    // Or it would be called like the keeper's descriptor, a number.
     let _ = rustix::thread::set_name(c"aimss");
     logger::install(if stderr_is_log { LevelFilter::Info } else { LevelFilter::Off });
     let (link, hello) =

@@ -232,7 +232,8 @@ Examples:
 
 The new daemon is started beside the old one, follows what it does, and takes over when it is ready. Programs see a \
 pause of milliseconds: open files, locks and mappings stay. If the new one isn't ready in time, or keeps its state in \
-another format, the old one goes on. The keeper, a process that only starts daemons, stays the old program's.
+another format, the old one goes on; if the new one crashes within a minute, the old program serves again. The keeper, a \
+process that only starts daemons, stays the old program's.
 
 Exit codes: 0 the new daemon serves the mount; 1 it doesn't, and a sentence says why: the old one goes on; 2 usage.";
 

@@ -131,7 +131,7 @@ pub struct DaemonStatus {
     /// How the last one of them died, a sentence.
     #[serde(default)]
     pub last_death: Option<String>,
-    /// Daemons of this mount that gave way to another program.
+    /// Daemons of this mount that gave way to another program, less those whose program serves again.
     #[serde(default)]
     pub upgrades: u32,
     /// Seconds since it took the mount.
