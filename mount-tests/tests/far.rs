@@ -2,7 +2,7 @@
 
 use aimss_mount_tests::{Mode, Mount, Setup};
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, XattrFlags, getxattr, listxattr, setxattr};
+use rustix::fs::{AtFlags, OFlags, StatxFlags, XattrFlags, getxattr, listxattr, setxattr};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -26,7 +26,7 @@ type Act = fn(&Path) -> Result<()>;
 const ACTS: [(&str, Act); 8] = [
     ("fstat", |dir| {
         // No lookup of a name comes first, as in `ls` of a directory that a shell is in.
-        let held = rustix::fs::open(dir, OFlags::PATH, Mode::empty())?;
+        let held = rustix::fs::open(dir, OFlags::PATH, rustix::fs::Mode::empty())?;
         std::thread::sleep(TAKEN_FOR_GRANTED);
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
         rustix::fs::statx(&held, "", flags, StatxFlags::BASIC_STATS)?;
