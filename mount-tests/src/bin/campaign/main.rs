@@ -13,6 +13,7 @@
 //! the last round that is whole. The first round that fails ends it.
 
 mod blows;
+mod results;
 mod watch;
 
 use aimss_mount_tests::works::{PROGRAMS, UnderWay, WORKS, Work, while_at_work};
@@ -20,12 +21,11 @@ use aimss_mount_tests::{Mode, Mount, Setup, binary};
 use anyhow::{Context as _, Result, bail, ensure};
 use blows::{Blows, Dealt};
 use clap::Parser;
-use serde::{Deserialize, Serialize};
+use results::Outcome;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use watch::Sample;
 
@@ -67,30 +67,13 @@ pub struct Cli {
     no_failpoints: bool,
 }
 
-/// What came of a round: a line of the results.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Outcome {
-    seed: u64,
-    mode: String,
-    /// A sentence, if it failed.
-    error: Option<String>,
-    dealt: Dealt,
-    /// Steps of each work, and the longest of each, in milliseconds.
-    steps: BTreeMap<String, u64>,
-    longest_ms: BTreeMap<String, u64>,
-    samples: Vec<Sample>,
-    #[serde(default)]
-    at_rest: Vec<Sample>,
-    seconds: f64,
-}
-
 fn main() -> Result<()> {
     let cli = Cli::parse();
     ensure!(cli.round > 0, "--round: a round has at least one blow");
     if std::env::var_os("AIMSS_BIN").is_none() {
         binary::choose(binary::with_failpoints()?);
     }
-    let mut before = read(&cli.results)?;
+    let mut before = results::read(&cli.results)?;
     before.retain(|outcome| outcome.error.is_none());
     let mut total = Dealt::default();
     for outcome in &before {
@@ -104,30 +87,15 @@ fn main() -> Result<()> {
         let mode = if seed.is_multiple_of(2) { Mode::Daemon } else { Mode::Passthrough };
         println!("== seed {seed}, {mode:?}, {} of {} blows", total.count(), cli.blows);
         let outcome = round(&cli, seed, mode, &total);
-        append(&cli.results, &outcome)?;
+        results::append(&cli.results, &outcome)?;
         if let Some(error) = outcome.error {
             bail!("seed {seed}: {error}");
         }
         total.add(&outcome.dealt);
         seed += 1;
     }
-    tell(&read(&cli.results)?, &total);
+    tell(&results::read(&cli.results)?, &total);
     Ok(())
-}
-
-fn read(results: &Path) -> Result<Vec<Outcome>> {
-    let text = match fs::read_to_string(results) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(|| format!("{} can't be read", results.display()))?,
-    };
-    let line =
-        |line| serde_json::from_str(line).with_context(|| format!("{}: no outcome", results.display()));
-    text.lines().map(line).collect()
-}
-
-fn append(results: &Path, outcome: &Outcome) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(results)?;
-    Ok(file.write_all(format!("{}\n", serde_json::to_string(outcome)?).as_bytes())?)
 }
 
 fn round(cli: &Cli, seed: u64, mode: Mode, total: &Dealt) -> Outcome {
