@@ -7,7 +7,7 @@
 //! - half are to be SIGKILLs at the failpoint that was tried least so far, when it is passed for the N-th time;
 //! - the others, and those whose failpoint nobody passed in time, are SIGKILLs at a random moment, a third of them once a
 //!   second daemon stands ready;
-//! - with `--upgrade`, all are upgrades, to and fro between two copies of the program.
+//! - with `--upgrade`, all are upgrades, to and fro between two copies of the program; with `--upgrade-every N`, one of N is.
 //!
 //! What comes of each round is a line of JSON in the results' file, at once: a campaign that was interrupted goes on behind
 //! the last round that is whole. The first round that fails ends it.
@@ -53,6 +53,9 @@ pub struct Cli {
     /// Replaces daemons instead of killing them
     #[arg(long)]
     upgrade: bool,
+    /// Of so many blows that follow each other one replaces the daemon, and the others kill it
+    #[arg(long, conflicts_with = "upgrade", value_parser = clap::value_parser!(u64).range(1..))]
+    upgrade_every: Option<u64>,
     /// The first round's seed; the next ones count on from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
