@@ -2,16 +2,20 @@
 //! the next one ready, or starts it. No program sees an error, nothing is lost, nothing is done twice. `AIMSS_KILLS=N` for
 //! more, `AIMSS_UPGRADES=N`, `AIMSS_SEED=N` to repeat.
 
-use aimss_mount_tests::bytes::Pattern;
+use aimss_mount_tests::bytes::{Pattern, pattern};
 use aimss_mount_tests::mount::well;
 use aimss_mount_tests::works::{WORKS, while_at_work};
-use aimss_mount_tests::{Mount, binary, both_modes, wait_until};
+use aimss_mount_tests::{Mount, binary, both_modes, skip, wait_until};
 use anyhow::{Context as _, Result};
+use rustix::mount::{UnmountFlags, unmount};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// More than a daemon takes to begin or to end, on a machine that does other things.
+const SOON: Duration = Duration::from_secs(20);
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -244,4 +248,49 @@ fn makes_lists_and_removes(dir: &Path, stop: &AtomicBool) -> Result<()> {
         fs::remove_dir_all(dir)?;
     }
     Ok(())
+}
+
+/// Mounts again once the last daemon has ended by itself, with nothing left.
+fn mount_after_the_end(mount: &Mount) {
+    wait_until("the last daemon drains what is left, and ends", SOON, || mount.arena().is_none());
+    assert!(!mount.behind(".aimss").exists());
+    wait_until("a mount after it", SOON, || mount.mount_again().is_ok());
+}
+
+both_modes! {
+    /// Whoever unmounted it. What is left is drained by the daemon, and where that dies over it, by the next one.
+    with { drain_delay: "1h", failpoints: true }
+    fn a_daemon_that_dies_after_the_unmount_is_followed_by_one_that_drains(mount: &Mount) {
+        let failpoints = mount.failpoints()?;
+        if failpoints.names()?.is_empty() {
+            skip("the binary has no failpoints");
+            return Ok(());
+        }
+        let content = pattern(1, 100_000);
+        // On the backing nobody but the drain makes directories.
+        for (deaths, point) in [(1, "before-make"), (2, "after-make")] {
+            fs::create_dir(mount.at(point))?;
+            fs::write(mount.at(point).join("file"), &content)?;
+            failpoints.arm(point, 1)?;
+            wait_until("it is unmounted", SOON, || unmount(mount.point(), UnmountFlags::empty()).is_ok());
+            wait_until("its daemon dies", SOON, || failpoints.is_armed().is_ok_and(|armed| !armed));
+            mount_after_the_end(mount);
+            assert!(fs::read(mount.behind(point).join("file"))? == content, "what {point} left");
+            let log = fs::read_to_string(mount.beside("log"))?;
+            assert_eq!(log.matches("died: signal 9").count(), deaths, "{log}");
+        }
+    }
+
+    /// The name is gone; who has a file open does not notice.
+    fn a_file_that_is_open_outlives_the_mount_and_its_daemon(mount: &Mount) {
+        let held = File::create_new(mount.at("held"))?;
+        well(&mount.aimss(&["umount", "--lazy"]))?;
+        assert!(!mount.is_mounted());
+        held.write_all_at(b"before", 0)?;
+        mount.kill_daemon()?;
+        held.write_all_at(b" and after", 6)?;
+        drop(held);
+        mount_after_the_end(mount);
+        assert_eq!(fs::read(mount.behind("held"))?, b"before and after");
+    }
 }

@@ -74,13 +74,20 @@ impl fmt::Display for Dealt {
     }
 }
 
+/// One of so many blows is an upgrade.
+struct Upgrades {
+    one_of: u64,
+    /// Between which they go.
+    programs: [PathBuf; 2],
+}
+
 /// Deals the blows of one round.
 pub struct Blows {
+    seed: u64,
     random: Pattern,
     every: u64,
     failpoints: Option<Failpoints>,
-    /// Between which upgrades go.
-    programs: Option<[PathBuf; 2]>,
+    upgrades: Option<Upgrades>,
     /// Of the rounds before.
     before: Dealt,
     dealt: Dealt,
@@ -89,19 +96,22 @@ pub struct Blows {
 impl Blows {
     /// Those of `seed`, on a mount just made.
     pub fn new(cli: &Cli, seed: u64, mount: &Mount, before: Dealt) -> Result<Blows> {
-        let programs = if cli.upgrade {
-            let other = mount.beside("another-aimss");
-            fs::copy(binary::path(), &other)?;
-            Some([other, binary::path().to_owned()])
-        } else {
-            None
+        let one_of = if cli.upgrade { Some(1) } else { cli.upgrade_every };
+        let upgrades = match one_of {
+            Some(one_of) => {
+                let other = mount.beside("another-aimss");
+                fs::copy(binary::path(), &other)?;
+                Some(Upgrades { one_of, programs: [other, binary::path().to_owned()] })
+            }
+            None => None,
         };
         let failpoints = if cli.no_failpoints { None } else { Some(mount.failpoints()?) };
         Ok(Blows {
+            seed,
             random: Pattern::new(seed),
             every: cli.every,
             failpoints,
-            programs,
+            upgrades,
             before,
             dealt: Dealt::default(),
         })
@@ -116,7 +126,10 @@ impl Blows {
     pub fn deal(&mut self, mount: &Mount) -> Result<()> {
         let pause = self.every / 2 + self.random.next_number() % self.every.max(1);
         std::thread::sleep(Duration::from_millis(pause));
-        if let Some(programs) = &self.programs {
+        // In each round at another place.
+        if let Some(Upgrades { one_of, programs }) = &self.upgrades
+            && (self.seed + self.dealt.count()).is_multiple_of(*one_of)
+        {
             mount.upgrade(&programs[self.dealt.upgrades as usize % 2])?;
             self.dealt.upgrades += 1;
             return Ok(());

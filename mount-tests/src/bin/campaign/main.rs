@@ -7,12 +7,13 @@
 //! - half are to be SIGKILLs at the failpoint that was tried least so far, when it is passed for the N-th time;
 //! - the others, and those whose failpoint nobody passed in time, are SIGKILLs at a random moment, a third of them once a
 //!   second daemon stands ready;
-//! - with `--upgrade`, all are upgrades, to and fro between two copies of the program.
+//! - with `--upgrade`, all are upgrades, to and fro between two copies of the program; with `--upgrade-every N`, one of N is.
 //!
 //! What comes of each round is a line of JSON in the results' file, at once: a campaign that was interrupted goes on behind
 //! the last round that is whole. The first round that fails ends it.
 
 mod blows;
+mod results;
 mod watch;
 
 use aimss_mount_tests::works::{PROGRAMS, UnderWay, WORKS, Work, while_at_work};
@@ -20,12 +21,11 @@ use aimss_mount_tests::{Mode, Mount, Setup, binary};
 use anyhow::{Context as _, Result, bail, ensure};
 use blows::{Blows, Dealt};
 use clap::Parser;
-use serde::{Deserialize, Serialize};
+use results::Outcome;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use watch::Sample;
 
@@ -53,6 +53,9 @@ pub struct Cli {
     /// Replaces daemons instead of killing them
     #[arg(long)]
     upgrade: bool,
+    /// Of so many blows that follow each other one replaces the daemon, and the others kill it
+    #[arg(long, conflicts_with = "upgrade", value_parser = clap::value_parser!(u64).range(1..))]
+    upgrade_every: Option<u64>,
     /// The first round's seed; the next ones count on from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -67,30 +70,13 @@ pub struct Cli {
     no_failpoints: bool,
 }
 
-/// What came of a round: a line of the results.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Outcome {
-    seed: u64,
-    mode: String,
-    /// A sentence, if it failed.
-    error: Option<String>,
-    dealt: Dealt,
-    /// Steps of each work, and the longest of each, in milliseconds.
-    steps: BTreeMap<String, u64>,
-    longest_ms: BTreeMap<String, u64>,
-    samples: Vec<Sample>,
-    #[serde(default)]
-    at_rest: Vec<Sample>,
-    seconds: f64,
-}
-
 fn main() -> Result<()> {
     let cli = Cli::parse();
     ensure!(cli.round > 0, "--round: a round has at least one blow");
     if std::env::var_os("AIMSS_BIN").is_none() {
         binary::choose(binary::with_failpoints()?);
     }
-    let mut before = read(&cli.results)?;
+    let mut before = results::read(&cli.results)?;
     before.retain(|outcome| outcome.error.is_none());
     let mut total = Dealt::default();
     for outcome in &before {
@@ -104,30 +90,15 @@ fn main() -> Result<()> {
         let mode = if seed.is_multiple_of(2) { Mode::Daemon } else { Mode::Passthrough };
         println!("== seed {seed}, {mode:?}, {} of {} blows", total.count(), cli.blows);
         let outcome = round(&cli, seed, mode, &total);
-        append(&cli.results, &outcome)?;
+        results::append(&cli.results, &outcome)?;
         if let Some(error) = outcome.error {
             bail!("seed {seed}: {error}");
         }
         total.add(&outcome.dealt);
         seed += 1;
     }
-    tell(&read(&cli.results)?, &total);
+    tell(&results::read(&cli.results)?, &total);
     Ok(())
-}
-
-fn read(results: &Path) -> Result<Vec<Outcome>> {
-    let text = match fs::read_to_string(results) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(|| format!("{} can't be read", results.display()))?,
-    };
-    let line =
-        |line| serde_json::from_str(line).with_context(|| format!("{}: no outcome", results.display()));
-    text.lines().map(line).collect()
-}
-
-fn append(results: &Path, outcome: &Outcome) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(results)?;
-    Ok(file.write_all(format!("{}\n", serde_json::to_string(outcome)?).as_bytes())?)
 }
 
 fn round(cli: &Cli, seed: u64, mode: Mode, total: &Dealt) -> Outcome {
