@@ -325,6 +325,7 @@ pub fn serve(
     if let Some(arena) = arena_mount {
         arena.discard();
     }
+    failpoint::pass("after", "discarded");
     lease.give_back();
     if let Some(attr) = root {
         restore_root(&config, &attr);
@@ -654,7 +655,7 @@ impl Daemon {
         self.engine.pending_paths().iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
     }
 
-    /// The client has unmounted.
+    /// The client has unmounted. It may say so again, if the daemon before did not live to do it.
     pub fn finish(&self, discard: bool) {
         self.discard.fetch_or(discard, Ordering::Relaxed);
     }

@@ -95,6 +95,9 @@ pub struct Hello {
     pub keeper: u32,
     /// Version of the layout of the state directory, [`crate::state::VERSION`].
     pub state: u32,
+    /// The mount is gone, and the daemon before died over what was left to be done.
+    #[serde(default)]
+    pub unmounted: bool,
 }
 
 /// What a daemon tells its keeper.
@@ -296,8 +299,9 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         )?;
         let program = self.upgrade.as_ref().map_or(&self.program, |upgrade| &upgrade.program);
         let child = program.start(|path| (self.start)(path, theirs))?;
-        let config = self.config.clone();
-        let hello = Hello { config, role, keeper: std::process::id(), state: crate::state::VERSION };
+        let (config, unmounted) = (self.config.clone(), self.unmounted);
+        let hello =
+            Hello { config, role, keeper: std::process::id(), state: crate::state::VERSION, unmounted };
         // One that can't be told ends by itself, which is seen.
         let _ = send(ours.as_fd(), &hello, None);
         Ok(Started { child, socket: ours, refused: None, ready: None, standing: false })

@@ -123,6 +123,11 @@ impl StateDir {
         StateDir { path: root().join(format!("{:016x}", fnv1a(mountpoint.as_os_str().as_bytes()))) }
     }
 
+    /// The one that [`StateDir::path`] names.
+    pub(crate) fn at(path: &Path) -> StateDir {
+        StateDir { path: path.to_path_buf() }
+    }
+
     /// Makes it, private.
     pub fn create(&self) -> Result<(), StateError> {
         let io = |source| StateError::Io { path: self.path.clone(), source };
@@ -303,12 +308,13 @@ pub fn left_in_memory(backing: &Path, owner: Option<&Owner>) -> Option<PathBuf> 
     })
 }
 
-/// When a process started, in clock ticks since boot; field 22 of `/proc/PID/stat`.
+/// When a process started, in clock ticks since boot; field 22 of `/proc/PID/stat`. `None` if it doesn't run: one that ended
+/// and that nobody has waited for yet (a zombie) doesn't.
 pub fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field, a name in parentheses, may hold spaces and parentheses.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if fields.first() == Some(&"Z") {
+    if matches!(fields.first().copied(), Some("Z" | "X")) {
         return None;
     }
     fields.get(19)?.parse().ok()

@@ -1,13 +1,46 @@
-//! The daemon dies, and nothing that was written is lost: the next mount takes up what the last one held.
+//! The daemon dies, and nothing that was written is lost: the next mount takes up what the last one held. If its keeper
+//! lives, an unmount that was under way is seen through by the next daemon.
 
 use aimss_mount_tests::bytes::pattern;
 use aimss_mount_tests::mount::well;
-use aimss_mount_tests::{Mount, both_modes};
+use aimss_mount_tests::{Mount, both_modes, wait_until};
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::time::Duration;
 
 const BLOCK_BYTES: usize = 64 << 10;
+
+/// Files that wait when an unmount begins.
+const WAITING: u64 = 300;
+const WAITING_BYTES: usize = 5000;
+
+fn make_files(mount: &Mount) -> anyhow::Result<()> {
+    for number in 0..WAITING {
+        fs::write(mount.at(format!("dir/file{number}")), pattern(number, WAITING_BYTES))?;
+    }
+    Ok(())
+}
+
+/// The unmount has left the files on the backing, and nothing else.
+fn nothing_but_files_is_left(mount: &Mount) -> anyhow::Result<()> {
+    assert!(!mount.is_mounted());
+    assert_eq!(mount.daemon_pid(), None);
+    assert_eq!(mount.arena(), None);
+    assert!(!mount.behind(".aimss/lease").exists());
+    for number in 0..WAITING {
+        let found = fs::read(mount.behind(format!("dir/file{number}")))?;
+        assert!(found == pattern(number, WAITING_BYTES), "file{number}");
+    }
+    Ok(())
+}
+
+/// Kills the daemon, and waits for no other: it may have ended before anybody looks.
+fn kill_daemon_at_once(mount: &Mount) -> anyhow::Result<()> {
+    let daemon = mount.daemon_pid().and_then(Pid::from_raw).context("the mount has a daemon")?;
+    Ok(kill_process(daemon, Signal::KILL)?)
+}
 
 /// Clears the dead daemon's mount and mounts again.
 fn take_up(mount: &Mount) -> anyhow::Result<()> {
@@ -128,5 +161,63 @@ both_modes! {
         for number in 0..200 {
             assert!(fs::read(mount.behind(format!("file{number}")))? == pattern(number, 200_000), "file{number}");
         }
+    }
+
+    /// Storage is so slow that the drain takes seconds.
+    with { drain_delay: "1h", slow: Some("latency=5ms") }
+    fn an_unmount_goes_on_with_the_next_daemon_where_one_dies_in_its_drain(mount: &Mount) {
+        fs::create_dir(mount.at("dir"))?;
+        make_files(mount)?;
+        let drained = || fs::read_dir(mount.behind("dir")).map_or(0, Iterator::count) as u64;
+        std::thread::scope(|scope| {
+            let umount = scope.spawn(|| mount.umount());
+            wait_until("the drain is under way", Duration::from_secs(60), || drained() > 0);
+            kill_daemon_at_once(mount)?;
+            assert!(drained() < WAITING, "the drain was over before the daemon died");
+            umount.join().expect("it does not panic")
+        })?;
+        nothing_but_files_is_left(mount)?;
+        mount.mount_again()?;
+    }
+
+    /// What the daemon was told to give up, the next one has to be told as well, or it would try for ever.
+    with { drain_delay: "1h" }
+    fn an_unmount_that_exports_is_seen_through_by_the_next_daemon(mount: &Mount) {
+        for dir in ["dir", "stuck"] {
+            fs::create_dir(mount.at(dir))?;
+        }
+        mount.drain()?;
+        make_files(mount)?;
+        fs::write(mount.at("stuck/file"), "kept")?;
+        fs::rename(mount.behind("stuck"), mount.behind("away"))?;
+        fs::write(mount.behind("stuck"), "in the way")?;
+        let export = mount.beside("export");
+        std::thread::scope(|scope| {
+            let to = export.to_str().context("a path in UTF-8")?;
+            let umount = scope.spawn(move || mount.aimss(&["umount", "--export", to]));
+            wait_until("the mount is gone", Duration::from_secs(60), || !mount.is_mounted());
+            // It tries for eight more seconds to bring the rest to the backing.
+            kill_daemon_at_once(mount)?;
+            well(&umount.join().expect("it does not panic"))
+        })?;
+        nothing_but_files_is_left(mount)?;
+        assert_eq!(fs::read(export.join("stuck/file"))?, b"kept");
+        fs::remove_file(mount.behind("stuck"))?;
+        fs::rename(mount.behind("away"), mount.behind("stuck"))?;
+        mount.mount_again()?;
+    }
+
+    /// All is on the backing, and what the daemon made is half removed.
+    with { failpoints: true }
+    fn an_unmount_leaves_nothing_where_the_daemon_dies_at_its_very_end(mount: &Mount) {
+        fs::create_dir(mount.at("dir"))?;
+        make_files(mount)?;
+        let failpoints = mount.failpoints()?;
+        failpoints.arm("after-discarded", 1)?;
+        mount.umount()?;
+        // A release has no failpoints.
+        assert!(!failpoints.is_armed()? || failpoints.names()?.is_empty(), "no daemon died");
+        nothing_but_files_is_left(mount)?;
+        mount.mount_again()?;
     }
 }

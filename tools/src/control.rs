@@ -4,12 +4,12 @@
 use crate::escape;
 use crate::progress::Display;
 use aimss_engine::engine::Residence;
-use aimss_fs::control::client::{self, Client, Known};
+use aimss_fs::control::client::{self, Client, ControlError, Heard, Known};
 use aimss_fs::control::partitions::PartitionsInfo;
 use aimss_fs::control::protocol::{Action, BusyFile, Reply, Request};
 use aimss_fs::control::status::MountStatus;
 use aimss_fs::control::stream::{StreamInfo, StreamRequest};
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
 /// `path` absolute and without symbolic links; also where its last component is a mount point whose daemon is
@@ -80,16 +80,50 @@ pub fn dead(known: &Known) -> String {
     )
 }
 
-/// Connects to the daemon of `known`.
+/// Connects to the daemon of `known`, or to the one that follows it. The error is a [`ControlError`].
 pub fn connect(known: &Known) -> Result<Client> {
-    client::connect(&known.mountpoint).with_context(|| {
-        format!("the daemon {} of {} doesn't answer", known.pid, escape::path(&known.mountpoint))
+    Ok(client::connect(&known.mountpoint, &mut |_| say_that_it_waits(&known.mountpoint))?)
+}
+
+/// What is said while the next daemon is waited for, which takes as long as its keeper takes to start it.
+fn waits(mountpoint: &Path) -> String {
+    format!(
+        "no daemon serves {} at the moment; waiting for the next one, until Ctrl-C; nothing is lost meanwhile",
+        escape::path(mountpoint)
+    )
+}
+
+fn say_that_it_waits(mountpoint: &Path) {
+    eprintln!("aimss: {}", waits(mountpoint));
+}
+
+/// Asks what is answered without progress.
+fn ask(client: &mut Client, request: &Request) -> Result<Reply> {
+    let mountpoint = client.known().mountpoint.clone();
+    let mut heard = |heard: Heard| {
+        if heard == Heard::Waiting {
+            say_that_it_waits(&mountpoint);
+        }
+    };
+    Ok(client.call(request, &mut heard)?)
+}
+
+/// Asks what takes its time, and shows how far it is.
+fn ask_for_long(
+    client: &mut Client,
+    request: &Request,
+    display: &mut Display,
+) -> Result<Reply, ControlError> {
+    let waits = waits(&client.known().mountpoint);
+    client.call(request, &mut |heard| match heard {
+        Heard::Progress(progress) => display.update(progress),
+        Heard::Waiting => display.say(&waits),
     })
 }
 
-/// The status of `known`.
+/// The status of `known`. The error is a [`ControlError`] unless the daemon itself gave it.
 pub fn status(known: &Known) -> Result<MountStatus> {
-    match connect(known)?.call(&Request::Status, &mut |_| {})? {
+    match ask(&mut connect(known)?, &Request::Status)? {
         Reply::Status(status) => Ok(*status),
         other => Err(unexpected(&other)),
     }
@@ -97,7 +131,7 @@ pub fn status(known: &Known) -> Result<MountStatus> {
 
 /// Which files are in use.
 pub fn busy(client: &mut Client) -> Result<Vec<BusyFile>> {
-    match client.call(&Request::Busy, &mut |_| {})? {
+    match ask(client, &Request::Busy)? {
         Reply::Busy(files) => Ok(files),
         other => Err(unexpected(&other)),
     }
@@ -105,15 +139,16 @@ pub fn busy(client: &mut Client) -> Result<Vec<BusyFile>> {
 
 /// Which paths the backing does not have.
 pub fn pending(client: &mut Client) -> Result<Vec<PathBuf>> {
-    match client.call(&Request::Pending, &mut |_| {})? {
+    match ask(client, &Request::Pending)? {
         Reply::Pending(paths) => Ok(paths),
         other => Err(unexpected(&other)),
     }
 }
 
-/// Makes `paths` (relative to the mount; empty: everything) durable. The error is the daemon's sentence.
+/// Makes `paths` (relative to the mount; empty: everything) durable. The error is the daemon's sentence, or a
+/// [`ControlError`].
 pub fn drain(client: &mut Client, paths: Vec<PathBuf>, display: &mut Display) -> Result<()> {
-    match client.call(&Request::Drain { paths }, &mut |progress| display.update(progress))? {
+    match ask_for_long(client, &Request::Drain { paths }, display)? {
         Reply::Done => Ok(()),
         other => Err(unexpected(&other)),
     }
@@ -126,24 +161,26 @@ pub fn move_files(
     paths: Vec<PathBuf>,
     display: &mut Display,
 ) -> Result<Residence> {
-    let request = Request::Residence { action, paths };
-    match client.call(&request, &mut |progress| display.update(progress))? {
+    match ask_for_long(client, &Request::Residence { action, paths }, display)? {
         Reply::Moved(moved) => Ok(moved),
         other => Err(unexpected(&other)),
     }
 }
 
-/// Tells the daemon that it is no longer mounted. The daemon may be gone before it answers, which is as good.
-pub fn finish(client: &mut Client, discard: bool, display: &mut Display) -> Result<()> {
-    match client.call(&Request::Finish { discard }, &mut |progress| display.update(progress)) {
-        Ok(Reply::Error(sentence)) => bail!("{}", escape::text(&sentence)),
-        Ok(_) | Err(_) => Ok(()),
+/// Tells the daemon, or the one that follows it, that it is no longer mounted. False if there is nobody to be told any more:
+/// all is done, and nothing is left of the mount.
+pub fn finish(client: &mut Client, discard: bool, display: &mut Display) -> Result<bool> {
+    match ask_for_long(client, &Request::Finish { discard }, display) {
+        Ok(Reply::Done) => Ok(true),
+        Ok(other) => Err(unexpected(&other)),
+        Err(ControlError::NotMounted(_)) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Asks something of one stream.
 pub fn stream(known: &Known, request: StreamRequest) -> Result<StreamInfo> {
-    match connect(known)?.call(&Request::Stream(request), &mut |_| {})? {
+    match ask(&mut connect(known)?, &Request::Stream(request))? {
         Reply::Stream(info) => Ok(*info),
         other => Err(unexpected(&other)),
     }
@@ -151,7 +188,7 @@ pub fn stream(known: &Known, request: StreamRequest) -> Result<StreamInfo> {
 
 /// Makes a directory of partitions, or asks what it has; `None` if the path is nothing of that kind.
 pub fn partitioned(known: &Known, request: StreamRequest) -> Result<Option<PartitionsInfo>> {
-    match connect(known)?.call(&Request::Stream(request), &mut |_| {})? {
+    match ask(&mut connect(known)?, &Request::Stream(request))? {
         Reply::Partitions(info) => Ok(info.map(|info| *info)),
         other => Err(unexpected(&other)),
     }
@@ -164,7 +201,7 @@ pub fn partitions(known: &Known, path: PathBuf) -> Result<Option<PartitionsInfo>
 
 /// All streams of a mount.
 pub fn streams(known: &Known) -> Result<Vec<StreamInfo>> {
-    match connect(known)?.call(&Request::Stream(StreamRequest::List), &mut |_| {})? {
+    match ask(&mut connect(known)?, &Request::Stream(StreamRequest::List))? {
         Reply::Streams(streams) => Ok(streams),
         other => Err(unexpected(&other)),
     }

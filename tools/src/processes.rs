@@ -1,19 +1,12 @@
 //! Processes, by `/proc`: whether one still runs, and what it is called.
 
+use aimss_fs::state;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 /// How often a wait looks again: short beside what an unmount costs, long beside what a look costs.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Whether process `pid` runs. One that ended and that nobody has waited for yet (a zombie) doesn't.
-pub fn runs(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // The name, in parentheses, may itself hold parentheses.
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
-}
 
 /// Kills process `pid`.
 pub fn kill(pid: u32) {
@@ -22,27 +15,33 @@ pub fn kill(pid: u32) {
         .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
 }
 
-/// Waits until `pid` no longer runs, at most `limit`; whether it ended.
+/// Waits until `pid` no longer runs, at most `limit`; whether it ended. It has, too, if its number is another's by then.
 pub fn wait_gone(pid: u32, limit: Duration) -> bool {
-    let start = Instant::now();
-    while runs(pid) {
-        if start.elapsed() > limit {
-            return false;
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    true
+    is_gone_within(limit, pid, state::started(pid))
 }
 
 /// Waits until `pid` no longer runs, for as long as it uses its processor at least once every `rest`; whether it ended.
 pub fn wait_ended(pid: u32, rest: Duration) -> bool {
-    let mut used = ticks(pid);
-    while !wait_gone(pid, rest) {
+    let (since, mut used) = (state::started(pid), ticks(pid));
+    while !is_gone_within(rest, pid, since) {
         let now = ticks(pid);
         if now == used {
             return false;
         }
         used = now;
+    }
+    true
+}
+
+/// Whether process `pid`, which runs `since` then, ends within `limit`. One that ended and that nobody has waited for yet (a
+/// zombie) has.
+fn is_gone_within(limit: Duration, pid: u32, since: Option<u64>) -> bool {
+    let start = Instant::now();
+    while since.is_some() && state::started(pid) == since {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
     true
 }
@@ -94,6 +93,6 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().expect("true is there");
         assert!(wait_gone(child.id(), Duration::from_secs(10)));
         child.wait().expect("it is our child");
-        assert!(runs(std::process::id()));
+        assert!(!wait_gone(std::process::id(), Duration::ZERO));
     }
 }

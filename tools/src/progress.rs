@@ -63,6 +63,15 @@ impl Display {
             Shape::Silent => {}
         }
     }
+
+    /// Says a sentence, on a line of its own.
+    pub fn say(&self, sentence: &str) {
+        match &self.shape {
+            Shape::Bar { bar, .. } => bar.suspend(|| eprintln!("aimss: {sentence}")),
+            Shape::Lines { .. } => eprintln!("aimss: {sentence}"),
+            Shape::Silent => {}
+        }
+    }
 }
 
 impl Drop for Display {

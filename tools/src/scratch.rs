@@ -82,8 +82,10 @@ impl Mounted {
             mountpoint: config.mountpoint.clone(),
             backing: config.backing.clone(),
             pid: child.id(),
+            started: 0,
             alive: true,
             keeper: None,
+            kept_by: None,
             state_dir: PathBuf::new(),
         };
         let mut mounted = Self { known, child, ended: false };

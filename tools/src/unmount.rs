@@ -6,6 +6,9 @@
 //! 4. Unmount: umount2(2), or `fusermount3 -u` for those who may not.
 //! 5. Tell the daemon, wait until its process and its state directory are gone.
 //!
+//! A daemon that dies meanwhile, at whichever step, is followed by the next: that one is asked and told the same, and is
+//! waited for in its place. Only if its keeper is gone as well, nobody sees the unmount through, and it fails.
+//!
 //! By force it goes another way: see [`force`].
 //!
 //! A mount whose daemon is dead is only cleared when asked to (`lazy`): its connection is aborted, so that
@@ -17,7 +20,7 @@ use crate::holders::{self, Wanted};
 use crate::mountinfo::{self, Mount};
 use crate::progress::Display;
 use crate::{control, escape, export, processes};
-use aimss_fs::control::client::{Client, Known};
+use aimss_fs::control::client::{Client, ControlError, Known};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -35,6 +38,10 @@ const CLOSE_LOOK: Duration = Duration::from_millis(20);
 /// How long a daemon that was told to finish may rest after its drain: it seals what streams hold, which takes as long as
 /// that is large, closes and removes.
 const END_WAIT: Duration = Duration::from_secs(60);
+/// Nobody need be told of a wait for its end that is over before that.
+const UNTOLD: Duration = Duration::from_secs(5);
+/// Between two looks who serves a mount whose end is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How to unmount.
 #[derive(Debug, Default)]
@@ -94,7 +101,8 @@ pub fn abandon(known: &Known) -> Result<()> {
     if mountinfo::at(&known.mountpoint).is_some() {
         detach(&known.mountpoint, true).map_err(Refused::into_error)?;
     }
-    control::finish(&mut client?, true, &mut Display::silent())
+    control::finish(&mut client?, true, &mut Display::silent())?;
+    Ok(())
 }
 
 /// Takes a mount away whose daemon and keeper are dead. What they held stays.
@@ -111,9 +119,13 @@ pub fn is_stale(mountpoint: &Path) -> bool {
 fn live(known: &Known, options: &Options, mut display: Display) -> Result<Outcome> {
     let mountpoint = &known.mountpoint;
     let mount = mountinfo::at(mountpoint);
+    if let Some(over) = mount.as_ref().filter(|mount| mount.kind != force::KIND) {
+        let shown = escape::path(mountpoint);
+        bail!("a file system of type {} was mounted over {shown}; `umount {shown}` first", over.kind);
+    }
     let mut client = control::connect(known)?;
     if !options.lazy {
-        refuse_if_used(known, mount.as_ref(), &mut client)?;
+        refuse_if_used(mount.as_ref(), &mut client)?;
     }
     if let Some(directory) = &options.export {
         export::check_directory(directory, mountpoint)?;
@@ -122,6 +134,8 @@ fn live(known: &Known, options: &Options, mut display: Display) -> Result<Outcom
     let outcome = match (drained, &options.export) {
         (Ok(()), _) if options.lazy => Outcome::Detached,
         (Ok(()), _) => Outcome::Gone,
+        // Nobody could be asked, which says nothing of the backing.
+        (Err(why), _) if why.is::<ControlError>() => return Err(why),
         (Err(why), None) => bail!(
             "{} can't be unmounted without loss: {why:#}; everything is still in memory: make room and try again, or \
              take it elsewhere with `aimss umount --export DIR {}`",
@@ -133,21 +147,22 @@ fn live(known: &Known, options: &Options, mut display: Display) -> Result<Outcom
         }
     };
     if mount.is_some() {
-        detach_or_name_users(known, mount.as_ref(), options.lazy)?;
+        detach_or_name_users(mount.as_ref(), options.lazy, &mut client)?;
     }
-    end(known, client, outcome, display)
+    end(client, outcome, display)
 }
 
-fn refuse_if_used(known: &Known, mount: Option<&Mount>, client: &mut Client) -> Result<()> {
+fn refuse_if_used(mount: Option<&Mount>, client: &mut Client) -> Result<()> {
     let device = mount.map(|mount| (mount.major, mount.minor));
-    let shown = escape::path(&known.mountpoint);
+    let mountpoint = client.known().mountpoint.clone();
+    let shown = escape::path(&mountpoint);
     let start = Instant::now();
     // The kernel tells the daemon of a close only after close(2) has returned: what nobody holds may be on
     // its way.
     let (busy, holders) = loop {
         let busy = control::busy(client)?;
-        let wanted = Wanted::new(device, &busy, &known.mountpoint);
-        let holders = holders::find(&wanted, &[known.pid, std::process::id()]);
+        let wanted = Wanted::new(device, &busy, &mountpoint);
+        let holders = holders::find(&wanted, &[client.known().pid, std::process::id()]);
         if busy.is_empty() || !holders.is_empty() || start.elapsed() > CLOSE_WAIT {
             break (busy, holders);
         }
@@ -166,7 +181,7 @@ fn refuse_if_used(known: &Known, mount: Option<&Mount>, client: &mut Client) -> 
         bail!(
             "{shown} is in use: {}{more} is open in a process that can't be seen from here (another user's, or one in \
              another container); `aimss umount --lazy {shown}` goes ahead once it closes",
-            escape::path(&known.mountpoint.join(&file.path))
+            escape::path(&mountpoint.join(&file.path))
         );
     }
     Ok(())
@@ -178,59 +193,72 @@ fn export_pending(
     client: &mut Client,
     directory: &Path,
 ) -> Result<usize> {
+    // What can't be read here looks like what was deleted, and would be given up below.
+    let not_here = || {
+        let (m, b) = (escape::path(&known.mountpoint), escape::path(&known.backing));
+        anyhow!(
+            "{m} is not mounted here any more, so that nothing can be copied from it; what the backing lacks is still in \
+             memory: `aimss umount --force {m}`, `aimss mount {b} {m}`, then `--export` to a new directory"
+        )
+    };
+    let mount = mount.ok_or_else(not_here)?;
     // So that nothing written behind our backs is given up below; only root may, and others have no better
     // way.
-    let flags = mount.map_or(MountFlags::empty(), Mount::flags) | MountFlags::BIND;
+    let flags = mount.flags() | MountFlags::BIND;
     let read_only = rustix::mount::mount_remount(&known.mountpoint, flags | MountFlags::RDONLY, "").is_ok();
     let copied =
         control::pending(client).and_then(|paths| export::copy(&known.mountpoint, &paths, directory));
     if copied.is_err() && read_only {
         let _ = rustix::mount::mount_remount(&known.mountpoint, flags, "");
     }
-    copied
+    let is_there = mountinfo::at(&known.mountpoint)
+        .is_some_and(|now| (now.major, now.minor) == (mount.major, mount.minor));
+    match copied {
+        Ok(_) if !is_there => Err(not_here()),
+        // Where nobody serves the mount any more, that is the reason.
+        Err(error) => Err(client.look().err().map_or(error, Into::into)),
+        copied => copied,
+    }
 }
 
-fn detach_or_name_users(known: &Known, mount: Option<&Mount>, lazy: bool) -> Result<()> {
-    match detach(&known.mountpoint, lazy) {
+fn detach_or_name_users(mount: Option<&Mount>, lazy: bool, client: &mut Client) -> Result<()> {
+    let mountpoint = client.known().mountpoint.clone();
+    match detach(&mountpoint, lazy) {
         Ok(()) => Ok(()),
         Err(Refused::Busy) => {
-            let shown = escape::path(&known.mountpoint);
+            let shown = escape::path(&mountpoint);
             if let Some(inner) = mountinfo::all()
                 .into_iter()
-                .find(|inner| inner.point != known.mountpoint && inner.point.starts_with(&known.mountpoint))
+                .find(|inner| inner.point != mountpoint && inner.point.starts_with(&mountpoint))
             {
                 let inner = escape::path(&inner.point);
                 bail!("{shown} is in use: {inner} is mounted inside it; `umount {inner}` first");
             }
-            let mut client = control::connect(known)?;
-            refuse_if_used(known, mount, &mut client)?;
+            refuse_if_used(mount, client)?;
             bail!("{shown} is in use by something that ended just now; try again")
         }
         Err(refused) => Err(refused.into_error()),
     }
 }
 
-fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display) -> Result<Outcome> {
+/// The mount's name is gone: sees to it that the rest goes, too.
+fn end(mut client: Client, outcome: Outcome, mut display: Display) -> Result<Outcome> {
     let discard = matches!(outcome, Outcome::Exported(_));
     if outcome == Outcome::Detached {
-        // Answered when the last file has closed, which may be in a week: don't wait for the answer.
+        let known = client.known().clone();
+        // The last file may close in a week, and a daemon that hangs answers nobody: don't wait for it.
         std::thread::spawn(move || control::finish(&mut client, discard, &mut Display::silent()));
-        let gone = processes::wait_gone(known.pid, LAZY_LOOK);
-        return Ok(if gone { Outcome::Gone } else { Outcome::Detached });
+        return look_a_while(known);
     }
-    control::finish(&mut client, discard, &mut display)?;
-    drop(client);
-    if !processes::wait_ended(known.pid, END_WAIT) {
-        bail!(
-            "{} is unmounted, but its daemon {} does nothing and hasn't ended; its log says why",
-            escape::path(&known.mountpoint),
-            known.pid
-        );
+    if let Err(error) = finish(&mut client, discard, &mut display) {
+        return Err(match error.downcast_ref::<ControlError>() {
+            Some(ControlError::Dead { .. }) => left_in_memory(client.known()),
+            _ => error,
+        });
     }
-    if let Some(keeper) = known.keeper {
-        processes::wait_gone(keeper, LAZY_LOOK);
-    }
-    if known.state_dir.exists() {
+    let known = client.known();
+    // Unless another mount has been made there since.
+    if known.state_dir.exists() && control::known_at(&known.mountpoint).is_none() {
         bail!(
             "{} is unmounted, but its daemon left {} behind; the next `aimss mount` of {} takes it up",
             escape::path(&known.mountpoint),
@@ -239,6 +267,68 @@ fn end(known: &Known, mut client: Client, outcome: Outcome, mut display: Display
         );
     }
     Ok(outcome)
+}
+
+/// Has the daemon finish, and each that follows one that dies over it; returns when the last of them has ended, and its
+/// keeper.
+fn finish(client: &mut Client, discard: bool, display: &mut Display) -> Result<()> {
+    while control::finish(client, discard, display)? {
+        match client.look() {
+            Ok(known) if known.daemon_lives() => wait_for_end(known, display)?,
+            // It ended just now, or the next one has been told that has not entered its name yet.
+            _ => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+    // The last thing that it does is to remove what said that it was there.
+    let known = client.known();
+    wait_for_end(known, display)?;
+    if let Some(keeper) = known.keeper {
+        processes::wait_gone(keeper, LAZY_LOOK);
+    }
+    Ok(())
+}
+
+/// Waits until the daemon has ended, in whatever way.
+fn wait_for_end(known: &Known, display: &Display) -> Result<()> {
+    if !known.daemon_lives() || processes::wait_gone(known.pid, UNTOLD) {
+        return Ok(());
+    }
+    let shown = escape::path(&known.mountpoint);
+    display.say(&format!(
+        "{shown} is unmounted; waiting for its daemon (process {}) to bring the rest to the backing; Ctrl-C ends the wait \
+         and not the daemon",
+        known.pid
+    ));
+    if !processes::wait_ended(known.pid, END_WAIT) {
+        bail!(
+            "{shown} is unmounted, but its daemon {} does nothing and hasn't ended; its log says why",
+            known.pid
+        );
+    }
+    Ok(())
+}
+
+/// Looks for a moment whether the daemon ends at once.
+fn look_a_while(mut known: Known) -> Result<Outcome> {
+    let start = Instant::now();
+    while start.elapsed() < LAZY_LOOK {
+        match known.look_again() {
+            Err(ControlError::Dead { .. }) => return Err(left_in_memory(&known)),
+            Err(_) if !known.daemon_lives() => return Ok(Outcome::Gone),
+            _ => std::thread::sleep(LOOK_AGAIN),
+        }
+    }
+    Ok(Outcome::Detached)
+}
+
+/// What to say of an unmount that nobody sees through. The mount itself is gone.
+fn left_in_memory(known: &Known) -> anyhow::Error {
+    let (m, b) = (escape::path(&known.mountpoint), escape::path(&known.backing));
+    anyhow!(
+        "{m} is unmounted, but its daemon (process {}) is gone before it was done, and no other follows; `aimss mount {b} \
+         {m}` brings back what it had",
+        known.pid
+    )
 }
 
 fn clear(mountpoint: &Path, known: Option<&Known>) -> Result<Outcome> {

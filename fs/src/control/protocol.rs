@@ -27,7 +27,8 @@ pub enum Request {
     /// Paths whose content or name the backing does not have.
     Pending,
     /// The client has unmounted (or is about to, lazily): drain what is left, leave nothing behind, end.
-    /// With `discard`, what could not be drained is given up: the client has exported it.
+    /// With `discard`, what could not be drained is given up: the client has exported it. A daemon that dies over it takes
+    /// that along: the client asks the next one again.
     Finish {
         /// Give up what the backing cannot take.
         discard: bool,
@@ -61,7 +62,9 @@ impl Request {
             Request::Status | Request::Busy | Request::Pending => true,
             Request::Drain { .. } | Request::Residence { .. } => true,
             Request::Stream(request) => request.changes_nothing(),
-            Request::Finish { .. } | Request::Upgrade { .. } => false,
+            // The next one is told the same, and has all the more to do.
+            Request::Finish { .. } => true,
+            Request::Upgrade { .. } => false,
         }
     }
 }

@@ -49,7 +49,7 @@ const UNREADABLE: &str = "the arena that the last daemon left can't be read";
 pub(super) fn begin(hello: &Hello, link: &Link) -> Result<Option<Begun>, ServeError> {
     match hello.role {
         Role::First => first(&hello.config).map(Some),
-        Role::Successor => successor(&hello.config, link),
+        Role::Successor => successor(hello, link),
     }
 }
 
@@ -98,9 +98,13 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
 }
 
 /// Follows the daemon until it is gone, and goes on. Nothing is changed before.
-fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeError> {
+fn successor(hello: &Hello, link: &Link) -> Result<Option<Begun>, ServeError> {
+    let config = &hello.config;
     let state = StateDir::of(&config.mountpoint);
     if !state.has_journal() {
+        if hello.unmounted && config.journal {
+            return tidy_up(hello, &state).map(|()| None);
+        }
         return Err(io(UNREADABLE)(io::ErrorKind::NotFound.into()));
     }
     let node = node_name();
@@ -128,6 +132,24 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     failpoint::pass("after", "taken-over");
     let doomed = doomed_streams::find(&config.backing);
     Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))
+}
+
+/// Everything was on the backing, or given up, when the daemon before died over the removal of what it had made: the rest of
+/// that is removed.
+fn tidy_up(hello: &Hello, state: &StateDir) -> Result<(), ServeError> {
+    let config = &hello.config;
+    let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
+    let lease = Lease::take(&config.backing, &owner(config, node_name()), config.take_over)?;
+    // Another mount may have been made there since.
+    if state.read_record().and_then(|record| record.keeper()) == Some(hello.keeper) {
+        state::end_overflow(state);
+        if let Err(e) = state.remove() {
+            log::warn!("the state directory {} stays: {e}", state.path().display());
+        }
+    }
+    lease.give_back();
+    restore_times(config, &root_times);
+    Ok(())
 }
 
 /// Follows the daemon until it is gone; `None` if the keeper is.
@@ -193,10 +215,14 @@ fn node_name() -> String {
 
 /// The lease of the backing, and what removes the state directory if nothing comes of it.
 fn own(config: &MountConfig, state: &StateDir, node: String) -> Result<(Lease, Cleanup), ServeError> {
-    let owner = Owner { node, pid: std::process::id(), mountpoint: config.mountpoint.clone() };
     let cleanup = Cleanup { state: state.clone() };
-    let lease = Lease::take(&config.backing, &owner, config.take_over)?;
+    let lease = Lease::take(&config.backing, &owner(config, node), config.take_over)?;
     Ok((lease, cleanup))
+}
+
+/// Who this daemon is to the lease.
+fn owner(config: &MountConfig, node: String) -> Owner {
+    Owner { node, pid: std::process::id(), mountpoint: config.mountpoint.clone() }
 }
 
 pub(super) fn tell_what_was_left(recovered: &Recovered) {

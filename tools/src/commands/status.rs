@@ -3,13 +3,10 @@
 mod render;
 
 use crate::{cli, control, escape, mountinfo};
-use aimss_fs::control::client::{self, Known};
+use aimss_fs::control::client::{self, ControlError, Known};
 use aimss_fs::control::status::MountStatus;
 use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
-
-/// Daemons of one mount that may die one after the other while they are asked.
-const DEATHS_MAX: u32 = 5;
 
 /// The JSON: a stable schema, to which fields are added.
 #[derive(Serialize)]
@@ -68,18 +65,16 @@ fn print(json: bool, mounts: Vec<Shown>, all: bool) -> Result<()> {
 
 /// `None` if the mount ended between being listed and being asked.
 fn look(known: &Known) -> Result<Option<Shown>> {
-    let mut known = known.clone();
-    let mut deaths = 0;
-    while known.alive {
-        match control::status(&known) {
+    let mut pid = known.pid;
+    if known.alive {
+        match control::status(known) {
             Ok(status) => return Ok(Some(Shown { alive: true, status })),
-            Err(_) if deaths < DEATHS_MAX && !crate::processes::runs(known.pid) => deaths += 1,
-            Err(error) => return Err(error),
-        }
-        // Its keeper may have the next one.
-        match control::known_at(&known.mountpoint) {
-            Some(next) => known = next,
-            None => return Ok(None),
+            Err(error) => match error.downcast_ref::<ControlError>() {
+                Some(ControlError::NotMounted(_)) => return Ok(None),
+                // Its keeper has no other any more.
+                Some(ControlError::Dead { pid: last, .. }) => pid = *last,
+                _ => return Err(error),
+            },
         }
     }
     let mut status = MountStatus {
@@ -87,7 +82,7 @@ fn look(known: &Known) -> Result<Option<Shown>> {
         backing: known.backing.clone(),
         ..MountStatus::default()
     };
-    status.daemon.pid = known.pid;
+    status.daemon.pid = pid;
     let (b, m) = (escape::path(&known.backing), escape::path(&known.mountpoint));
     status.drain.last_error =
         Some(if mountinfo::at(&known.mountpoint).is_some_and(|mount| mount.is_fuse()) {

@@ -114,8 +114,10 @@ mod tests {
             mountpoint: mountpoint.into(),
             backing: backing.into(),
             pid: 77,
+            started: 0,
             alive: true,
             keeper: None,
+            kept_by: None,
             state_dir: PathBuf::from("/run/aimss/x"),
         }
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How long a killed process may take to be gone; one that waits for a disk in the kernel takes as long as that.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 /// The type of our mounts.
-const KIND: &str = "fuse.aimss";
+pub(super) const KIND: &str = "fuse.aimss";
 
 /// `path` absolute, without asking the mount that it may be: only what lies above it is looked at.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
