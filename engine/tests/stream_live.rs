@@ -90,6 +90,77 @@ fn what_a_dead_daemon_left_in_memory_is_brought_to_the_log() {
 }
 
 #[test]
+fn what_is_left_of_a_stream_that_can_not_be_opened_is_an_error_that_names_it() {
+    let mut world = World::new(1);
+    world.append_by_kernel(b"one\n");
+    world.stream.get().change_settings(|settings| settings.path = "a/b.stream".into()).expect("written");
+    let other = world.stream.streams().create(&Settings::default()).expect("a second one").id();
+    world.stream.streams().open(other).expect("it is open").append(b"other\n").expect("room");
+    world.stream.forget();
+    let log = Streams::home(world.backing.path()).join(world.id.to_string());
+    let memory = world.active.path().join(world.id.to_string());
+    let again = || Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+    // Settings that are none, a file in place of the log's directory, no settings.
+    let settings = std::fs::read(log.join("settings")).expect("settings");
+    let spoil: [&dyn Fn(); 3] = [
+        &|| std::fs::write(log.join("settings"), "framing = line\n").expect("ours"),
+        &|| {
+            std::fs::rename(&log, log.with_extension("away")).expect("ours");
+            std::fs::write(&log, "").expect("ours");
+        },
+        &|| std::fs::remove_file(log.join("settings")).expect("ours"),
+    ];
+    for (number, spoil) in spoil.iter().enumerate() {
+        spoil();
+        let streams = again();
+        let refused = streams.open_left().expect_err("one can't be opened").to_string();
+        assert!(refused.contains(&world.id.to_string()), "{number}: {refused}");
+        let open: Vec<StreamId> = streams.all().iter().map(|stream| stream.id()).collect();
+        assert_eq!(open, [other], "{number}: the other one is");
+        streams.sync_all().expect("and durable");
+        assert_eq!(streams.left_in_memory().expect("listed"), [memory.clone()], "{number}");
+        // The way out.
+        let target = tempfile::tempdir().expect("a scratch directory");
+        Streams::save(&memory, world.backing.path(), target.path()).expect("saved");
+        let saved = Streams::home(target.path()).join(world.id.to_string());
+        let saved = std::fs::read_dir(saved).expect("there").flatten().map(|entry| entry.path());
+        let saved: Vec<PathBuf> =
+            saved.filter(|path| path.extension().is_some_and(|e| e == "active")).collect();
+        assert_eq!(std::fs::read(&saved[0]).expect("the records"), b"one\n", "{number}");
+        if number == 1 {
+            std::fs::remove_file(&log).expect("ours");
+            std::fs::rename(log.with_extension("away"), &log).expect("ours");
+        }
+        std::fs::write(log.join("settings"), &settings).expect("ours");
+    }
+    let streams = again();
+    streams.open_left().expect("all can be opened");
+    assert_eq!(streams.left_in_memory().expect("listed"), [] as [PathBuf; 0], "and are durable");
+    drop(streams);
+    world.stream = Running::start(&world.backing, &world.active, world.id);
+    assert_eq!(world.view(), b"one\n");
+}
+
+#[test]
+fn a_stream_that_can_not_be_made_durable_is_named_and_the_others_are() {
+    let mut world = World::new(1);
+    let other = world.stream.streams().create(&Settings::default()).expect("a second one");
+    world.append_by_kernel(b"one\n");
+    other.append(b"other\n").expect("room");
+    let member = other.join("g").expect("a group");
+    assert_eq!(ask(&other, "g", member, 100), Ok(b"other\n".to_vec()));
+    assert_eq!(ask(&other, "g", member, 100), Err(Refusal::WouldBlock), "and acknowledges");
+    let file = Group::path(&Streams::home(world.backing.path()).join(other.id().to_string()), "g");
+    std::fs::remove_file(&file).expect("ours");
+    std::fs::create_dir(&file).expect("ours");
+    let failed = world.stream.streams().sync_all().expect_err("an offset can't be written down").to_string();
+    assert!(failed.contains(&other.id().to_string()), "{failed}");
+    drop(other);
+    world.restart(End::Memory);
+    assert_eq!(world.view(), b"one\n", "the other one is durable");
+}
+
+#[test]
 fn the_time_is_of_the_last_append_or_what_was_set_since() {
     let mut world = World::new(1);
     let mtime = |world: &World| world.stream.get().view().expect("its time").mtime;
@@ -362,12 +433,16 @@ impl Running {
         &self.0.as_ref().expect("it runs").1
     }
 
+    fn streams(&self) -> &Arc<Streams> {
+        &self.0.as_ref().expect("it runs").0
+    }
+
     fn summary(&self) -> Summary {
-        self.0.as_ref().expect("it runs").0.summary()
+        self.streams().summary()
     }
 
     fn start_service(&self) {
-        self.0.as_ref().expect("it runs").0.start();
+        self.streams().start();
     }
 
     fn stop(&self) {

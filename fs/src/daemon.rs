@@ -146,6 +146,8 @@ pub struct Daemon {
     link: Arc<Link>,
     /// Why there is no GPU, where one was asked for.
     no_gpu: OnceLock<String>,
+    /// Why not all streams are open that the last daemon had open.
+    unopened: Mutex<Option<String>>,
     /// Who waits for an upgrade is told here why there is none.
     upgrade: Mutex<Option<mpsc::Sender<String>>>,
 }
@@ -215,6 +217,7 @@ pub fn serve(
         keeper,
         link: link.clone(),
         no_gpu: OnceLock::new(),
+        unopened: Mutex::default(),
         upgrade: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -273,15 +276,15 @@ pub fn serve(
     daemon.clone().use_gpu(open_gpu);
     let starting = if takes_over { start_later(&engine) } else { None };
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
+    let looked_after = daemon.clone();
     runtime.spawn_blocking(move || {
         for kernel in polled {
             // Who waits for a stream asks again.
             let _ = notifier.poll(fuser::PollHandle(kernel));
         }
         if takes_over {
-            if let Err(e) = streams.open_left() {
-                log::warn!("streams of the last daemon can't be looked for: {e}");
-            }
+            // What fails is logged, told by status, and tried again by who drains or unmounts.
+            let _ = looked_after.open_left_streams();
             std::thread::sleep(ANSWERS_FIRST);
         }
         failpoint::pass("before", "unnoted-closed");
@@ -478,6 +481,12 @@ impl Daemon {
                 "the GPU is used no more: {why}; nothing is lost, and files that left memory come from the backing"
             ));
         }
+        if let Some(why) = &*self.unopened.lock() {
+            limits.push(format!(
+                "what memory has of a stream is not on the backing: {why}; it is tried again, and by `aimss umount --export` \
+                 it can be saved elsewhere"
+            ));
+        }
         if let Some(bytes) = self.streams.all().behind() {
             limits.push(format!(
                 "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing",
@@ -588,32 +597,33 @@ impl Daemon {
         }
     }
 
-    /// Calls `with` once all streams are open, also those of the daemon before that nobody asked for yet.
+    /// Calls `with` once all streams are open, also those of the daemon before that nobody asked for yet. It is called
+    /// for the others where one can't be opened; that one is the error, and its name is in it.
     fn with_all_streams(&self, with: impl FnOnce(&Streams) -> StreamResult<()>) -> Result<(), String> {
-        let streams = self.streams.all();
-        if self.life.deaths + self.life.upgrades > 0 {
-            streams.open_left().map_err(|e| e.to_string())?;
-        }
-        with(streams).map_err(|e| e.to_string())
+        let left = self.life.deaths + self.life.upgrades > 0;
+        let opened = if left { self.open_left_streams() } else { Ok(()) };
+        opened.and(with(self.streams.all())).map_err(|e| e.to_string())
     }
 
     /// Drains everything, or only `paths`. The error is a sentence.
     pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
         let written = self.engine.status().written;
-        // Whatever is asked for, streams are few and their tails short.
-        self.with_all_streams(Streams::sync_all)
-            .map_err(|e| format!("not all of the streams is on the backing: {e}"))?;
-        if paths.is_empty() {
-            let result = self.engine.drain_all(|backlog| {
+        // Whatever is asked for, streams are few and their tails short. Where one fails, files are drained all the same.
+        let streams = self
+            .with_all_streams(Streams::sync_all)
+            .map_err(|e| format!("not all of the streams is on the backing, but nothing is lost: {e}"));
+        let drained = if paths.is_empty() {
+            self.engine.drain_all(|backlog| {
                 let bytes_done = self.engine.written().saturating_sub(written);
                 let items_left = backlog.operations + backlog.files;
                 progress(Progress { bytes_left: backlog.bytes, items_left, bytes_done });
-            });
-            return result.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
-        }
-        self.engine
-            .drain_some(&self.resolve_all(paths)?)
-            .map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"))
+            })
+        } else {
+            self.engine.drain_some(&self.resolve_all(paths)?)
+        };
+        let files =
+            drained.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
+        streams.and(files)
     }
 
     fn resolve_all(&self, paths: &[PathBuf]) -> Result<Vec<Ino>, String> {
@@ -640,6 +650,11 @@ impl Daemon {
             .into_iter()
             .map(|f| BusyFile { path: path(f.path), handles: f.handles, mapped: f.mapped, arena: f.arena })
             .collect()
+    }
+
+    /// Directories in memory of streams that the backing does not have all of.
+    pub fn streams_in_memory(&self) -> std::io::Result<Vec<PathBuf>> {
+        self.streams.all().left_in_memory()
     }
 
     /// What the backing does not have.

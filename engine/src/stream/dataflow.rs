@@ -249,7 +249,10 @@ impl Dataflow {
 
     fn end(&mut self) -> Result<()> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
-        self.streams.stop().map_err(|source| Error::Stream { name: "that was used".into(), source })?;
+        self.streams.stop().map_err(|source| match source {
+            super::Error::Stream { stream, source } => Error::Stream { name: stream, source: *source },
+            source => Error::Stream { name: "that was used".into(), source },
+        })?;
         remove(&self.memory).map_err(at(&self.memory))?;
         lease.give_back().map_err(at(&self.directory))
     }

@@ -189,9 +189,14 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether a log's directory has settings: one without is being made, or removed.
-    pub fn is_there(directory: &Path) -> bool {
-        directory.join(FILE).exists()
+    /// Whether a log's directory has settings: one without is being made, or removed. Where that can't be told, it is an
+    /// error.
+    pub fn is_there(directory: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(directory.join(FILE)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Removes them: what is left of the directory is no log any more.

@@ -8,7 +8,7 @@ use crate::streams::error;
 use aimss_engine::engine::New;
 use aimss_engine::stream::group;
 use aimss_engine::stream::live::{Start, Stream};
-use aimss_engine::stream::{Micros, Offset, Settings};
+use aimss_engine::stream::{Micros, Offset, Result as StreamResult, Settings};
 use aimss_engine::{Error, Ino, Kind};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -70,6 +70,14 @@ impl Daemon {
             Ok(info) => Reply::Stream(Box::new(info)),
             Err(sentence) => Reply::Error(sentence),
         }
+    }
+
+    /// Opens the streams that the last daemon had open and nobody asked for yet; the first that can't be opened is the
+    /// error, and status says it until that is over.
+    pub(super) fn open_left_streams(&self) -> StreamResult<()> {
+        let opened = self.streams.all().open_left();
+        *self.unopened.lock() = opened.as_ref().err().map(ToString::to_string);
+        opened
     }
 
     /// All streams in numbers, for `aimss status`.

@@ -89,6 +89,14 @@ impl Log {
         })
     }
 
+    /// Saves in `to`, which is made if it is missing, what the active file in the directory `from` has that is in no
+    /// segment, durably. Nobody appends meanwhile. Nothing is saved where there is no active file.
+    pub fn save_active(from: &Path, to: &Path) -> Result<()> {
+        fs::create_dir_all(to)?;
+        fetch(&Listing::of(from)?, to)?;
+        Ok(sync_directory(to)?)
+    }
+
     /// The copy did not get there.
     pub fn news_failed(&mut self, news: &News) {
         self.active.cut = [self.active.cut, news.cut].into_iter().flatten().min();
@@ -248,6 +256,7 @@ pub(super) fn fetch(from: &Listing, to: &Path) -> Result<()> {
     }
     let changed = source.metadata()?.modified()?;
     target.set_modified(changed)?;
+    target.sync_all()?;
     fs::rename(beside, path_of(to, (begin.0, begin.1, 0)))?;
     Ok(())
 }
