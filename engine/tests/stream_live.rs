@@ -113,7 +113,7 @@ fn what_is_left_of_a_stream_that_can_not_be_opened_is_an_error_that_names_it() {
     for (number, spoil) in spoil.iter().enumerate() {
         spoil();
         let streams = again();
-        let refused = streams.open_left().expect_err("one can't be opened").to_string();
+        let refused = streams.open_left(false).expect_err("one can't be opened").to_string();
         assert!(refused.contains(&world.id.to_string()), "{number}: {refused}");
         let open: Vec<StreamId> = streams.all().iter().map(|stream| stream.id()).collect();
         assert_eq!(open, [other], "{number}: the other one is");
@@ -134,11 +134,44 @@ fn what_is_left_of_a_stream_that_can_not_be_opened_is_an_error_that_names_it() {
         std::fs::write(log.join("settings"), &settings).expect("ours");
     }
     let streams = again();
-    streams.open_left().expect("all can be opened");
+    streams.open_left(false).expect("all can be opened");
     assert_eq!(streams.left_in_memory().expect("listed"), [] as [PathBuf; 0], "and are durable");
     drop(streams);
     world.stream = Running::start(&world.backing, &world.active, world.id);
     assert_eq!(world.view(), b"one\n");
+}
+
+#[test]
+fn what_was_being_removed_goes_or_waits_for_whoever_looks_for_its_names() {
+    let mut world = World::new(1);
+    world.append_by_kernel(b"one\n");
+    let stream = world.stream.get().clone();
+    stream.change_settings(|settings| settings.doomed = true).expect("written");
+    drop(stream);
+    world.stream.forget();
+    let memory = world.active.path().join(world.id.to_string());
+    let log = Streams::home(world.backing.path()).join(world.id.to_string());
+    let again = || Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+    let streams = again();
+    streams.open_left(true).expect("it is passed over");
+    assert!(streams.all().is_empty() && memory.exists());
+    assert_eq!(Streams::doomed(world.backing.path()).expect("listed"), [world.id]);
+    // A name is there after all.
+    streams.settle_doomed(world.id, true).expect("it lives");
+    streams.open_left(true).expect("and is opened");
+    streams.settle_doomed(world.id, false).expect("open, it is nobody's to remove");
+    assert_eq!(streams.open(world.id).expect("it is open").view().expect("its size").bytes, 4);
+    // The name goes again, and the daemon dies.
+    streams
+        .open(world.id)
+        .expect("open")
+        .change_settings(|settings| settings.doomed = true)
+        .expect("written");
+    drop(streams);
+    let streams = again();
+    streams.settle_doomed(world.id, false).expect("it goes");
+    assert!(!memory.exists() && !log.exists(), "and leaves nothing that nobody would ever remove");
+    streams.open_left(false).expect("there is nothing");
 }
 
 #[test]

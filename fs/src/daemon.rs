@@ -142,6 +142,8 @@ pub struct Daemon {
     discard: AtomicBool,
     unmounted: AtomicBool,
     life: Life,
+    /// See [`Begun::goes_on`].
+    goes_on: bool,
     keeper: u32,
     link: Arc<Link>,
     /// Why there is no GPU, where one was asked for.
@@ -178,7 +180,7 @@ pub fn serve(
     let takes_over = hello.role == Role::Successor;
     let Some(begun) = begin::begin(&hello, link)? else { return Ok(()) };
     let Hello { config, keeper, .. } = hello;
-    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, doomed } = begun;
+    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, goes_on, doomed } = begun;
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
     }
@@ -214,6 +216,7 @@ pub fn serve(
         discard: AtomicBool::new(false),
         unmounted: AtomicBool::new(false),
         life,
+        goes_on,
         keeper,
         link: link.clone(),
         no_gpu: OnceLock::new(),
@@ -282,9 +285,10 @@ pub fn serve(
             // Who waits for a stream asks again.
             let _ = notifier.poll(fuser::PollHandle(kernel));
         }
+        if goes_on {
+            looked_after.keep_opening_left_streams();
+        }
         if takes_over {
-            // What fails is logged, told by status, and tried again by who drains or unmounts.
-            let _ = looked_after.open_left_streams();
             std::thread::sleep(ANSWERS_FIRST);
         }
         failpoint::pass("before", "unnoted-closed");
@@ -298,7 +302,7 @@ pub fn serve(
         let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(*id)).collect();
         // Their names may wait to be removed.
         if !doomed.is_empty() && tidy.drain_all(|_| {}).is_ok() {
-            doomed_streams::remove(&backing, doomed, is_open);
+            doomed_streams::remove(&backing, &streams, doomed);
         }
     });
     // A session that ends like this was not unmounted: the next daemon takes over.
@@ -600,8 +604,7 @@ impl Daemon {
     /// Calls `with` once all streams are open, also those of the daemon before that nobody asked for yet. It is called
     /// for the others where one can't be opened; that one is the error, and its name is in it.
     fn with_all_streams(&self, with: impl FnOnce(&Streams) -> StreamResult<()>) -> Result<(), String> {
-        let left = self.life.deaths + self.life.upgrades > 0;
-        let opened = if left { self.open_left_streams() } else { Ok(()) };
+        let opened = if self.goes_on { self.open_left_streams() } else { Ok(()) };
         opened.and(with(self.streams.all())).map_err(|e| e.to_string())
     }
 

@@ -12,7 +12,6 @@ use aimss_engine::engine::Successor;
 use aimss_engine::failpoint;
 use aimss_engine::journal::{Follower, Journal, Lost, Recovered};
 use aimss_engine::stream::StreamId;
-use aimss_engine::stream::live::Streams;
 use aimss_engine::{Engine, EngineConfig};
 use std::io;
 use std::sync::Arc;
@@ -35,6 +34,8 @@ pub(super) struct Begun {
     pub recovered: Recovered,
     pub left: Left,
     pub life: Life,
+    /// A daemon before this one left what is in the arena: streams that the journal does not know of, too.
+    pub goes_on: bool,
     pub doomed: Vec<StreamId>,
 }
 
@@ -67,13 +68,11 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         ServeError::Overflow { path, source }
     };
     let overflow = || state::open_overflow(&state, config.overflow.as_ref()).map_err(overflow_error);
-    let (arena, engine, recovered) = if state.has_journal() {
+    let goes_on = state.has_journal();
+    let (arena, engine, recovered) = if goes_on {
         let overflow = overflow()?;
         let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(UNREADABLE))?;
         let arena = Fresh { arena: Some(arena), made: false };
-        // Streams are all that the journal does not know of.
-        Streams::recover(&config.backing, &arena.streams())
-            .map_err(|e| io(UNREADABLE)(io::Error::other(e.to_string())))?;
         let successor = prepare(config, &arena, overflow, node, false)?;
         let engine = successor.engine().clone();
         let recovered = successor.resume().map_err(io(UNREADABLE))?;
@@ -94,7 +93,7 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         (arena, engine, Recovered::default())
     };
     let (left, life) = (Left::default(), Life::default());
-    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed })
+    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, doomed })
 }
 
 /// Follows the daemon until it is gone, and goes on. Nothing is changed before.
@@ -127,7 +126,8 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     left.forget_ids_of(&unserved);
     failpoint::pass("after", "taken-over");
     let doomed = doomed_streams::find(&config.backing);
-    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))
+    let goes_on = true;
+    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, doomed }))
 }
 
 /// Follows the daemon until it is gone; `None` if the keeper is.

@@ -16,7 +16,7 @@ pub(super) fn find(backing: &Path) -> Vec<StreamId> {
 /// Those go now, if the names are gone from the backing as well, unless a crash brought one back, under whatever name
 /// it has there: so all of the tree is looked through, in the rare case that there are such logs. If it can't be, they
 /// stay, as do those that are open.
-pub(super) fn remove(backing: &Path, doomed: Vec<StreamId>, is_open: impl Fn(StreamId) -> bool) {
+pub(super) fn remove(backing: &Path, streams: &Streams, doomed: Vec<StreamId>) {
     let named = match markers_below(backing) {
         Ok(named) => named,
         Err(e) => {
@@ -28,11 +28,7 @@ pub(super) fn remove(backing: &Path, doomed: Vec<StreamId>, is_open: impl Fn(Str
         }
     };
     for id in doomed {
-        // Somebody may have found it under a name that came back.
-        if is_open(id) {
-            continue;
-        }
-        if let Err(e) = Streams::settle_doomed(backing, id, named.contains_key(&id)) {
+        if let Err(e) = streams.settle_doomed(id, named.contains_key(&id)) {
             log::warn!("the log of removed stream {id} stays: {e}");
         }
     }

@@ -163,11 +163,13 @@ impl Streams {
 
     /// Opens all streams that the last daemon of this mount had open: their writers may go on, and what they append is to
     /// be sealed and copied. All are tried. The first that can't be opened is the error: what memory has of it may be
-    /// nowhere else.
-    pub fn open_left(self: &Arc<Self>) -> Result<()> {
+    /// nowhere else. Those that had lost their last name go ([`Streams::doom`]), or, where they are `kept`, stay as they
+    /// are, for [`Streams::settle_doomed`].
+    pub fn open_left(self: &Arc<Self>, kept: bool) -> Result<()> {
         let mut opened = Ok(());
         for id in self.in_memory()? {
-            if let Err(e) = self.open_one_left(id) {
+            let passed_over = kept && self.is_doomed_and_closed(id);
+            if !passed_over && let Err(e) = self.open_one_left(id, kept) {
                 log::warn!("what is in memory alone can't be brought to the backing: {e}");
                 opened = opened.and(Err(e));
             }
@@ -175,10 +177,15 @@ impl Streams {
         opened
     }
 
-    fn open_one_left(self: &Arc<Self>, id: StreamId) -> Result<()> {
+    fn is_doomed_and_closed(&self, id: StreamId) -> bool {
+        !self.open.lock().contains_key(&id)
+            && Settings::read(&self.home.join(id.to_string())).is_ok_and(|settings| settings.doomed)
+    }
+
+    fn open_one_left(self: &Arc<Self>, id: StreamId, kept: bool) -> Result<()> {
         let failed = match self.open(id) {
             Ok(stream) => {
-                if stream.settings().doomed {
+                if !kept && stream.settings().doomed {
                     // Removed in the time of the last daemon, which did not live to see its log gone.
                     self.doom(&stream);
                 }
@@ -324,14 +331,21 @@ impl Streams {
         Ok(doomed)
     }
 
-    /// Removes one of those, or, if it is `named` after all, lets it live.
-    pub fn settle_doomed(backing: &Path, id: StreamId, named: bool) -> Result<()> {
-        let directory = Streams::home(backing).join(id.to_string());
+    /// Removes one of those, with what memory has of it, or, if it is `named` after all, lets it live. One that is open
+    /// by now was found under a name that came back, and stays.
+    pub fn settle_doomed(&self, id: StreamId, named: bool) -> Result<()> {
+        let opening = self.opening_of(id);
+        let _opening = opening.lock();
+        if self.open.lock().contains_key(&id) {
+            return Ok(());
+        }
         if named {
+            let directory = self.home.join(id.to_string());
             return Settings { doomed: false, ..Settings::read(&directory)? }.write(&directory);
         }
-        Settings::remove(&directory)?;
-        Ok(fs::remove_dir_all(directory)?)
+        self.remove_log(id)?;
+        self.opening.lock().remove(&id);
+        Ok(())
     }
 
     /// Removes the logs of streams that are gone.
