@@ -32,8 +32,8 @@ use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateErr
 use crate::streams::StreamFiles;
 use aimss_engine::device::Device;
 use aimss_engine::failpoint;
+use aimss_engine::stream::Result as StreamResult;
 use aimss_engine::stream::live::{Limits, Streams};
-use aimss_engine::stream::{Result as StreamResult, StreamId};
 use aimss_engine::tier::TierConfig;
 use aimss_engine::{Engine, Ino};
 use begin::Begun;
@@ -180,12 +180,9 @@ pub fn serve(
     let takes_over = hello.role == Role::Successor;
     let Some(begun) = begin::begin(&hello, link)? else { return Ok(()) };
     let Hello { config, keeper, .. } = hello;
-    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, goes_on, doomed } = begun;
+    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, goes_on } = begun;
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
-    }
-    if let Err(e) = engine.clear_leftovers() {
-        log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
     }
     if !takes_over {
         engine.start();
@@ -298,8 +295,10 @@ pub fn serve(
         drop(recovered);
         failpoint::pass("before", "swept");
         tidy.sweep_arena();
-        let is_open = |id: StreamId| streams.all().iter().any(|stream| stream.id() == id);
-        let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(*id)).collect();
+        if let Err(e) = tidy.clear_leftovers() {
+            log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
+        }
+        let doomed = doomed_streams::find(&backing, &streams);
         // Their names may wait to be removed.
         if !doomed.is_empty() && tidy.drain_all(|_| {}).is_ok() {
             doomed_streams::remove(&backing, &streams, doomed);

@@ -1,7 +1,7 @@
 //! How a daemon begins: with a new arena, with what daemon and keeper left when both died, or as the successor of a daemon
 //! that lives.
 
-use super::{Link, ServeError, doomed_streams, residence};
+use super::{Link, ServeError, residence};
 use crate::adapter::Left;
 use crate::config::{FsyncPolicy, MountConfig};
 use crate::keeper::{self, FromDaemon, Hello, Life, Role};
@@ -11,7 +11,6 @@ use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::engine::Successor;
 use aimss_engine::failpoint;
 use aimss_engine::journal::{Follower, Journal, Lost, Recovered};
-use aimss_engine::stream::StreamId;
 use aimss_engine::{Engine, EngineConfig};
 use std::io;
 use std::sync::Arc;
@@ -36,7 +35,6 @@ pub(super) struct Begun {
     pub life: Life,
     /// A daemon before this one left what is in the arena: streams that the journal does not know of, too.
     pub goes_on: bool,
-    pub doomed: Vec<StreamId>,
 }
 
 fn io(what: &str) -> impl FnOnce(io::Error) -> ServeError {
@@ -61,7 +59,6 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
     let node = node_name();
     let (lease, cleanup) = own(config, &state, node.clone())?;
     refuse_what_was_left_elsewhere(config, &state, &lease, &node)?;
-    let doomed = doomed_streams::find(&config.backing);
     restore_times(config, &root_times);
     let overflow_error = |source| {
         let path = config.overflow.as_ref().map_or_else(String::new, |o| o.path.display().to_string());
@@ -93,7 +90,7 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         (arena, engine, Recovered::default())
     };
     let (left, life) = (Left::default(), Life::default());
-    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, doomed })
+    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on })
 }
 
 /// Follows the daemon until it is gone, and goes on. Nothing is changed before.
@@ -125,9 +122,8 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     let (recovered, unserved) = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
     left.forget_ids_of(&unserved);
     failpoint::pass("after", "taken-over");
-    let doomed = doomed_streams::find(&config.backing);
     let goes_on = true;
-    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, doomed }))
+    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on }))
 }
 
 /// Follows the daemon until it is gone; `None` if the keeper is.

@@ -5,12 +5,16 @@ use aimss_engine::stream::live::Streams;
 use aimss_engine::stream::settings::markers_below;
 use std::path::Path;
 
-/// Logs whose streams had lost their last name when this daemon began.
-pub(super) fn find(backing: &Path) -> Vec<StreamId> {
-    Streams::doomed(backing).unwrap_or_else(|e| {
+/// Logs whose streams had lost their last name when this daemon began. Those that lose it in its time are open until they
+/// are gone. All settings that there are on the backing are read for that, so nobody waits for it.
+pub(super) fn find(backing: &Path, streams: &Streams) -> Vec<StreamId> {
+    let mut doomed = Streams::doomed(backing).unwrap_or_else(|e| {
         log::warn!("the logs of removed streams can't be looked for: {e}");
         Vec::new()
-    })
+    });
+    let open = streams.all();
+    doomed.retain(|id| !open.iter().any(|stream| stream.id() == *id));
+    doomed
 }
 
 /// Those go now, if the names are gone from the backing as well, unless a crash brought one back, under whatever name

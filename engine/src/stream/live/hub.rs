@@ -332,15 +332,15 @@ impl Streams {
     }
 
     /// Removes one of those, with what memory has of it, or, if it is `named` after all, lets it live. One that is open
-    /// by now was found under a name that came back, and stays.
+    /// by now was found under a name that came back, and stays; one that is gone by now was removed in this daemon's time.
     pub fn settle_doomed(&self, id: StreamId, named: bool) -> Result<()> {
         let opening = self.opening_of(id);
         let _opening = opening.lock();
-        if self.open.lock().contains_key(&id) {
+        let directory = self.home.join(id.to_string());
+        if self.open.lock().contains_key(&id) || !Settings::is_there(&directory)? {
             return Ok(());
         }
         if named {
-            let directory = self.home.join(id.to_string());
             return Settings { doomed: false, ..Settings::read(&directory)? }.write(&directory);
         }
         self.remove_log(id)?;
