@@ -180,7 +180,7 @@ pub fn serve(
     let takes_over = hello.role == Role::Successor;
     let Some(begun) = begin::begin(&hello, link)? else { return Ok(()) };
     let Hello { config, keeper, .. } = hello;
-    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, goes_on } = begun;
+    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, goes_on, gone } = begun;
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
     }
@@ -196,7 +196,7 @@ pub fn serve(
     let streams =
         Streams::new(&config.backing, &arena.streams(), limits).map_err(io("streams can't be served"))?;
     streams.start();
-    let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams)?);
+    let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams, gone)?);
     let (appenders, polled) = if takes_over {
         (files.take_up(&recovered), StreamFiles::polled(&recovered))
     } else {
@@ -284,6 +284,7 @@ pub fn serve(
         }
         if goes_on {
             looked_after.keep_opening_left_streams();
+            looked_after.streams.see_to_gone();
         }
         if takes_over {
             std::thread::sleep(ANSWERS_FIRST);

@@ -6,12 +6,14 @@ use crate::adapter::Left;
 use crate::config::{FsyncPolicy, MountConfig};
 use crate::keeper::{self, FromDaemon, Hello, Life, Role};
 use crate::state::{self, ArenaMount, Lease, Owner, StateDir};
+use crate::streams::StreamFiles;
 use aimss_engine::arena::{Arena, Overflow};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::engine::Successor;
 use aimss_engine::failpoint;
 use aimss_engine::journal::{Follower, Journal, Lost, Recovered};
-use aimss_engine::{Engine, EngineConfig};
+use aimss_engine::stream::StreamId;
+use aimss_engine::{Engine, EngineConfig, Ino};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub(super) struct Begun {
     pub life: Life,
     /// A daemon before this one left what is in the arena: streams that the journal does not know of, too.
     pub goes_on: bool,
+    /// See [`StreamFiles::gone`].
+    pub gone: Vec<(Ino, StreamId)>,
 }
 
 fn io(what: &str) -> impl FnOnce(io::Error) -> ServeError {
@@ -66,12 +70,14 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
     };
     let overflow = || state::open_overflow(&state, config.overflow.as_ref()).map_err(overflow_error);
     let goes_on = state.has_journal();
+    let mut gone = Vec::new();
     let (arena, engine, recovered) = if goes_on {
         let overflow = overflow()?;
         let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(UNREADABLE))?;
         let arena = Fresh { arena: Some(arena), made: false };
         let successor = prepare(config, &arena, overflow, node, false)?;
         let engine = successor.engine().clone();
+        gone = StreamFiles::gone(successor.left());
         let recovered = successor.resume().map_err(io(UNREADABLE))?;
         (arena, engine, recovered)
     } else {
@@ -90,7 +96,7 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         (arena, engine, Recovered::default())
     };
     let (left, life) = (Left::default(), Life::default());
-    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on })
+    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, gone })
 }
 
 /// Follows the daemon until it is gone, and goes on. Nothing is changed before.
@@ -122,8 +128,8 @@ fn successor(config: &MountConfig, link: &Link) -> Result<Option<Begun>, ServeEr
     let (recovered, unserved) = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
     left.forget_ids_of(&unserved);
     failpoint::pass("after", "taken-over");
-    let goes_on = true;
-    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on }))
+    let (goes_on, gone) = (true, StreamFiles::gone(&recovered));
+    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, gone }))
 }
 
 /// Follows the daemon until it is gone; `None` if the keeper is.
