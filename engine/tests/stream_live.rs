@@ -220,6 +220,36 @@ fn the_time_is_of_the_last_append_or_what_was_set_since() {
 }
 
 #[test]
+fn an_append_says_where_it_is_whoever_was_faster() {
+    let mut world = World::new(1);
+    let append = |world: &World, data: &[u8]| {
+        // Nobody has looked at this one yet.
+        world.append_by_kernel(b"faster\n");
+        let (at, bytes) = world.stream.get().append_at(data).expect("room");
+        let mut read = vec![0; bytes];
+        assert_eq!(world.stream.get().read_at(at, &mut read).expect("readable"), data.len());
+        assert_eq!(read, data);
+        at.0
+    };
+    assert_eq!(append(&world, b"one\n"), 7);
+    let long = b"10 bytes.\n".repeat(100);
+    assert_eq!(append(&world, &long), 18);
+    world.stream.get().seal_and_cool().expect("sealed");
+    assert!(world.stream.get().inspect(|now| now.log.sealed_segments()) > 0);
+    assert_eq!(append(&world, b"two\n"), 1025);
+    world.restart(End::Death);
+    assert_eq!(append(&world, b"three\n"), 1036);
+    world.stream.get().sync().expect("durable");
+    world.restart(End::Memory);
+    assert_eq!(append(&world, b"four\n"), 1049);
+    let world = World::of(1, Framing::Write);
+    for (record, at) in [(b"a", 0), (b"b", 1)] {
+        let appended = world.stream.get().append_at(record).expect("room");
+        assert_eq!(appended, (Position(at), 1));
+    }
+}
+
+#[test]
 fn a_late_member_loses_its_batch_to_another() {
     let world = World::new(1);
     world.append_by_kernel(b"one\n");

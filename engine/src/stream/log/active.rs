@@ -178,6 +178,11 @@ impl Active {
         position - self.begin + self.skip
     }
 
+    /// Where in the stream a byte of the file is.
+    pub fn position_at(&self, file_at: u64) -> u64 {
+        self.begin + file_at.saturating_sub(self.skip)
+    }
+
     pub fn front_bytes(&self) -> u64 {
         self.file_at(self.index.position)
     }
