@@ -15,8 +15,8 @@ use aimss_engine::stream::{Framing, LogConfig, Offset, Position, Retention, Sett
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use support::random::Random;
@@ -392,6 +392,99 @@ fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
     let mut bytes = [0; 100];
     let read = world.stream.get().read_at(Position(0), &mut bytes).expect("readable");
     assert_eq!(&bytes[..read], b"\x02\0\0\0ab\x01\0\0\0d");
+}
+
+/// What is in a directory, by names.
+fn files_of(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).expect("there").map(|entry| entry.expect("there").path());
+    entries.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
+}
+
+#[test]
+fn no_link_in_place_of_a_logs_file_is_followed() {
+    for (ending, memory) in
+        ["settings", "marks", "group", "sealed", "active"].into_iter().flat_map(|e| [(e, true), (e, false)])
+    {
+        let mut world = World::of(1, Framing::Write);
+        let stream = world.stream.get().clone();
+        for _ in 0..70 {
+            stream.append(b"10 bytes.\n").expect("room");
+        }
+        stream.seal_and_cool().expect("sealed");
+        stream.join("g").expect("a group");
+        stream.sync().expect("durable");
+        drop(stream);
+        world.stream.forget();
+        let log = Streams::home(world.backing.path()).join(world.id.to_string());
+        let file = files_of(&log).into_keys().find(|path| path.to_string_lossy().ends_with(ending));
+        let file = file.unwrap_or_else(|| panic!("no file of {ending}"));
+        let outside = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        std::fs::rename(&file, outside.path().join("victim")).expect("ours");
+        symlink(outside.path().join("victim"), &file).expect("ours");
+        let before = files_of(outside.path());
+        if !memory {
+            std::fs::remove_dir_all(world.active.path().join(world.id.to_string())).expect("it was there");
+        }
+        let streams = Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+        // What can be done without the file is done.
+        if let Ok(stream) = streams.open(world.id) {
+            let _ = stream.append(b"more\n");
+            let _ = stream.change_settings(|settings| settings.owner = Some(7));
+            let _ = stream.join("g");
+            let _ = stream.seek("g", Start::Latest);
+            let _ = stream.sync();
+            let _ = stream.seal_and_cool();
+        }
+        assert_eq!(files_of(outside.path()), before, "{ending}");
+    }
+}
+
+#[test]
+fn no_link_is_written_through_on_the_way_to_a_name() {
+    let world = World::new(1);
+    let stream = world.stream.get();
+    let log = Streams::home(world.backing.path()).join(world.id.to_string());
+    let outside = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "outside").expect("ours");
+    let sealed = format!("{:020}-{:020}.sealed.new", 0, 0);
+    for name in ["settings.new", "g.group.new", sealed.as_str()] {
+        symlink(&victim, log.join(name)).expect("ours");
+    }
+    world.append_by_kernel(&b"10 bytes.\n".repeat(100));
+    stream.index_news();
+    assert!(stream.change_settings(|settings| settings.owner = Some(7)).is_err());
+    assert!(stream.join("g").is_err());
+    assert!(stream.seal_full().is_err());
+    assert_eq!(std::fs::read(&victim).expect("ours"), b"outside");
+}
+
+#[test]
+fn a_link_in_place_of_a_log_or_of_all_leads_nowhere() {
+    for all in [false, true] {
+        let mut world = World::new(1);
+        world.append_by_kernel(b"one\n");
+        world.stream.get().sync().expect("durable");
+        world.stream.forget();
+        let home = Streams::home(world.backing.path());
+        let log = home.join(world.id.to_string());
+        let outside = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        let moved = outside.path().join("moved");
+        let (planted, there) =
+            if all { (&home, moved.join(world.id.to_string())) } else { (&log, moved.clone()) };
+        std::fs::rename(planted, &moved).expect("ours");
+        symlink(&moved, planted).expect("ours");
+        let before = files_of(&there);
+        let streams = Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+        let refused = streams.open(world.id).expect_err("it is elsewhere").to_string();
+        assert!(refused.contains("no link is followed"), "{refused}");
+        assert!(streams.open_left(false).is_err(), "what memory has of it is not given up");
+        assert_eq!(streams.create(&Settings::default()).is_ok(), !all);
+        assert_eq!(Streams::doomed(world.backing.path()).is_ok(), !all);
+        assert!(streams.settle_doomed(world.id, false).is_err(), "nor is it removed");
+        assert_eq!(files_of(&there), before);
+        assert_eq!(std::fs::read_dir(&moved).expect("there").count(), if all { 1 } else { before.len() });
+    }
 }
 
 type Got = Result<Vec<u8>, Refusal>;

@@ -6,7 +6,7 @@
 //!    person what this is, and to us which log belongs to it. Its id is 128 random bits: who can't read the
 //!    marker can't make another that leads to the same log.
 
-use super::{Compression, Error, LogConfig, Partition, Position, Result, Retention};
+use super::{Compression, Error, LogConfig, Partition, Position, Result, Retention, plain};
 use crate::Timestamp;
 use std::collections::HashMap;
 use std::fmt;
@@ -181,7 +181,7 @@ impl Settings {
         let path = self.path.replace('\n', " ");
         let text = format!("{HEAD}\n{}{owner}{partition}{mtime}{doomed}path = {path}\n", lines.concat());
         let beside = directory.join(format!("{FILE}.new"));
-        let mut file = fs::File::create(&beside)?;
+        let mut file = plain::create(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, directory.join(FILE))?;

@@ -10,7 +10,7 @@ use super::partitions::Groups;
 use super::summary::Rates;
 use super::watch::Watch;
 use crate::stream::log::{Copied, Listing};
-use crate::stream::{Error, Log, Result, Settings, StreamId};
+use crate::stream::{Error, Log, Result, Settings, StreamId, plain};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -141,17 +141,15 @@ impl Streams {
 
     /// Brings what a dead daemon left of active files to the logs.
     pub fn recover(backing: &Path, active_home: &Path) -> Result<()> {
-        let entries = match fs::read_dir(active_home) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
+        let Some(entries) = if_there(fs::read_dir(active_home))? else { return Ok(()) };
         for entry in entries {
             let name = entry?.file_name();
-            let directory = Streams::home(backing).join(&name);
-            if !Settings::is_there(&directory)? {
+            let directory = if_there(plain::directory_in(&Streams::home(backing), &name))?;
+            let there = directory.as_deref().map_or(Ok(false), Settings::is_there)?;
+            let Some(directory) = directory.filter(|_| there) else {
                 log::warn!("{} is the memory of a stream that was being removed", name.display());
                 continue;
-            }
+            };
             let settings = Settings::read(&directory)?;
             let listing = Listing::of(&directory)?;
             let mut log = Log::open_apart(&listing, &active_home.join(&name), settings.log)?;
@@ -178,8 +176,11 @@ impl Streams {
     }
 
     fn is_doomed_and_closed(&self, id: StreamId) -> bool {
-        !self.open.lock().contains_key(&id)
-            && Settings::read(&self.home.join(id.to_string())).is_ok_and(|settings| settings.doomed)
+        !self.open.lock().contains_key(&id) && self.settings_of(id).is_ok_and(|settings| settings.doomed)
+    }
+
+    fn settings_of(&self, id: StreamId) -> Result<Settings> {
+        Settings::read(&plain::directory_in(&self.home, id.to_string())?)
     }
 
     fn open_one_left(self: &Arc<Self>, id: StreamId, kept: bool) -> Result<()> {
@@ -194,7 +195,7 @@ impl Streams {
             Err(e) => e,
         };
         let name = id.to_string();
-        let settings = Settings::read(&self.home.join(&name)).unwrap_or_default();
+        let settings = self.settings_of(id).unwrap_or_default();
         if settings.doomed {
             log::warn!("removed stream {name} can't be opened, and its log stays for now: {failed}");
             return Ok(());
@@ -231,10 +232,11 @@ impl Streams {
         let name = memory.file_name().unwrap_or_default();
         let directory = Streams::home(target).join(name);
         Log::save_active(memory, &directory)?;
-        match Settings::read(&Streams::home(backing).join(name)) {
-            Ok(settings) => settings.write(&directory),
+        let settings = plain::directory_in(&Streams::home(backing), name).map(|log| Settings::read(&log));
+        match settings {
+            Ok(Ok(settings)) => settings.write(&directory),
             // The records are what counts.
-            Err(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -251,8 +253,10 @@ impl Streams {
     }
 
     fn make_log(&self, id: StreamId, settings: &Settings) -> Result<()> {
+        fs::create_dir_all(&self.home)?;
+        plain::check_home(&self.home)?;
         let directory = self.home.join(id.to_string());
-        fs::create_dir_all(&directory)?;
+        fs::create_dir(&directory)?;
         settings.write(&directory)?;
         Ok(crate::stream::segment::sync_directory(&self.home)?)
     }
@@ -261,13 +265,12 @@ impl Streams {
     /// finds a whole log. Memory goes before them: what is there without them is no removed stream's.
     fn remove_log(&self, id: StreamId) -> io::Result<()> {
         let name = id.to_string();
-        let gone = |removed: io::Result<()>| match removed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        };
-        gone(fs::remove_dir_all(self.active_home.join(&name)))?;
-        gone(Settings::remove(&self.home.join(&name)))?;
-        gone(fs::remove_dir_all(self.home.join(&name)))
+        if_there(fs::remove_dir_all(self.active_home.join(&name)))?;
+        if let Some(directory) = if_there(plain::directory_in(&self.home, &name))? {
+            if_there(Settings::remove(&directory))?;
+            if_there(fs::remove_dir_all(directory))?;
+        }
+        Ok(())
     }
 
     /// The lock that whoever opens a log, or removes it, holds meanwhile.
@@ -283,7 +286,7 @@ impl Streams {
             return Ok(stream.clone());
         }
         let name = id.to_string();
-        let directory = self.home.join(&name);
+        let directory = plain::directory_in(&self.home, &name)?;
         let stream = Stream::open(id, &directory, &self.active_home.join(&name), Arc::downgrade(self))?;
         self.open.lock().insert(id, stream.clone());
         // It may have anything of what the threads do.
@@ -314,15 +317,16 @@ impl Streams {
     /// The logs of a backing, which is not mounted, whose streams had lost their last name. A crash may have brought
     /// one back: only whoever has looked for their markers may remove them.
     pub fn doomed(backing: &Path) -> io::Result<Vec<StreamId>> {
-        let entries = match fs::read_dir(Streams::home(backing)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
+        let home = Streams::home(backing);
+        if if_there(plain::check_home(&home))?.is_none() {
+            return Ok(Vec::new());
+        }
         let mut doomed = Vec::new();
-        for entry in entries {
+        for entry in fs::read_dir(home)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if let Some(id) = id
+                && entry.file_type()?.is_dir()
                 && Settings::read(&entry.path()).is_ok_and(|settings| settings.doomed)
             {
                 doomed.push(id);
@@ -336,8 +340,12 @@ impl Streams {
     pub fn settle_doomed(&self, id: StreamId, named: bool) -> Result<()> {
         let opening = self.opening_of(id);
         let _opening = opening.lock();
-        let directory = self.home.join(id.to_string());
-        if self.open.lock().contains_key(&id) || !Settings::is_there(&directory)? {
+        if self.open.lock().contains_key(&id) {
+            return Ok(());
+        }
+        let directory = if_there(plain::directory_in(&self.home, id.to_string()))?;
+        let Some(directory) = directory else { return Ok(()) };
+        if !Settings::is_there(&directory)? {
             return Ok(());
         }
         if named {
@@ -405,6 +413,14 @@ impl Streams {
         // Nothing is left where there are no streams.
         let _ = fs::remove_dir(&self.home);
         Ok(())
+    }
+}
+
+/// What is not there is none.
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
     }
 }
 
