@@ -17,6 +17,7 @@ mod sched;
 mod turns;
 mod unnamed;
 
+pub(crate) use content::BESIDE_PREFIX;
 pub(crate) use turns::{Turn, Turns};
 
 use crate::engine::Engine;

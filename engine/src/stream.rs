@@ -30,6 +30,7 @@ pub mod group;
 pub mod live;
 pub mod log;
 pub mod partition;
+mod plain;
 pub mod segment;
 pub mod settings;
 

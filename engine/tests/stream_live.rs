@@ -15,8 +15,8 @@ use aimss_engine::stream::{Framing, LogConfig, Offset, Position, Retention, Sett
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use support::random::Random;
@@ -90,6 +90,110 @@ fn what_a_dead_daemon_left_in_memory_is_brought_to_the_log() {
 }
 
 #[test]
+fn what_is_left_of_a_stream_that_can_not_be_opened_is_an_error_that_names_it() {
+    let mut world = World::new(1);
+    world.append_by_kernel(b"one\n");
+    world.stream.get().change_settings(|settings| settings.path = "a/b.stream".into()).expect("written");
+    let other = world.stream.streams().create(&Settings::default()).expect("a second one").id();
+    world.stream.streams().open(other).expect("it is open").append(b"other\n").expect("room");
+    world.stream.forget();
+    let log = Streams::home(world.backing.path()).join(world.id.to_string());
+    let memory = world.active.path().join(world.id.to_string());
+    let again = || Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+    // Settings that are none, a file in place of the log's directory, no settings.
+    let settings = std::fs::read(log.join("settings")).expect("settings");
+    let spoil: [&dyn Fn(); 3] = [
+        &|| std::fs::write(log.join("settings"), "framing = line\n").expect("ours"),
+        &|| {
+            std::fs::rename(&log, log.with_extension("away")).expect("ours");
+            std::fs::write(&log, "").expect("ours");
+        },
+        &|| std::fs::remove_file(log.join("settings")).expect("ours"),
+    ];
+    for (number, spoil) in spoil.iter().enumerate() {
+        spoil();
+        let streams = again();
+        let refused = streams.open_left(false).expect_err("one can't be opened").to_string();
+        assert!(refused.contains(&world.id.to_string()), "{number}: {refused}");
+        let open: Vec<StreamId> = streams.all().iter().map(|stream| stream.id()).collect();
+        assert_eq!(open, [other], "{number}: the other one is");
+        streams.sync_all().expect("and durable");
+        assert_eq!(streams.left_in_memory().expect("listed"), [memory.clone()], "{number}");
+        // The way out.
+        let target = tempfile::tempdir().expect("a scratch directory");
+        Streams::save(&memory, world.backing.path(), target.path()).expect("saved");
+        let saved = Streams::home(target.path()).join(world.id.to_string());
+        let saved = std::fs::read_dir(saved).expect("there").flatten().map(|entry| entry.path());
+        let saved: Vec<PathBuf> =
+            saved.filter(|path| path.extension().is_some_and(|e| e == "active")).collect();
+        assert_eq!(std::fs::read(&saved[0]).expect("the records"), b"one\n", "{number}");
+        if number == 1 {
+            std::fs::remove_file(&log).expect("ours");
+            std::fs::rename(log.with_extension("away"), &log).expect("ours");
+        }
+        std::fs::write(log.join("settings"), &settings).expect("ours");
+    }
+    let streams = again();
+    streams.open_left(false).expect("all can be opened");
+    assert_eq!(streams.left_in_memory().expect("listed"), [] as [PathBuf; 0], "and are durable");
+    drop(streams);
+    world.stream = Running::start(&world.backing, &world.active, world.id);
+    assert_eq!(world.view(), b"one\n");
+}
+
+#[test]
+fn what_was_being_removed_goes_or_waits_for_whoever_looks_for_its_names() {
+    let mut world = World::new(1);
+    world.append_by_kernel(b"one\n");
+    let stream = world.stream.get().clone();
+    stream.change_settings(|settings| settings.doomed = true).expect("written");
+    drop(stream);
+    world.stream.forget();
+    let memory = world.active.path().join(world.id.to_string());
+    let log = Streams::home(world.backing.path()).join(world.id.to_string());
+    let again = || Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+    let streams = again();
+    streams.open_left(true).expect("it is passed over");
+    assert!(streams.all().is_empty() && memory.exists());
+    assert_eq!(Streams::doomed(world.backing.path()).expect("listed"), [world.id]);
+    // A name is there after all.
+    streams.settle_doomed(world.id, true).expect("it lives");
+    streams.open_left(true).expect("and is opened");
+    streams.settle_doomed(world.id, false).expect("open, it is nobody's to remove");
+    assert_eq!(streams.open(world.id).expect("it is open").view().expect("its size").bytes, 4);
+    // The name goes again, and the daemon dies.
+    streams
+        .open(world.id)
+        .expect("open")
+        .change_settings(|settings| settings.doomed = true)
+        .expect("written");
+    drop(streams);
+    let streams = again();
+    streams.settle_doomed(world.id, false).expect("it goes");
+    assert!(!memory.exists() && !log.exists(), "and leaves nothing that nobody would ever remove");
+    streams.open_left(false).expect("there is nothing");
+}
+
+#[test]
+fn a_stream_that_can_not_be_made_durable_is_named_and_the_others_are() {
+    let mut world = World::new(1);
+    let other = world.stream.streams().create(&Settings::default()).expect("a second one");
+    world.append_by_kernel(b"one\n");
+    other.append(b"other\n").expect("room");
+    let member = other.join("g").expect("a group");
+    assert_eq!(ask(&other, "g", member, 100), Ok(b"other\n".to_vec()));
+    assert_eq!(ask(&other, "g", member, 100), Err(Refusal::WouldBlock), "and acknowledges");
+    let file = Group::path(&Streams::home(world.backing.path()).join(other.id().to_string()), "g");
+    std::fs::remove_file(&file).expect("ours");
+    std::fs::create_dir(&file).expect("ours");
+    let failed = world.stream.streams().sync_all().expect_err("an offset can't be written down").to_string();
+    assert!(failed.contains(&other.id().to_string()), "{failed}");
+    drop(other);
+    world.restart(End::Memory);
+    assert_eq!(world.view(), b"one\n", "the other one is durable");
+}
+
+#[test]
 fn the_time_is_of_the_last_append_or_what_was_set_since() {
     let mut world = World::new(1);
     let mtime = |world: &World| world.stream.get().view().expect("its time").mtime;
@@ -113,6 +217,36 @@ fn the_time_is_of_the_last_append_or_what_was_set_since() {
     world.stream.get().sync().expect("durable");
     world.restart(End::Memory);
     assert_eq!(mtime(&world), appended_later, "the copy has it");
+}
+
+#[test]
+fn an_append_says_where_it_is_whoever_was_faster() {
+    let mut world = World::new(1);
+    let append = |world: &World, data: &[u8]| {
+        // Nobody has looked at this one yet.
+        world.append_by_kernel(b"faster\n");
+        let (at, bytes) = world.stream.get().append_at(data).expect("room");
+        let mut read = vec![0; bytes];
+        assert_eq!(world.stream.get().read_at(at, &mut read).expect("readable"), data.len());
+        assert_eq!(read, data);
+        at.0
+    };
+    assert_eq!(append(&world, b"one\n"), 7);
+    let long = b"10 bytes.\n".repeat(100);
+    assert_eq!(append(&world, &long), 18);
+    world.stream.get().seal_and_cool().expect("sealed");
+    assert!(world.stream.get().inspect(|now| now.log.sealed_segments()) > 0);
+    assert_eq!(append(&world, b"two\n"), 1025);
+    world.restart(End::Death);
+    assert_eq!(append(&world, b"three\n"), 1036);
+    world.stream.get().sync().expect("durable");
+    world.restart(End::Memory);
+    assert_eq!(append(&world, b"four\n"), 1049);
+    let world = World::of(1, Framing::Write);
+    for (record, at) in [(b"a", 0), (b"b", 1)] {
+        let appended = world.stream.get().append_at(record).expect("room");
+        assert_eq!(appended, (Position(at), 1));
+    }
 }
 
 #[test]
@@ -260,6 +394,99 @@ fn a_torn_tail_is_set_aside_when_the_last_writer_closes() {
     assert_eq!(&bytes[..read], b"\x02\0\0\0ab\x01\0\0\0d");
 }
 
+/// What is in a directory, by names.
+fn files_of(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).expect("there").map(|entry| entry.expect("there").path());
+    entries.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
+}
+
+#[test]
+fn no_link_in_place_of_a_logs_file_is_followed() {
+    for (ending, memory) in
+        ["settings", "marks", "group", "sealed", "active"].into_iter().flat_map(|e| [(e, true), (e, false)])
+    {
+        let mut world = World::of(1, Framing::Write);
+        let stream = world.stream.get().clone();
+        for _ in 0..70 {
+            stream.append(b"10 bytes.\n").expect("room");
+        }
+        stream.seal_and_cool().expect("sealed");
+        stream.join("g").expect("a group");
+        stream.sync().expect("durable");
+        drop(stream);
+        world.stream.forget();
+        let log = Streams::home(world.backing.path()).join(world.id.to_string());
+        let file = files_of(&log).into_keys().find(|path| path.to_string_lossy().ends_with(ending));
+        let file = file.unwrap_or_else(|| panic!("no file of {ending}"));
+        let outside = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        std::fs::rename(&file, outside.path().join("victim")).expect("ours");
+        symlink(outside.path().join("victim"), &file).expect("ours");
+        let before = files_of(outside.path());
+        if !memory {
+            std::fs::remove_dir_all(world.active.path().join(world.id.to_string())).expect("it was there");
+        }
+        let streams = Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+        // What can be done without the file is done.
+        if let Ok(stream) = streams.open(world.id) {
+            let _ = stream.append(b"more\n");
+            let _ = stream.change_settings(|settings| settings.owner = Some(7));
+            let _ = stream.join("g");
+            let _ = stream.seek("g", Start::Latest);
+            let _ = stream.sync();
+            let _ = stream.seal_and_cool();
+        }
+        assert_eq!(files_of(outside.path()), before, "{ending}");
+    }
+}
+
+#[test]
+fn no_link_is_written_through_on_the_way_to_a_name() {
+    let world = World::new(1);
+    let stream = world.stream.get();
+    let log = Streams::home(world.backing.path()).join(world.id.to_string());
+    let outside = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "outside").expect("ours");
+    let sealed = format!("{:020}-{:020}.sealed.new", 0, 0);
+    for name in ["settings.new", "g.group.new", sealed.as_str()] {
+        symlink(&victim, log.join(name)).expect("ours");
+    }
+    world.append_by_kernel(&b"10 bytes.\n".repeat(100));
+    stream.index_news();
+    assert!(stream.change_settings(|settings| settings.owner = Some(7)).is_err());
+    assert!(stream.join("g").is_err());
+    assert!(stream.seal_full().is_err());
+    assert_eq!(std::fs::read(&victim).expect("ours"), b"outside");
+}
+
+#[test]
+fn a_link_in_place_of_a_log_or_of_all_leads_nowhere() {
+    for all in [false, true] {
+        let mut world = World::new(1);
+        world.append_by_kernel(b"one\n");
+        world.stream.get().sync().expect("durable");
+        world.stream.forget();
+        let home = Streams::home(world.backing.path());
+        let log = home.join(world.id.to_string());
+        let outside = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        let moved = outside.path().join("moved");
+        let (planted, there) =
+            if all { (&home, moved.join(world.id.to_string())) } else { (&log, moved.clone()) };
+        std::fs::rename(planted, &moved).expect("ours");
+        symlink(&moved, planted).expect("ours");
+        let before = files_of(&there);
+        let streams = Streams::new(world.backing.path(), world.active.path(), limits()).expect("directories");
+        let refused = streams.open(world.id).expect_err("it is elsewhere").to_string();
+        assert!(refused.contains("no link is followed"), "{refused}");
+        assert!(streams.open_left(false).is_err(), "what memory has of it is not given up");
+        assert_eq!(streams.create(&Settings::default()).is_ok(), !all);
+        assert_eq!(Streams::doomed(world.backing.path()).is_ok(), !all);
+        assert!(streams.settle_doomed(world.id, false).is_err(), "nor is it removed");
+        assert_eq!(files_of(&there), before);
+        assert_eq!(std::fs::read_dir(&moved).expect("there").count(), if all { 1 } else { before.len() });
+    }
+}
+
 type Got = Result<Vec<u8>, Refusal>;
 
 #[test]
@@ -362,12 +589,16 @@ impl Running {
         &self.0.as_ref().expect("it runs").1
     }
 
+    fn streams(&self) -> &Arc<Streams> {
+        &self.0.as_ref().expect("it runs").0
+    }
+
     fn summary(&self) -> Summary {
-        self.0.as_ref().expect("it runs").0.summary()
+        self.streams().summary()
     }
 
     fn start_service(&self) {
-        self.0.as_ref().expect("it runs").0.start();
+        self.streams().start();
     }
 
     fn stop(&self) {

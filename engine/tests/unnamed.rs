@@ -85,6 +85,46 @@ fn emptied_or_replaced_it_leaves_nothing_behind() {
     compare::backing(&mut world, &ground);
 }
 
+/// As a daemon does that serves already: what is in use stays, and what is nobody's goes.
+#[test]
+fn leftovers_of_a_dead_daemon_go_beside_what_is_in_use() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let (mut world, file, handle) = open_file(&ground, &watched, b"in use");
+    let private = ground.backing().join(".aimss");
+    let ino = world.ino(file).0;
+    let leftovers =
+        [format!("beside-{ino}"), "beside-xyz".into(), "unnamed-fff1".into(), "unnamed-xyz".into()];
+    for name in &leftovers {
+        std::fs::write(private.join(name), "left").expect("ours");
+    }
+    world.engine.clear_leftovers().expect("nobody has a turn");
+    for name in &leftovers {
+        assert!(!private.join(name).exists(), "{name}");
+    }
+    assert_eq!(unnamed(&ground), 1, "what is in use");
+    world.close(handle);
+    world.drain();
+    compare::backing(&mut world, &ground);
+}
+
+/// Numbers begin anew where the memory was lost, and what was left under one is another file's.
+#[test]
+fn what_was_left_under_its_number_is_not_taken_for_it() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let (mut world, file, _) = open_file(&ground, &watched, b"its own");
+    assert!(world.sync(file, &ground, &watched), "it has its name");
+    let kept = ground.backing().join(format!(".aimss/unnamed-{:x}", world.ino(file).0));
+    std::fs::write(&kept, "another's").expect("ours");
+    world.remove(ROOT, "file", false);
+    world.drain();
+    assert_eq!(std::fs::read(&kept).expect("kept for who has it open"), b"its own");
+    world.close_all();
+    world.drain();
+    assert_eq!(unnamed(&ground), 0);
+}
+
 /// The daemon dies before the name is made, right after, and at the calls around it.
 #[test]
 fn a_death_around_its_naming_loses_nothing() {

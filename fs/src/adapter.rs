@@ -478,6 +478,7 @@ impl Filesystem for Adapter {
         }
         self.change_name(request, parent, name, move |adapter, name| {
             let gone = adapter.streams.named(parent, name);
+            adapter.streams.going(gone);
             let removed = adapter.engine.unlink(parent, name);
             adapter.after_names_changed(removed, None, gone, reply);
         });
@@ -529,9 +530,12 @@ impl Filesystem for Adapter {
         self.aside_if(waits, move |adapter| {
             let from = (from_parent, name.as_bytes());
             let to = (to_parent, newname.as_bytes());
-            let replaced = adapter.streams.named(to.0, to.1);
+            let done = adapter.done_before(request).is_some();
+            // What is there by now moved; of what was, `StreamFiles::gone` knows.
+            let replaced = adapter.streams.named(to.0, to.1).filter(|_| !done);
+            adapter.streams.going(replaced);
             let _answering = Journal::answering(request);
-            let result = if adapter.done_before(request).is_some() {
+            let result = if done {
                 Ok(())
             } else if flags == RenameFlags::RENAME_EXCHANGE {
                 adapter.engine.exchange(from, to)
@@ -1041,14 +1045,17 @@ impl Adapter {
         gone: Option<Ino>,
         reply: ReplyEmpty,
     ) {
-        let told = |ino: &Ino| result.is_ok() && self.streams.is_known(*ino);
-        let (moved, gone) = (moved.filter(told), gone.filter(told));
+        let known = |ino: &Ino| self.streams.is_known(*ino);
+        let (moved, gone) = (moved.filter(known), gone.filter(known));
         self.aside_if(moved.is_some() || gone.is_some(), move |adapter| {
-            if let Some(moved) = moved {
+            if let Some(moved) = moved.filter(|_| result.is_ok()) {
                 adapter.streams.changed(moved);
             }
             if let Some(gone) = gone {
-                adapter.streams.name_gone(gone);
+                if result.is_ok() {
+                    adapter.streams.name_gone(gone);
+                }
+                adapter.streams.seen_to(gone);
             }
             reply_empty(result, reply);
         });

@@ -32,8 +32,8 @@ use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateErr
 use crate::streams::StreamFiles;
 use aimss_engine::device::Device;
 use aimss_engine::failpoint;
+use aimss_engine::stream::Result as StreamResult;
 use aimss_engine::stream::live::{Limits, Streams};
-use aimss_engine::stream::{Result as StreamResult, StreamId};
 use aimss_engine::tier::TierConfig;
 use aimss_engine::{Engine, Ino};
 use begin::Begun;
@@ -142,10 +142,14 @@ pub struct Daemon {
     discard: AtomicBool,
     unmounted: AtomicBool,
     life: Life,
+    /// See [`Begun::goes_on`].
+    goes_on: bool,
     keeper: u32,
     link: Arc<Link>,
     /// Why there is no GPU, where one was asked for.
     no_gpu: OnceLock<String>,
+    /// Why not all streams are open that the last daemon had open.
+    unopened: Mutex<Option<String>>,
     /// Who waits for an upgrade is told here why there is none.
     upgrade: Mutex<Option<mpsc::Sender<String>>>,
 }
@@ -176,12 +180,9 @@ pub fn serve(
     let takes_over = hello.role == Role::Successor;
     let Some(begun) = begin::begin(&hello, link)? else { return Ok(()) };
     let Hello { config, keeper, .. } = hello;
-    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, doomed } = begun;
+    let Begun { state, cleanup, lease, mut arena, engine, recovered, left, life, goes_on, gone } = begun;
     if engine.predicts() {
         engine.take_over_transitions(state::transitions::load(&config.backing));
-    }
-    if let Err(e) = engine.clear_leftovers() {
-        log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
     }
     if !takes_over {
         engine.start();
@@ -195,7 +196,7 @@ pub fn serve(
     let streams =
         Streams::new(&config.backing, &arena.streams(), limits).map_err(io("streams can't be served"))?;
     streams.start();
-    let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams)?);
+    let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams, gone)?);
     let (appenders, polled) = if takes_over {
         (files.take_up(&recovered), StreamFiles::polled(&recovered))
     } else {
@@ -212,9 +213,11 @@ pub fn serve(
         discard: AtomicBool::new(false),
         unmounted: AtomicBool::new(false),
         life,
+        goes_on,
         keeper,
         link: link.clone(),
         no_gpu: OnceLock::new(),
+        unopened: Mutex::default(),
         upgrade: Mutex::default(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -273,15 +276,17 @@ pub fn serve(
     daemon.clone().use_gpu(open_gpu);
     let starting = if takes_over { start_later(&engine) } else { None };
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
+    let looked_after = daemon.clone();
     runtime.spawn_blocking(move || {
         for kernel in polled {
             // Who waits for a stream asks again.
             let _ = notifier.poll(fuser::PollHandle(kernel));
         }
+        if goes_on {
+            looked_after.keep_opening_left_streams();
+            looked_after.streams.see_to_gone();
+        }
         if takes_over {
-            if let Err(e) = streams.open_left() {
-                log::warn!("streams of the last daemon can't be looked for: {e}");
-            }
             std::thread::sleep(ANSWERS_FIRST);
         }
         failpoint::pass("before", "unnoted-closed");
@@ -291,11 +296,13 @@ pub fn serve(
         drop(recovered);
         failpoint::pass("before", "swept");
         tidy.sweep_arena();
-        let is_open = |id: StreamId| streams.all().iter().any(|stream| stream.id() == id);
-        let doomed: Vec<StreamId> = doomed.into_iter().filter(|id| !is_open(*id)).collect();
+        if let Err(e) = tidy.clear_leftovers() {
+            log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
+        }
+        let doomed = doomed_streams::find(&backing, &streams);
         // Their names may wait to be removed.
         if !doomed.is_empty() && tidy.drain_all(|_| {}).is_ok() {
-            doomed_streams::remove(&backing, doomed, is_open);
+            doomed_streams::remove(&backing, &streams, doomed);
         }
     });
     // A session that ends like this was not unmounted: the next daemon takes over.
@@ -486,6 +493,12 @@ impl Daemon {
                     .into(),
             );
         }
+        if let Some(why) = &*self.unopened.lock() {
+            limits.push(format!(
+                "what memory has of a stream is not on the backing: {why}; it is tried again, and by `aimss umount --export` \
+                 it can be saved elsewhere"
+            ));
+        }
         if let Some(bytes) = self.streams.all().behind() {
             limits.push(format!(
                 "streams hold {} MiB in memory that are not sealed yet: their writers are faster than the backing",
@@ -596,32 +609,32 @@ impl Daemon {
         }
     }
 
-    /// Calls `with` once all streams are open, also those of the daemon before that nobody asked for yet.
+    /// Calls `with` once all streams are open, also those of the daemon before that nobody asked for yet. It is called
+    /// for the others where one can't be opened; that one is the error, and its name is in it.
     fn with_all_streams(&self, with: impl FnOnce(&Streams) -> StreamResult<()>) -> Result<(), String> {
-        let streams = self.streams.all();
-        if self.life.deaths + self.life.upgrades > 0 {
-            streams.open_left().map_err(|e| e.to_string())?;
-        }
-        with(streams).map_err(|e| e.to_string())
+        let opened = if self.goes_on { self.open_left_streams() } else { Ok(()) };
+        opened.and(with(self.streams.all())).map_err(|e| e.to_string())
     }
 
     /// Drains everything, or only `paths`. The error is a sentence.
     pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
         let written = self.engine.status().written;
-        // Whatever is asked for, streams are few and their tails short.
-        self.with_all_streams(Streams::sync_all)
-            .map_err(|e| format!("not all of the streams is on the backing: {e}"))?;
-        if paths.is_empty() {
-            let result = self.engine.drain_all(|backlog| {
+        // Whatever is asked for, streams are few and their tails short. Where one fails, files are drained all the same.
+        let streams = self
+            .with_all_streams(Streams::sync_all)
+            .map_err(|e| format!("not all of the streams is on the backing, but nothing is lost: {e}"));
+        let drained = if paths.is_empty() {
+            self.engine.drain_all(|backlog| {
                 let bytes_done = self.engine.written().saturating_sub(written);
                 let items_left = backlog.operations + backlog.files;
                 progress(Progress { bytes_left: backlog.bytes, items_left, bytes_done });
-            });
-            return result.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
-        }
-        self.engine
-            .drain_some(&self.resolve_all(paths)?)
-            .map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"))
+            })
+        } else {
+            self.engine.drain_some(&self.resolve_all(paths)?)
+        };
+        let files =
+            drained.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
+        streams.and(files)
     }
 
     fn resolve_all(&self, paths: &[PathBuf]) -> Result<Vec<Ino>, String> {
@@ -648,6 +661,11 @@ impl Daemon {
             .into_iter()
             .map(|f| BusyFile { path: path(f.path), handles: f.handles, mapped: f.mapped, arena: f.arena })
             .collect()
+    }
+
+    /// Directories in memory of streams that the backing does not have all of.
+    pub fn streams_in_memory(&self) -> std::io::Result<Vec<PathBuf>> {
+        self.streams.all().left_in_memory()
     }
 
     /// What the backing does not have.

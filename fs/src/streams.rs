@@ -165,6 +165,8 @@ pub struct StreamFiles {
     taken_over: AtomicBool,
     /// When this daemon began.
     begun: Instant,
+    /// Streams that had lost their last name by then, and are not doomed yet; their inodes.
+    gone: Mutex<HashMap<StreamId, Ino>>,
 }
 
 #[derive(Debug, Default)]
@@ -259,11 +261,12 @@ pub fn group_name(name: &[u8]) -> Option<(&[u8], Result<GroupName<'_>>)> {
 }
 
 impl StreamFiles {
-    /// Streams whose new names match `globs`.
+    /// Streams whose new names match `globs`; these are `gone` ([`StreamFiles::gone`]).
     pub fn new(
         engine: Arc<Engine>,
         streams: Arc<Streams>,
         globs: &[String],
+        gone: Vec<(Ino, StreamId)>,
     ) -> std::result::Result<StreamFiles, globset::Error> {
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for glob in globs {
@@ -285,6 +288,7 @@ impl StreamFiles {
             next_handle: AtomicU64::new(HANDLE_FIRST + kept::first_number()),
             taken_over: AtomicBool::new(false),
             begun: Instant::now(),
+            gone: Mutex::new(gone.into_iter().map(|(ino, id)| (id, ino)).collect()),
         })
     }
 
@@ -494,7 +498,7 @@ impl StreamFiles {
             known.plain.insert(ino, attr.ctime);
             return None;
         };
-        match self.streams.open(marker.0) {
+        match self.open_log(marker.0) {
             // Open still, without a name. What has one is a copy of its marker.
             Ok(stream) if stream.is_doomed() => {
                 let owner = stream.settings().owner;
@@ -505,6 +509,28 @@ impl StreamFiles {
                 self.known.lock().broken.insert(ino);
                 log::warn!("the log of a stream can't be opened, its marker is shown instead: {e}");
                 None
+            }
+        }
+    }
+
+    /// Opens a log. That of a stream which had lost its last name when this daemon began is doomed: a copy of its marker
+    /// is not to be taken for it.
+    fn open_log(&self, id: StreamId) -> aimss_engine::stream::Result<Arc<Stream>> {
+        let stream = self.streams.open(id)?;
+        let is_gone = self.gone.lock().contains_key(&id);
+        if is_gone {
+            self.streams.doom(&stream);
+        }
+        Ok(stream)
+    }
+
+    /// Sees to those streams. What fails is left to the next daemon.
+    pub fn see_to_gone(&self) {
+        let gone: Vec<(StreamId, Ino)> = self.gone.lock().iter().map(|(id, ino)| (*id, *ino)).collect();
+        for (id, ino) in gone {
+            match self.open_log(id) {
+                Ok(_) => self.seen_to(ino),
+                Err(e) => log::warn!("the log of removed stream {id} stays for now: {e}"),
             }
         }
     }

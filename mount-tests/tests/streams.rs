@@ -178,6 +178,41 @@ both_modes! {
         wait_until("the log's end", SOON, || log_of_the_stream(mount).is_err());
     }
 
+    /// Its settings are spoilt while nobody serves it. The mount is there all the same, and what memory alone has of the
+    /// stream is not given up before it is saved.
+    fn a_stream_that_does_not_open_after_a_death_is_kept_and_can_be_exported(mount: &Mount) {
+        let name = mount.at("x.stream");
+        appender(&name)?.write_all(b"one\n")?;
+        mount.drain()?;
+        appender(&name)?.write_all(b"two\n")?;
+        mount.kill_both()?;
+        let log = log_of_the_stream(mount)?;
+        let id = log.file_name().and_then(|id| id.to_str()).context("an id")?;
+        let settings = fs::read(log.join("settings"))?;
+        fs::write(log.join("settings"), "nothing of the kind")?;
+        well(&mount.aimss(&["umount", "--lazy"]))?;
+        take_up(mount);
+        expect_others_are_served(mount)?;
+        assert!(appender(&name).is_err(), "what would be appended to is no log");
+        for command in ["drain", "umount"] {
+            let output = mount.aimss(&[command]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(id), "{command}: {said}");
+        }
+        assert!(mount.status()?["limits"].to_string().contains(id), "status names it");
+        let out = mount.beside("export");
+        well(&aimss().args(["umount", "--export"]).arg(&out).arg(mount.point()).output()?)?;
+        // Everything is put right by hand.
+        for saved in fs::read_dir(out.join(".aimss/streams").join(id))? {
+            let saved = saved?;
+            fs::copy(saved.path(), log.join(saved.file_name()))?;
+        }
+        fs::write(log.join("settings"), settings)?;
+        mount.mount_again()?;
+        assert_eq!(fs::read(&name)?, b"one\ntwo\n");
+        fs::remove_file(name)?;
+    }
+
     /// A loss of power takes back what had not reached the backing: here, the removal.
     fn a_stream_whose_name_a_crash_brought_back_has_its_records(mount: &Mount) {
         fs::create_dir(mount.at("dir"))?;

@@ -5,7 +5,7 @@
 use aimss_mount_tests::bytes::{Pattern, pattern};
 use aimss_mount_tests::mount::well;
 use aimss_mount_tests::works::{WORKS, while_at_work};
-use aimss_mount_tests::{Mount, binary, both_modes, skip, wait_until};
+use aimss_mount_tests::{Mount, binary, both_modes, skip, skip_allowed, wait_until};
 use anyhow::{Context as _, Result};
 use rustix::mount::{UnmountFlags, unmount};
 use std::fs::{self, File};
@@ -56,6 +56,38 @@ both_modes! {
         assert_eq!(fs::read(mount.at("2.stream"))?, b"a record\n");
         // Shown as what it holds, it is something else on the backing.
         fs::remove_file(mount.at("2.stream"))?;
+    }
+
+    /// The change is in the journal, and its daemon did not live to see to the log.
+    with { failpoints: true }
+    fn a_stream_that_lost_its_name_in_the_moment_of_a_death_goes(mount: &Mount) {
+        let failpoints = mount.failpoints()?;
+        fs::write(mount.at("plain"), "")?;
+        if failpoints.names()?.is_empty() {
+            // A release has none.
+            skip_allowed("this aimss has no failpoints");
+            return Ok(());
+        }
+        for name in ["mover", "replaced", "removed"] {
+            fs::write(mount.at(format!("{name}.stream")), format!("{name}\n"))?;
+        }
+        mount.drain()?;
+        let logs = || fs::read_dir(mount.behind(".aimss/streams")).map_or(0, Iterator::count);
+        assert_eq!(logs(), 3);
+        let through_a_death = |change: &dyn Fn() -> std::io::Result<()>| -> Result<()> {
+            let before = mount.daemon_pid();
+            failpoints.arm("after-committed", 1)?;
+            change()?;
+            assert_ne!(mount.daemon_pid(), before, "the daemon died over it");
+            Ok(())
+        };
+        through_a_death(&|| fs::rename(mount.at("mover.stream"), mount.at("replaced.stream")))?;
+        assert_eq!(fs::read(mount.at("replaced.stream"))?, b"mover\n");
+        wait_until("the log of what was replaced goes", Duration::from_secs(60), || logs() == 2);
+        through_a_death(&|| fs::remove_file(mount.at("removed.stream")))?;
+        wait_until("the log of what was removed goes", Duration::from_secs(60), || logs() == 1);
+        assert_eq!(fs::read(mount.at("replaced.stream"))?, b"mover\n");
+        fs::remove_file(mount.at("replaced.stream"))?;
     }
 
     with { drain_delay: "100ms" }

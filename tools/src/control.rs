@@ -145,6 +145,14 @@ pub fn pending(client: &mut Client) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// The directories of what memory has of streams that the backing does not have all of.
+pub fn streams_in_memory(client: &mut Client) -> Result<Vec<PathBuf>> {
+    match client.call(&Request::StreamsInMemory, &mut |_| {})? {
+        Reply::StreamsInMemory(directories) => Ok(directories),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Makes `paths` (relative to the mount; empty: everything) durable. The error is the daemon's sentence, or a
 /// [`ControlError`].
 pub fn drain(client: &mut Client, paths: Vec<PathBuf>, display: &mut Display) -> Result<()> {

@@ -4,8 +4,12 @@
 //! extended attributes; directories above it are made as they are in the mount. Hard links become separate
 //! files. What has gone meanwhile (a deleted name waits for the backing too) is skipped. Nothing in the
 //! target is overwritten.
+//!
+//! A stream's log is not a file of the mount: what memory has of it and no segment lies in `.aimss/streams/ID` of
+//! the target, as it would on the backing.
 
 use crate::escape;
+use aimss_engine::stream::live::Streams;
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use std::collections::BTreeSet;
@@ -79,6 +83,16 @@ pub fn copy(mountpoint: &Path, paths: &[PathBuf], directory: &Path) -> Result<us
             .with_context(|| format!("{} can't be exported", escape::path(&from)))?;
     }
     Ok(copied)
+}
+
+/// Saves what `memory` has of streams, a directory for each, below `directory`, as the `backing` would have it.
+pub fn save_streams(memory: &[PathBuf], backing: &Path, directory: &Path) -> Result<()> {
+    for memory in memory {
+        Streams::save(memory, backing, directory).with_context(|| {
+            format!("{}, which a stream has in memory, can't be exported", escape::path(memory))
+        })?;
+    }
+    Ok(())
 }
 
 fn copy_one(from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {

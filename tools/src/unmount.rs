@@ -2,7 +2,8 @@
 //!
 //! 1. Unless `lazy`: who uses the mount? If anyone, refuse and name them; nothing has happened yet.
 //! 2. Drain. If that fails and there is no `export`, the mount stays as it is.
-//! 3. With `export`, make the mount read-only and copy what the backing does not have.
+//! 3. With `export`, make the mount read-only and copy what the backing does not have: files by their names, of streams what
+//!    memory has of their logs.
 //! 4. Unmount: umount2(2), or `fusermount3 -u` for those who may not.
 //! 5. Tell the daemon, wait until its process and its state directory are gone.
 //!
@@ -206,8 +207,9 @@ fn export_pending(
     // way.
     let flags = mount.flags() | MountFlags::BIND;
     let read_only = rustix::mount::mount_remount(&known.mountpoint, flags | MountFlags::RDONLY, "").is_ok();
-    let copied =
-        control::pending(client).and_then(|paths| export::copy(&known.mountpoint, &paths, directory));
+    let copied = control::pending(client)
+        .and_then(|paths| export::copy(&known.mountpoint, &paths, directory))
+        .and_then(|copied| Ok(copied + export_streams(known, client, directory)?));
     if copied.is_err() && read_only {
         let _ = rustix::mount::mount_remount(&known.mountpoint, flags, "");
     }
@@ -219,6 +221,13 @@ fn export_pending(
         Err(error) => Err(client.look().err().map_or(error, Into::into)),
         copied => copied,
     }
+}
+
+/// Saves what memory has of streams; how many there were.
+fn export_streams(known: &Known, client: &mut Client, directory: &Path) -> Result<usize> {
+    let memory = control::streams_in_memory(client)?;
+    export::save_streams(&memory, &known.backing, directory)?;
+    Ok(memory.len())
 }
 
 fn detach_or_name_users(mount: Option<&Mount>, lazy: bool, client: &mut Client) -> Result<()> {

@@ -16,10 +16,10 @@ use super::{IDLE_MAX, RETRY_MAX, Turn};
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
 use crate::backing::{Owner, RenameMode, Way};
-use crate::engine::Engine;
+use crate::engine::{Engine, PRIVATE_DIRECTORY};
 use crate::error::{Error, Result};
 use crate::ids::Ino;
-use crate::namespace::{Behind, Inode, OpenMode, Place, Xattrs};
+use crate::namespace::{Behind, Inode, OpenMode, Place, Xattrs, join_path};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -33,6 +33,8 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(super) const THREADS: usize = 2;
 /// Files up to this size are written by the thread that makes their name: one pass, one path resolution.
 pub(super) const WITH_NAME_BYTES_MAX: u64 = 256 << 10;
+/// How the names of files in our private directory begin that are to replace others; the inode's number follows.
+pub(crate) const BESIDE_PREFIX: &str = "beside-";
 /// Unit of change detection in files that are drained while open. Smaller finds less to write, larger costs less memory.
 const CHUNK_BYTES: u64 = 256 << 10;
 
@@ -282,7 +284,7 @@ impl Engine {
 
     /// Writes the content to a new file in our private directory and renames it over the old one; returns its path.
     fn write_beside(&self, inode: &Arc<Inode>, source: &Source, durable: bool) -> Result<Vec<u8>> {
-        let beside = format!(".aimss/beside-{}", inode.ino.0).into_bytes();
+        let beside = join_path(PRIVATE_DIRECTORY, format!("{BESIDE_PREFIX}{}", inode.ino.0).as_bytes());
         match self.backing.unlink(&beside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
             _ => {}

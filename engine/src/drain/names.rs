@@ -481,15 +481,26 @@ impl Engine {
             open && state.nameless() && state.drained.len() == 1 && state.drained[0] == *link
         };
         // Where that can't be (no hard links, another device), it is gone with this daemon.
-        let kept = |linked: io::Result<()>| match linked {
-            // By a daemon that died right after that.
-            Err(e) => e.kind() == io::ErrorKind::AlreadyExists,
-            Ok(()) => true,
-        };
-        if needed && kept(self.backing.link(path, &Engine::unnamed_path(ino))) {
+        if needed && self.link_unnamed(path, &Engine::unnamed_path(ino)).is_ok() {
             let mut state = inode.state.lock();
             state.file.place = Place::Unnamed;
             self.journal.dirty(ino, &state);
+        }
+    }
+
+    /// Something may be there: the same file, linked by a daemon that died right after that, or what one before left of
+    /// another.
+    fn link_unnamed(&self, path: &[u8], unnamed: &[u8]) -> io::Result<()> {
+        let link = || self.backing.link(path, unnamed);
+        match link() {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if self.backing.stat(path)?.id == self.backing.stat(unnamed)?.id {
+                    return Ok(());
+                }
+                self.backing.unlink(unnamed)?;
+                link()
+            }
+            linked => linked,
         }
     }
 

@@ -1,12 +1,15 @@
 //! Keeping the journal small while a daemon lives, and the backing's private directory free of what one that died left.
 
+use super::unnamed::UNNAMED_PREFIX;
 use super::{Engine, PRIVATE_DIRECTORY};
 use crate::backing::BackingId;
+use crate::drain::BESIDE_PREFIX;
 use crate::error::Result;
 use crate::ids::{Ino, Name};
 use crate::journal::Record;
-use crate::namespace::{Inode, InodeState, Link, Place};
+use crate::namespace::{Inode, InodeState, Link, Place, join_path};
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
 impl Engine {
@@ -45,20 +48,36 @@ impl Engine {
         }
     }
 
-    /// Removes what an interrupted drain left in our private directory, unless it holds what is still to be named.
+    /// Removes what an interrupted drain left in our private directory, unless it holds what is still to be named. Beside
+    /// everything else: what is being written there now is somebody's turn.
     pub fn clear_leftovers(&self) -> Result<()> {
         for listed in self.backing.list(PRIVATE_DIRECTORY)? {
-            let unnamed = listed.name.strip_prefix(super::unnamed::UNNAMED_PREFIX.as_bytes());
-            let needed = unnamed
-                .and_then(|ino| u64::from_str_radix(std::str::from_utf8(ino).ok()?, 16).ok())
-                .is_some_and(|ino| {
-                    self.inode(Ino(ino)).is_ok_and(|inode| inode.state.lock().file.place == Place::Unnamed)
-                });
-            if !needed && (unnamed.is_some() || listed.name.starts_with(b"beside-")) {
-                self.backing.unlink(&crate::namespace::join_path(PRIVATE_DIRECTORY, &listed.name))?;
+            let name = std::str::from_utf8(&listed.name).unwrap_or_default();
+            let path = join_path(PRIVATE_DIRECTORY, &listed.name);
+            if let Some(number) = name.strip_prefix(BESIDE_PREFIX) {
+                // Who writes one has the file's turn until it has its name.
+                let _turn = number.parse::<u64>().ok().map(|ino| self.drain.turn(Ino(ino)));
+                self.remove_leftover(&path)?;
+            } else if let Some(number) = name.strip_prefix(UNNAMED_PREFIX) {
+                let ino = u64::from_str_radix(number, 16).ok().map(Ino);
+                // Who makes one has this turn, or changes the shape, until the inode says that it is there.
+                let _turn = ino.map(|ino| self.unnamed.take(ino));
+                let _shape = self.shape.read_recursive();
+                let place = ino.and_then(|ino| Some(self.inode(ino).ok()?.state.lock().file.place));
+                if place != Some(Place::Unnamed) {
+                    self.remove_leftover(&path)?;
+                }
             }
         }
         Ok(())
+    }
+
+    fn remove_leftover(&self, path: &[u8]) -> Result<()> {
+        match self.backing.unlink(path) {
+            // It was being given its name, or removed.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(()),
+        }
     }
 }
 

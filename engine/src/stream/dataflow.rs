@@ -73,6 +73,7 @@ pub use shuffle::{Shuffled, output_of};
 
 use super::group;
 use super::live::Streams;
+use super::plain;
 use super::segment::sync_directory;
 use super::settings::MARKER_BYTES;
 use super::{Marker, Settings, StreamId};
@@ -81,7 +82,7 @@ use lease::Lease;
 use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -178,7 +179,7 @@ impl Dataflow {
     fn write_marker(&self, path: &Path, marker: Marker) -> io::Result<()> {
         let _naming = self.naming.lock();
         let beside = self.directory.join(".aimss").join("marker.new");
-        let mut file = File::create(&beside)?;
+        let mut file = plain::create(&beside)?;
         file.write_all(&marker.encode())?;
         file.sync_all()?;
         renameat_with(CWD, &beside, CWD, path, RenameFlags::NOREPLACE)?;
@@ -249,7 +250,10 @@ impl Dataflow {
 
     fn end(&mut self) -> Result<()> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
-        self.streams.stop().map_err(|source| Error::Stream { name: "that was used".into(), source })?;
+        self.streams.stop().map_err(|source| match source {
+            super::Error::Stream { stream, source } => Error::Stream { name: stream, source: *source },
+            source => Error::Stream { name: "that was used".into(), source },
+        })?;
         remove(&self.memory).map_err(at(&self.memory))?;
         lease.give_back().map_err(at(&self.directory))
     }

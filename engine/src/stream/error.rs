@@ -74,6 +74,14 @@ pub enum Error {
         /// The next byte that may be read.
         until: Position,
     },
+    /// This failed with one of several streams: look at that one, or try again. With the others all was done.
+    #[error("stream {stream}: {source}")]
+    Stream {
+        /// Where it is, as far as is known, and its id.
+        stream: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// The log was opened for reading only: open it with [`Log::open`](super::Log::open). Nothing was
     /// changed.
     #[error("the log was opened for reading only")]

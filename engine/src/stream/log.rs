@@ -201,6 +201,11 @@ impl Log {
         Arc::clone(&self.active.file)
     }
 
+    /// Where in the stream a byte of the active file is.
+    pub fn position_at(&self, file_at: u64) -> Position {
+        Position(self.active.position_at(file_at))
+    }
+
     /// Behind the last byte that was appended, whether it ends a record or not.
     pub fn end_of_bytes(&self) -> Result<Position> {
         Ok(Position(self.active.index.end_position() + self.active.pending_bytes()?))

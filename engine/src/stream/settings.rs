@@ -6,7 +6,7 @@
 //!    person what this is, and to us which log belongs to it. Its id is 128 random bits: who can't read the
 //!    marker can't make another that leads to the same log.
 
-use super::{Compression, Error, LogConfig, Partition, Position, Result, Retention};
+use super::{Compression, Error, LogConfig, Partition, Position, Result, Retention, plain};
 use crate::Timestamp;
 use std::collections::HashMap;
 use std::fmt;
@@ -181,7 +181,7 @@ impl Settings {
         let path = self.path.replace('\n', " ");
         let text = format!("{HEAD}\n{}{owner}{partition}{mtime}{doomed}path = {path}\n", lines.concat());
         let beside = directory.join(format!("{FILE}.new"));
-        let mut file = fs::File::create(&beside)?;
+        let mut file = plain::create(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, directory.join(FILE))?;
@@ -189,9 +189,14 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether a log's directory has settings: one without is being made, or removed.
-    pub fn is_there(directory: &Path) -> bool {
-        directory.join(FILE).exists()
+    /// Whether a log's directory has settings: one without is being made, or removed. Where that can't be told, it is an
+    /// error.
+    pub fn is_there(directory: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(directory.join(FILE)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Removes them: what is left of the directory is no log any more.

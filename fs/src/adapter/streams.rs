@@ -472,15 +472,22 @@ impl Adapter {
             return reply.error(Errno::EPERM);
         }
         let _answering = Journal::answering(request);
+        // Nobody holds those back who append by the kernel's way: where it goes is known for sure only afterwards.
         self.engine.journal().appends(Ino(0), end);
-        match stream.append(data).map_err(streams::error) {
-            Ok(bytes) => match stream.pause_after(bytes) {
-                None => reply.written(bytes as u32),
-                Some(pause) => drop(self.blocking.spawn(async move {
-                    tokio::time::sleep(pause).await;
-                    reply.written(bytes as u32);
-                })),
-            },
+        match stream.append_at(data).map_err(streams::error) {
+            Ok((at, bytes)) => {
+                if at.0 != end {
+                    // Somebody was faster, by the kernel's way or beside us: the last word counts.
+                    self.engine.journal().appends(Ino(0), at.0);
+                }
+                match stream.pause_after(bytes) {
+                    None => reply.written(bytes as u32),
+                    Some(pause) => drop(self.blocking.spawn(async move {
+                        tokio::time::sleep(pause).await;
+                        reply.written(bytes as u32);
+                    })),
+                }
+            }
             Err(e) => reply.error(errno(&e)),
         }
     }

@@ -26,6 +26,8 @@ pub enum Request {
     Busy,
     /// Paths whose content or name the backing does not have.
     Pending,
+    /// Streams that the backing does not have all of, be it that they can't be opened.
+    StreamsInMemory,
     /// The client has unmounted (or is about to, lazily): drain what is left, leave nothing behind, end.
     /// With `discard`, what could not be drained is given up: the client has exported it. A daemon that dies over it takes
     /// that along: the client asks the next one again.
@@ -59,7 +61,7 @@ impl Request {
     /// the same the second time.
     pub fn may_be_repeated(&self) -> bool {
         match self {
-            Request::Status | Request::Busy | Request::Pending => true,
+            Request::Status | Request::Busy | Request::Pending | Request::StreamsInMemory => true,
             Request::Drain { .. } | Request::Residence { .. } => true,
             Request::Stream(request) => request.changes_nothing(),
             // The next one is told the same, and has all the more to do.
@@ -95,6 +97,8 @@ pub enum Reply {
     Busy(Vec<BusyFile>),
     /// To `Pending`.
     Pending(#[serde(with = "super::path::list")] Vec<PathBuf>),
+    /// To `StreamsInMemory`: the directories of what memory has of them.
+    StreamsInMemory(#[serde(with = "super::path::list")] Vec<PathBuf>),
     /// To `Residence`.
     Moved(Residence),
     /// To requests of one stream.

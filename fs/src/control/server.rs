@@ -106,6 +106,10 @@ fn answer(daemon: &Arc<Daemon>, request: Request, replies: &mpsc::UnboundedSende
         },
         Request::Busy => Reply::Busy(daemon.busy()),
         Request::Pending => Reply::Pending(daemon.pending()),
+        Request::StreamsInMemory => match daemon.streams_in_memory() {
+            Ok(directories) => Reply::StreamsInMemory(directories),
+            Err(e) => Reply::Error(format!("what memory has of streams can't be looked for: {e}")),
+        },
         Request::Finish { discard } => {
             daemon.finish(discard);
             Reply::Done

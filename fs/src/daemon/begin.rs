@@ -1,19 +1,19 @@
 //! How a daemon begins: with a new arena, with what daemon and keeper left when both died, or as the successor of a daemon
 //! that lives.
 
-use super::{Link, ServeError, doomed_streams, residence};
+use super::{Link, ServeError, residence};
 use crate::adapter::Left;
 use crate::config::{FsyncPolicy, MountConfig};
 use crate::keeper::{self, FromDaemon, Hello, Life, Role};
 use crate::state::{self, ArenaMount, Lease, Owner, StateDir};
+use crate::streams::StreamFiles;
 use aimss_engine::arena::{Arena, Overflow};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking};
 use aimss_engine::engine::Successor;
 use aimss_engine::failpoint;
 use aimss_engine::journal::{Follower, Journal, Lost, Recovered};
 use aimss_engine::stream::StreamId;
-use aimss_engine::stream::live::Streams;
-use aimss_engine::{Engine, EngineConfig};
+use aimss_engine::{Engine, EngineConfig, Ino};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,10 @@ pub(super) struct Begun {
     pub recovered: Recovered,
     pub left: Left,
     pub life: Life,
-    pub doomed: Vec<StreamId>,
+    /// A daemon before this one left what is in the arena: streams that the journal does not know of, too.
+    pub goes_on: bool,
+    /// See [`StreamFiles::gone`].
+    pub gone: Vec<(Ino, StreamId)>,
 }
 
 fn io(what: &str) -> impl FnOnce(io::Error) -> ServeError {
@@ -60,22 +63,21 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
     let node = node_name();
     let (lease, cleanup) = own(config, &state, node.clone())?;
     refuse_what_was_left_elsewhere(config, &state, &lease, &node)?;
-    let doomed = doomed_streams::find(&config.backing);
     restore_times(config, &root_times);
     let overflow_error = |source| {
         let path = config.overflow.as_ref().map_or_else(String::new, |o| o.path.display().to_string());
         ServeError::Overflow { path, source }
     };
     let overflow = || state::open_overflow(&state, config.overflow.as_ref()).map_err(overflow_error);
-    let (arena, engine, recovered) = if state.has_journal() {
+    let goes_on = state.has_journal();
+    let mut gone = Vec::new();
+    let (arena, engine, recovered) = if goes_on {
         let overflow = overflow()?;
         let arena = state::mount_arena(&state.arena(), config.memory_bytes).map_err(io(UNREADABLE))?;
         let arena = Fresh { arena: Some(arena), made: false };
-        // Streams are all that the journal does not know of.
-        Streams::recover(&config.backing, &arena.streams())
-            .map_err(|e| io(UNREADABLE)(io::Error::other(e.to_string())))?;
         let successor = prepare(config, &arena, overflow, node, false)?;
         let engine = successor.engine().clone();
+        gone = StreamFiles::gone(successor.left());
         let recovered = successor.resume().map_err(io(UNREADABLE))?;
         (arena, engine, recovered)
     } else {
@@ -94,7 +96,7 @@ fn first(config: &MountConfig) -> Result<Begun, ServeError> {
         (arena, engine, Recovered::default())
     };
     let (left, life) = (Left::default(), Life::default());
-    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed })
+    Ok(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, gone })
 }
 
 /// Follows the daemon until it is gone, and goes on. Nothing is changed before.
@@ -130,8 +132,8 @@ fn successor(hello: &Hello, link: &Link) -> Result<Option<Begun>, ServeError> {
     let (recovered, unserved) = successor.take_over(&left.still_open()).map_err(io(UNREADABLE))?;
     left.forget_ids_of(&unserved);
     failpoint::pass("after", "taken-over");
-    let doomed = doomed_streams::find(&config.backing);
-    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, doomed }))
+    let (goes_on, gone) = (true, StreamFiles::gone(&recovered));
+    Ok(Some(Begun { state, cleanup, lease, arena, engine, recovered, left, life, goes_on, gone }))
 }
 
 /// Everything was on the backing, or given up, when the daemon before died over the removal of what it had made: the rest of

@@ -5,18 +5,22 @@ use aimss_engine::stream::live::Streams;
 use aimss_engine::stream::settings::markers_below;
 use std::path::Path;
 
-/// Logs whose streams had lost their last name when this daemon began.
-pub(super) fn find(backing: &Path) -> Vec<StreamId> {
-    Streams::doomed(backing).unwrap_or_else(|e| {
+/// Logs whose streams had lost their last name when this daemon began. Those that lose it in its time are open until they
+/// are gone. All settings that there are on the backing are read for that, so nobody waits for it.
+pub(super) fn find(backing: &Path, streams: &Streams) -> Vec<StreamId> {
+    let mut doomed = Streams::doomed(backing).unwrap_or_else(|e| {
         log::warn!("the logs of removed streams can't be looked for: {e}");
         Vec::new()
-    })
+    });
+    let open = streams.all();
+    doomed.retain(|id| !open.iter().any(|stream| stream.id() == *id));
+    doomed
 }
 
 /// Those go now, if the names are gone from the backing as well, unless a crash brought one back, under whatever name
 /// it has there: so all of the tree is looked through, in the rare case that there are such logs. If it can't be, they
 /// stay, as do those that are open.
-pub(super) fn remove(backing: &Path, doomed: Vec<StreamId>, is_open: impl Fn(StreamId) -> bool) {
+pub(super) fn remove(backing: &Path, streams: &Streams, doomed: Vec<StreamId>) {
     let named = match markers_below(backing) {
         Ok(named) => named,
         Err(e) => {
@@ -28,11 +32,7 @@ pub(super) fn remove(backing: &Path, doomed: Vec<StreamId>, is_open: impl Fn(Str
         }
     };
     for id in doomed {
-        // Somebody may have found it under a name that came back.
-        if is_open(id) {
-            continue;
-        }
-        if let Err(e) = Streams::settle_doomed(backing, id, named.contains_key(&id)) {
+        if let Err(e) = streams.settle_doomed(id, named.contains_key(&id)) {
             log::warn!("the log of removed stream {id} stays: {e}");
         }
     }

@@ -8,13 +8,19 @@ use crate::streams::error;
 use aimss_engine::engine::New;
 use aimss_engine::stream::group;
 use aimss_engine::stream::live::{Start, Stream};
-use aimss_engine::stream::{Micros, Offset, Settings};
+use aimss_engine::stream::{Micros, Offset, Result as StreamResult, Settings};
 use aimss_engine::{Error, Ino, Kind};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+/// Between two tries to open streams that can't be opened; it doubles up to the longest, since each reads what is in
+/// memory of them.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+const OPEN_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Permissions of a stream made by command: as a file made by a shell.
 pub(super) const MODE: u32 = 0o644;
 
@@ -69,6 +75,41 @@ impl Daemon {
         match answer {
             Ok(info) => Reply::Stream(Box::new(info)),
             Err(sentence) => Reply::Error(sentence),
+        }
+    }
+
+    /// Opens the streams that the last daemon had open and nobody asked for yet; the first that can't be opened is the
+    /// error, and status says it until that is over.
+    pub(super) fn open_left_streams(&self) -> StreamResult<()> {
+        // A mount that is not the last one's: what lost its name there is looked for first, see `doomed_streams`.
+        let kept = self.life.deaths + self.life.upgrades == 0;
+        let opened = self.streams.all().open_left(kept);
+        *self.unopened.lock() = opened.as_ref().err().map(ToString::to_string);
+        opened
+    }
+
+    /// The same, and what can't be opened is tried again, in a thread of its own, until it can or the mount is gone.
+    pub(super) fn keep_opening_left_streams(self: &Arc<Daemon>) {
+        if self.open_left_streams().is_ok() {
+            return;
+        }
+        let daemon = Arc::downgrade(self);
+        let run = move || {
+            let mut pause = OPEN_AGAIN;
+            loop {
+                std::thread::sleep(pause);
+                let Some(daemon) = daemon.upgrade() else { return };
+                // Who unmounts tries by himself.
+                if daemon.unmounted.load(Ordering::Relaxed) || daemon.open_left_streams().is_ok() {
+                    return;
+                }
+                pause = (pause * 2).min(OPEN_AGAIN_MAX);
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("open-streams".into()).spawn(run) {
+            log::warn!(
+                "no thread to open streams again: they are when somebody uses them, drains or unmounts: {e}"
+            );
         }
     }
 

@@ -6,13 +6,15 @@
 
 use super::{APPENDER, GROUP, GroupNode, HANDLE_FIRST, Handle, StreamFiles, VIEW, ViewNode};
 use aimss_engine::Ino;
-use aimss_engine::journal::Recovered;
-use aimss_engine::stream::Position;
+use aimss_engine::journal::{Journal, Recovered};
+use aimss_engine::stream::{Position, StreamId};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
 /// Set in the key of what waits for a handle to be readable.
 const POLL: u64 = 1 << 63;
+/// Set in the key of a stream's inode that is about to lose a name. No node has both.
+const GOING: u64 = GROUP | VIEW;
 
 /// A node that has no inode of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub(super) enum KeptNode {
     View { stream: u64, begin: u64 },
     /// See [`GroupNode`].
     Group { stream: u64, group: String, eof: bool },
+    /// See [`StreamFiles::going`].
+    Going { id: u128 },
 }
 
 /// An open handle.
@@ -44,7 +48,7 @@ impl KeptNode {
             KeptNode::Group { stream, group, eof } => {
                 Some(GroupNode { stream: Ino(*stream), group: group.as_str().into(), eof: *eof })
             }
-            KeptNode::View { .. } => None,
+            KeptNode::View { .. } | KeptNode::Going { .. } => None,
         }
     }
 }
@@ -82,6 +86,39 @@ impl StreamFiles {
     /// The kernel waits for a handle to be readable, and calls it so.
     pub fn note_poll(&self, number: u64, kernel: u64) {
         self.engine.journal().note(number | POLL, Some(kernel.to_le_bytes().to_vec()));
+    }
+
+    /// What may be a stream is about to lose a name. If this daemon does not live to see what that means for its log, the
+    /// next one does ([`StreamFiles::gone`]). [`StreamFiles::seen_to`] follows.
+    pub fn going(&self, ino: Option<Ino>) {
+        if let Some((ino, stream)) = ino.and_then(|ino| Some((ino, self.of_known(ino)?))) {
+            // On the way to what was asked for, and not the answer.
+            let _preparing = Journal::preparing();
+            self.note_node(GOING | ino.0, Some(&KeptNode::Going { id: stream.id().0 }));
+        }
+    }
+
+    /// It has lost it, or not, and its log is doomed where it has to be.
+    pub fn seen_to(&self, ino: Ino) {
+        let _preparing = Journal::preparing();
+        self.note_node(GOING | ino.0, None);
+    }
+
+    /// Streams that lost their last name in the time of the daemon that left this, which did not live to see to it. An
+    /// inode whose name goes is kept, at least until the kernel is told.
+    pub fn gone(left: &Recovered) -> Vec<(Ino, StreamId)> {
+        let mut gone = Vec::new();
+        for (&key, note) in
+            left.notes.iter().filter(|(key, _)| **key < HANDLE_FIRST && **key & GOING == GOING)
+        {
+            let ino = Ino(key & !GOING);
+            if let Ok(KeptNode::Going { id }) = postcard::from_bytes::<KeptNode>(note)
+                && left.nodes.get(&ino).is_some_and(|node| node.attr.nlink == 0)
+            {
+                gone.push((ino, StreamId(id)));
+            }
+        }
+        gone
     }
 
     /// What the kernel calls handles that it may wait for.

@@ -141,6 +141,7 @@ fn requests() -> Vec<Request> {
         Request::Drain { paths: vec![path(), "b".into()] },
         Request::Busy,
         Request::Pending,
+        Request::StreamsInMemory,
         Request::Finish { discard: true },
         Request::Upgrade { binary: path(), within: Duration::new(u64::MAX, 999_999_999) },
     ];
@@ -190,6 +191,7 @@ fn replies() -> Vec<Reply> {
         Reply::Progress(Progress { bytes_left: 1, items_left: 2, bytes_done: 3 }),
         Reply::Busy(vec![BusyFile { path: path(), handles: 1, mapped: true, arena: Some((1, 2)) }]),
         Reply::Pending(vec![path(), "b".into()]),
+        Reply::StreamsInMemory(vec![path()]),
         Reply::Moved(Residence::default()),
         Reply::Stream(Box::new(stream.clone())),
         Reply::Streams(vec![stream]),

@@ -349,6 +349,47 @@ fn what_lies_in_the_leases_place_is_refused_and_not_written_through() -> anyhow:
     Ok(())
 }
 
+/// The logs of all streams, or that of one, are elsewhere by a link: nothing is read or written there, and everything else
+/// goes on.
+#[test]
+fn a_link_in_the_place_of_logs_leads_nowhere() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        skip("mounting needs root");
+        return Ok(());
+    }
+    for all in [false, true] {
+        let place = place()?;
+        let at = |name: &str| place.path().join(name);
+        mount::well(&try_mount(place.path(), &[])?)?;
+        fs::write(at("mnt/x.stream"), "a record\n")?;
+        umount(place.path())?;
+        let logs = at("backing/.aimss/streams");
+        let log = fs::read_dir(&logs)?.next().expect("a log")?.path();
+        let planted = if all { &logs } else { &log };
+        fs::rename(planted, at("outside"))?;
+        symlink(at("outside"), planted)?;
+        let before = Tree::read(&at("outside"))?;
+        let refused = |command: &[&str]| -> anyhow::Result<()> {
+            let output =
+                binary::aimss().args(command).arg(at("backing/x.stream")).stdin(Stdio::null()).output()?;
+            assert!(!output.status.success() && said(&output).contains("follows no link"), "{output:?}");
+            Ok(())
+        };
+        refused(&["stream", "cat"])?;
+        refused(&["stream", "rm"])?;
+        mount::well(&try_mount(place.path(), &[])?)?;
+        assert_ne!(fs::read(at("mnt/x.stream"))?, b"a record\n");
+        assert!(OpenOptions::new().append(true).open(at("mnt/x.stream")).is_err());
+        assert_eq!(fs::write(at("mnt/y.stream"), "another\n").is_ok(), !all);
+        fs::write(at("mnt/plain"), "x")?;
+        fs::remove_file(at("mnt/x.stream"))?;
+        umount(place.path())?;
+        Tree::read(&at("outside"))?.assert_same(&before, "outside now", "outside before");
+        assert_eq!(fs::read(at("backing/plain"))?, b"x");
+    }
+    Ok(())
+}
+
 /// What is kept of one mount for the next is written to a file of its own, whatever its name leads to by then.
 #[test]
 fn what_is_kept_for_the_next_mount_is_written_through_no_link() -> anyhow::Result<()> {

@@ -4,12 +4,12 @@
 //! where it ends; where more was appended since, by a mount, it does not count.
 
 use super::error::{Error, Result};
-use crate::stream::Offset;
 use crate::stream::live::Stream;
-use crate::stream::segment::sync_directory;
+use crate::stream::segment::{open_to_read, sync_directory};
+use crate::stream::{Offset, plain};
 use parking_lot::{Condvar, Mutex};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +78,8 @@ impl Bell {
 impl Flow {
     /// The stream as it was found, with its log in `directory`.
     pub fn new(name: &str, stream: Arc<Stream>, directory: PathBuf) -> Flow {
-        let end = fs::read_to_string(directory.join(FILE)).ok().and_then(|text| {
+        let text = open_to_read(&directory.join(FILE)).and_then(io::read_to_string);
+        let end = text.ok().and_then(|text| {
             let (head, end) = text.trim_end().split_once("\nend = ")?;
             if head == HEAD { end.parse().ok().map(Offset) } else { None }
         });
@@ -168,7 +169,7 @@ impl Flow {
 
     fn note(&self, end: Offset) -> std::io::Result<()> {
         let beside = self.directory.join(format!("{FILE}.new"));
-        let mut file = File::create(&beside)?;
+        let mut file = plain::create(&beside)?;
         file.write_all(format!("{HEAD}\nend = {}\n", end.0).as_bytes())?;
         file.sync_all()?;
         fs::rename(beside, self.directory.join(FILE))?;

@@ -7,10 +7,11 @@
 
 use super::{Counts, Group};
 use crate::failpoint;
+use crate::stream::plain;
 use crate::stream::segment::open_to_read;
 use crc32c::crc32c;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ impl Group {
     /// Writes down that the group has everything before `committed`, durably.
     pub fn write(directory: &Path, name: &str, committed: u64, counts: Counts) -> io::Result<()> {
         let path = Group::path(directory, name);
-        match OpenOptions::new().read(true).write(true).open(&path) {
+        match plain::options().read(true).write(true).open(&path) {
             Ok(file) => {
                 if let Some((slot, before)) = latest(&file)? {
                     let now = Written { number: before.number + 1, offset: committed, counts };
@@ -106,7 +107,7 @@ impl Group {
     pub(crate) fn write_new(directory: &Path, name: &str, committed: u64, counts: Counts) -> io::Result<()> {
         let path = Group::path(directory, name);
         let beside = directory.join(format!("{name}.{ENDING}.new"));
-        let mut file = File::create(&beside)?;
+        let mut file = plain::create(&beside)?;
         file.write_all(&Written { number: 1, offset: committed, counts }.encode())?;
         file.write_all(&[b'\n'; SLOT_BYTES])?;
         file.sync_all()?;

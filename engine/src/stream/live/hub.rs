@@ -1,7 +1,8 @@
 //! All streams of a mount.
 //!
 //! Their logs lie in `.aimss/streams/ID` of the backing, their active files in a directory of the arena,
-//! which outlives a daemon that dies: [`Streams::recover`] brings what is there to the logs.
+//! which outlives a daemon that dies: the next one opens what is there ([`Streams::open_left`]), or, where no arena
+//! outlives its user, brings it to the logs ([`Streams::recover`]).
 
 use super::Stream;
 use super::ahead::Wanted;
@@ -9,7 +10,7 @@ use super::partitions::Groups;
 use super::summary::Rates;
 use super::watch::Watch;
 use crate::stream::log::{Copied, Listing};
-use crate::stream::{Log, Result, Settings, StreamId};
+use crate::stream::{Error, Log, Result, Settings, StreamId, plain};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -140,17 +141,15 @@ impl Streams {
 
     /// Brings what a dead daemon left of active files to the logs.
     pub fn recover(backing: &Path, active_home: &Path) -> Result<()> {
-        let entries = match fs::read_dir(active_home) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
+        let Some(entries) = if_there(fs::read_dir(active_home))? else { return Ok(()) };
         for entry in entries {
             let name = entry?.file_name();
-            let directory = Streams::home(backing).join(&name);
-            if !Settings::is_there(&directory) {
+            let directory = if_there(plain::directory_in(&Streams::home(backing), &name))?;
+            let there = directory.as_deref().map_or(Ok(false), Settings::is_there)?;
+            let Some(directory) = directory.filter(|_| there) else {
                 log::warn!("{} is the memory of a stream that was being removed", name.display());
                 continue;
-            }
+            };
             let settings = Settings::read(&directory)?;
             let listing = Listing::of(&directory)?;
             let mut log = Log::open_apart(&listing, &active_home.join(&name), settings.log)?;
@@ -161,42 +160,133 @@ impl Streams {
     }
 
     /// Opens all streams that the last daemon of this mount had open: their writers may go on, and what they append is to
-    /// be sealed and copied.
-    pub fn open_left(self: &Arc<Self>) -> io::Result<()> {
-        for entry in fs::read_dir(&self.active_home)? {
-            let name = entry?.file_name();
-            let id = name.to_str().and_then(|name| name.parse().ok());
-            let Some(id) = id.filter(|_| Settings::is_there(&self.home.join(&name))) else { continue };
-            match self.open(id) {
-                // Removed in the time of the last daemon, which did not live to see its log gone.
-                Ok(stream) if stream.settings().doomed => self.doom(&stream),
-                Ok(_) => {}
-                Err(e) => log::warn!("stream {} can't be opened: {e}", name.display()),
+    /// be sealed and copied. All are tried. The first that can't be opened is the error: what memory has of it may be
+    /// nowhere else. Those that had lost their last name go ([`Streams::doom`]), or, where they are `kept`, stay as they
+    /// are, for [`Streams::settle_doomed`].
+    pub fn open_left(self: &Arc<Self>, kept: bool) -> Result<()> {
+        let mut opened = Ok(());
+        for id in self.in_memory()? {
+            let passed_over = kept && self.is_doomed_and_closed(id);
+            if !passed_over && let Err(e) = self.open_one_left(id, kept) {
+                log::warn!("what is in memory alone can't be brought to the backing: {e}");
+                opened = opened.and(Err(e));
             }
         }
-        Ok(())
+        opened
+    }
+
+    fn is_doomed_and_closed(&self, id: StreamId) -> bool {
+        !self.open.lock().contains_key(&id) && self.settings_of(id).is_ok_and(|settings| settings.doomed)
+    }
+
+    fn settings_of(&self, id: StreamId) -> Result<Settings> {
+        Settings::read(&plain::directory_in(&self.home, id.to_string())?)
+    }
+
+    fn open_one_left(self: &Arc<Self>, id: StreamId, kept: bool) -> Result<()> {
+        let failed = match self.open(id) {
+            Ok(stream) => {
+                if !kept && stream.settings().doomed {
+                    // Removed in the time of the last daemon, which did not live to see its log gone.
+                    self.doom(&stream);
+                }
+                return Ok(());
+            }
+            Err(e) => e,
+        };
+        let name = id.to_string();
+        let settings = self.settings_of(id).unwrap_or_default();
+        if settings.doomed {
+            log::warn!("removed stream {name} can't be opened, and its log stays for now: {failed}");
+            return Ok(());
+        }
+        match fs::symlink_metadata(self.active_home.join(&name)) {
+            // It was removed just now.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => Err(of_stream(id, &settings.path, failed)),
+        }
+    }
+
+    /// The streams that have something in memory.
+    fn in_memory(&self) -> io::Result<Vec<StreamId>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.active_home)? {
+            ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<StreamId>().ok()));
+        }
+        Ok(ids)
+    }
+
+    /// The directories in memory of streams that the backing does not have all of and does not take now. What they hold
+    /// can be saved elsewhere by [`Streams::save`].
+    pub fn left_in_memory(self: &Arc<Self>) -> io::Result<Vec<PathBuf>> {
+        let is_safe = |id: &StreamId| {
+            self.open(*id).is_ok_and(|stream| stream.settings().doomed || stream.sync().is_ok())
+        };
+        let left = self.in_memory()?.into_iter().filter(|id| !is_safe(id));
+        Ok(left.map(|id| self.active_home.join(id.to_string())).collect())
+    }
+
+    /// Saves what memory has of a stream, in one of [`Streams::left_in_memory`], where a backing at `target` would have
+    /// its log. Copied from there to the `backing`, while that is not mounted, it is part of the log again.
+    pub fn save(memory: &Path, backing: &Path, target: &Path) -> Result<()> {
+        let name = memory.file_name().unwrap_or_default();
+        let directory = Streams::home(target).join(name);
+        Log::save_active(memory, &directory)?;
+        let settings = plain::directory_in(&Streams::home(backing), name).map(|log| Settings::read(&log));
+        match settings {
+            Ok(Ok(settings)) => settings.write(&directory),
+            // The records are what counts.
+            _ => Ok(()),
+        }
     }
 
     /// Makes a new, empty stream.
     pub fn create(self: &Arc<Self>, settings: &Settings) -> Result<Arc<Stream>> {
         settings.log.check()?;
         let id = StreamId::random()?;
+        let made = self.make_log(id, settings).and_then(|()| self.open(id));
+        if made.is_err() {
+            // Nothing of it is to be found by the next daemon.
+            let _ = self.remove_log(id);
+        }
+        made
+    }
+
+    fn make_log(&self, id: StreamId, settings: &Settings) -> Result<()> {
+        fs::create_dir_all(&self.home)?;
+        plain::check_home(&self.home)?;
         let directory = self.home.join(id.to_string());
-        fs::create_dir_all(&directory)?;
+        fs::create_dir(&directory)?;
         settings.write(&directory)?;
-        crate::stream::segment::sync_directory(&self.home)?;
-        self.open(id)
+        Ok(crate::stream::segment::sync_directory(&self.home)?)
+    }
+
+    /// Removes a log that nobody uses, and what memory has of it. The settings go before the rest: whoever finds them
+    /// finds a whole log. Memory goes before them: what is there without them is no removed stream's.
+    fn remove_log(&self, id: StreamId) -> io::Result<()> {
+        let name = id.to_string();
+        if_there(fs::remove_dir_all(self.active_home.join(&name)))?;
+        if let Some(directory) = if_there(plain::directory_in(&self.home, &name))? {
+            if_there(Settings::remove(&directory))?;
+            if_there(fs::remove_dir_all(directory))?;
+        }
+        Ok(())
+    }
+
+    /// The lock that whoever opens a log, or removes it, holds meanwhile.
+    fn opening_of(&self, id: StreamId) -> Arc<Mutex<()>> {
+        self.opening.lock().entry(id).or_default().clone()
     }
 
     /// The stream with this id; fails if there is none.
     pub fn open(self: &Arc<Self>, id: StreamId) -> Result<Arc<Stream>> {
-        let opening = self.opening.lock().entry(id).or_default().clone();
+        let opening = self.opening_of(id);
         let _opening = opening.lock();
         if let Some(stream) = self.open.lock().get(&id) {
             return Ok(stream.clone());
         }
         let name = id.to_string();
-        let directory = self.home.join(&name);
+        let directory = plain::directory_in(&self.home, &name)?;
         let stream = Stream::open(id, &directory, &self.active_home.join(&name), Arc::downgrade(self))?;
         self.open.lock().insert(id, stream.clone());
         // It may have anything of what the threads do.
@@ -227,15 +317,16 @@ impl Streams {
     /// The logs of a backing, which is not mounted, whose streams had lost their last name. A crash may have brought
     /// one back: only whoever has looked for their markers may remove them.
     pub fn doomed(backing: &Path) -> io::Result<Vec<StreamId>> {
-        let entries = match fs::read_dir(Streams::home(backing)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
+        let home = Streams::home(backing);
+        if if_there(plain::check_home(&home))?.is_none() {
+            return Ok(Vec::new());
+        }
         let mut doomed = Vec::new();
-        for entry in entries {
+        for entry in fs::read_dir(home)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if let Some(id) = id
+                && entry.file_type()?.is_dir()
                 && Settings::read(&entry.path()).is_ok_and(|settings| settings.doomed)
             {
                 doomed.push(id);
@@ -244,14 +335,25 @@ impl Streams {
         Ok(doomed)
     }
 
-    /// Removes one of those, or, if it is `named` after all, lets it live.
-    pub fn settle_doomed(backing: &Path, id: StreamId, named: bool) -> Result<()> {
-        let directory = Streams::home(backing).join(id.to_string());
+    /// Removes one of those, with what memory has of it, or, if it is `named` after all, lets it live. One that is open
+    /// by now was found under a name that came back, and stays; one that is gone by now was removed in this daemon's time.
+    pub fn settle_doomed(&self, id: StreamId, named: bool) -> Result<()> {
+        let opening = self.opening_of(id);
+        let _opening = opening.lock();
+        if self.open.lock().contains_key(&id) {
+            return Ok(());
+        }
+        let directory = if_there(plain::directory_in(&self.home, id.to_string()))?;
+        let Some(directory) = directory else { return Ok(()) };
+        if !Settings::is_there(&directory)? {
+            return Ok(());
+        }
         if named {
             return Settings { doomed: false, ..Settings::read(&directory)? }.write(&directory);
         }
-        Settings::remove(&directory)?;
-        Ok(fs::remove_dir_all(directory)?)
+        self.remove_log(id)?;
+        self.opening.lock().remove(&id);
+        Ok(())
     }
 
     /// Removes the logs of streams that are gone.
@@ -262,16 +364,14 @@ impl Streams {
         };
         let gone: Vec<_> = self.doomed.lock().extract_if(.., ripe).collect();
         for (_, stream) in gone {
+            let opening = self.opening_of(stream.id);
+            // Who opens it meanwhile would make anew what goes.
+            let _opening = opening.lock();
             self.open.lock().remove(&stream.id);
-            self.opening.lock().remove(&stream.id);
-            let name = stream.id.to_string();
-            // The settings before the rest: whoever finds them finds a whole log.
-            let removed = fs::remove_dir_all(self.active_home.join(&name))
-                .and_then(|()| Settings::remove(&self.home.join(&name)))
-                .and_then(|()| fs::remove_dir_all(self.home.join(&name)));
-            if let Err(e) = removed {
+            if let Err(e) = self.remove_log(stream.id) {
                 log::warn!("the log of removed stream {} stays: {e}", stream.id);
             }
+            self.opening.lock().remove(&stream.id);
         }
     }
 
@@ -282,9 +382,13 @@ impl Streams {
         (unsealed > self.limits.hot_bytes).then_some(unsealed)
     }
 
-    /// Makes everything durable that was appended.
+    /// Makes everything durable that was appended. All streams are tried; the first that fails is the error.
     pub fn sync_all(&self) -> Result<()> {
-        self.all().iter().filter(|stream| !stream.is_doomed()).try_for_each(|stream| stream.sync())
+        let mut synced = Ok(());
+        for stream in self.all().iter().filter(|stream| !stream.is_doomed()) {
+            synced = synced.and(stream.sync().map_err(|e| of_stream(stream.id, &stream.settings().path, e)));
+        }
+        synced
     }
 
     /// Ends the threads, as the death of the daemon would: what is not durable stays so.
@@ -310,4 +414,18 @@ impl Streams {
         let _ = fs::remove_dir(&self.home);
         Ok(())
     }
+}
+
+/// What is not there is none.
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// An error of one of several streams.
+fn of_stream(id: StreamId, path: &str, source: Error) -> Error {
+    let stream = if path.is_empty() { id.to_string() } else { format!("{path} ({id})") };
+    Error::Stream { stream, source: Box::new(source) }
 }

@@ -16,10 +16,10 @@
 
 use super::hub::Streams;
 use super::stream::Stream;
-use crate::stream::{Micros, Result};
+use crate::stream::{Micros, Result, plain};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FallocateFlags, fallocate};
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -382,7 +382,7 @@ impl Stream {
         if *punched >= end {
             return;
         }
-        let Ok(file) = OpenOptions::new().write(true).open(path) else { return };
+        let Ok(file) = plain::options().write(true).open(path) else { return };
         let before = file.metadata().ok();
         while *punched < end {
             let bytes = PUNCH_BYTES.min(end - *punched);

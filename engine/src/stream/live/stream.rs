@@ -14,7 +14,7 @@ use crate::stream::{Error, Framing, Log, Micros, Offset, Position, Result, Reten
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -132,18 +132,25 @@ pub struct Stream {
     refusal_told: AtomicBool,
 }
 
-/// Writes all of `data`, or what there is room for: nothing at all is an error.
-fn write_some(file: &mut File, data: &[u8]) -> io::Result<usize> {
-    let mut done = 0;
+/// Appends all of `data`, or what there is room for: nothing at all is an error. Returns where the first byte is, and how
+/// many there are.
+fn write_some(file: &mut File, data: &[u8]) -> io::Result<(u64, usize)> {
+    let (mut at, mut done) = (0, 0);
     while done < data.len() {
         match file.write(&data[done..]) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if done == 0 => return Err(e),
             Ok(0) | Err(_) => break,
-            Ok(bytes) => done += bytes,
+            Ok(bytes) => {
+                if done == 0 {
+                    // Where the end was by then: O_APPEND leaves the descriptor's position behind what it wrote.
+                    at = file.stream_position()? - bytes as u64;
+                }
+                done += bytes;
+            }
         }
     }
-    Ok(done)
+    Ok((at, done))
 }
 
 /// See [`Stream::pause_after`].
@@ -349,19 +356,20 @@ impl Stream {
 
     /// Appends what one write(2) brought, or as much as there is room for; returns how much. An error means nothing.
     pub fn append(self: &Arc<Self>, data: &[u8]) -> Result<usize> {
-        let mut appended = data.len();
-        if self.framing() == Framing::Write {
-            self.log.write().append(data, Micros::now())?;
+        self.append_at(data).map(|(_, bytes)| bytes)
+    }
+
+    /// The same; also says where the first byte is, whoever else appended meanwhile.
+    pub fn append_at(self: &Arc<Self>, data: &[u8]) -> Result<(Position, usize)> {
+        let appended = if self.framing() == Framing::Write {
+            let mut log = self.log.write();
+            let position = log.end().1;
+            log.append(data, Micros::now())?;
+            (position, data.len())
         } else {
-            let mut writer = self.writer.lock();
-            // Its name changes with each seal.
-            let path = format!("/proc/self/fd/{}", self.active_file.as_raw_fd());
-            let file = match &mut *writer {
-                Some(file) => file,
-                none => none.insert(OpenOptions::new().append(true).open(path)?),
-            };
-            appended = write_some(file, data)?;
-        }
+            let (at, bytes) = self.write_to_active(data)?;
+            (self.log.read().position_at(at), bytes)
+        };
         self.has_news();
         if self.is_awaited() {
             self.index_news();
@@ -369,6 +377,18 @@ impl Stream {
         }
         self.wake();
         Ok(appended)
+    }
+
+    /// Appends to the active file; returns where in it, and how much.
+    fn write_to_active(&self, data: &[u8]) -> io::Result<(u64, usize)> {
+        let mut writer = self.writer.lock();
+        // Its name changes with each seal.
+        let path = format!("/proc/self/fd/{}", self.active_file.as_raw_fd());
+        let file = match &mut *writer {
+            Some(file) => file,
+            none => none.insert(OpenOptions::new().append(true).open(path)?),
+        };
+        write_some(file, data)
     }
 
     /// How long whoever appended so many bytes through us is to wait for the answer, so that memory is not filled faster

@@ -13,9 +13,9 @@ use super::names::Name;
 use super::recover::Begin;
 use crate::failpoint;
 use crate::stream::segment::{open_to_read, read_there, sync_directory};
-use crate::stream::{Error, Framing, FramingError, Micros, Result, Splitter};
+use crate::stream::{Error, Framing, FramingError, Micros, Result, Splitter, plain};
 use crc32c::{crc32c, crc32c_append};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,9 +68,9 @@ impl Active {
     ) -> Result<Active> {
         let name = Name::Active { offset, position, skip };
         let path = directory.join(name.text());
-        let new = !path.exists();
+        let new = matches!(fs::symlink_metadata(&path), Err(e) if e.kind() == io::ErrorKind::NotFound);
         if new {
-            File::create(&path)?.sync_all()?;
+            plain::create(&path)?.sync_all()?;
             sync_directory(directory)?;
         }
         let file = open_to_read(&path)?;
@@ -176,6 +176,11 @@ impl Active {
     /// Where in the file a byte of the stream is.
     pub fn file_at(&self, position: u64) -> u64 {
         position - self.begin + self.skip
+    }
+
+    /// Where in the stream a byte of the file is.
+    pub fn position_at(&self, file_at: u64) -> u64 {
+        self.begin + file_at.saturating_sub(self.skip)
     }
 
     pub fn front_bytes(&self) -> u64 {
@@ -322,7 +327,7 @@ impl Active {
         let path = self.path();
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(OpenOptions::new().append(true).open(path)?),
+            none => none.insert(plain::options().append(true).open(path)?),
         };
         writer.write_all(record)?;
         if self.framing != Framing::Write {
@@ -349,13 +354,13 @@ impl Active {
         let (from, bytes) = (self.file_at(position), self.pending_bytes()?);
         if bytes > 0 {
             let aside = self.aside.join(Name::Torn { position }.text());
-            let mut aside = OpenOptions::new().append(true).create(true).open(aside)?;
+            let mut aside = plain::options().append(true).create(true).open(aside)?;
             let mut tail = vec![0; bytes as usize];
             let there = read_there(&self.file, &mut tail, from)?;
             aside.write_all(&tail[..there])?;
             aside.sync_all()?;
             sync_directory(&self.aside)?;
-            OpenOptions::new().write(true).open(self.path())?.set_len(from)?;
+            plain::options().write(true).open(self.path())?.set_len(from)?;
             self.cut = Some(self.cut.unwrap_or(u64::MAX).min(position));
         }
         self.splitter = Splitter::new(self.framing, self.bytes_max, position);
@@ -401,7 +406,7 @@ fn cut() -> Error {
 
 /// Length of a file; 0 if there is none.
 pub(in crate::stream) fn length_of(path: &Path) -> io::Result<u64> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(metadata.len()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(e),

@@ -15,8 +15,8 @@ use super::active::length_of;
 use super::marks::{self, Mark};
 use super::names::{self, Listing, Name};
 use super::recover::{Begin, path_of};
-use crate::stream::segment::{read_there, sync_directory};
-use crate::stream::{Framing, Result};
+use crate::stream::segment::{open_to_read, read_there, sync_directory};
+use crate::stream::{Framing, Result, plain};
 use rustix::fs::FallocateFlags;
 use std::fs::{self, File};
 use std::io;
@@ -89,6 +89,14 @@ impl Log {
         })
     }
 
+    /// Saves in `to`, which is made if it is missing, what the active file in the directory `from` has that is in no
+    /// segment, durably. Nobody appends meanwhile. Nothing is saved where there is no active file.
+    pub fn save_active(from: &Path, to: &Path) -> Result<()> {
+        fs::create_dir_all(to)?;
+        fetch(&Listing::of(from)?, to)?;
+        Ok(sync_directory(to)?)
+    }
+
     /// The copy did not get there.
     pub fn news_failed(&mut self, news: &News) {
         self.active.cut = [self.active.cut, news.cut].into_iter().flatten().min();
@@ -104,7 +112,7 @@ impl Copied {
         let index = &log.active.index;
         let begin = newest(&listed.files).unwrap_or((index.offset, index.position, 0));
         let path = path_of(&directory, begin);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let file = plain::options().read(true).write(true).create(true).truncate(false).open(&path)?;
         let mut end = begin.1 + length_of(&path)?.saturating_sub(begin.2);
         // From where bytes were set aside on, the copy may have them still: that is copied again.
         for (name, _) in &listed.files {
@@ -181,7 +189,7 @@ impl Copied {
         } else {
             self.begin = (news.offset, news.position, 0);
             self.end = news.position;
-            self.file = File::options()
+            self.file = plain::options()
                 .read(true)
                 .write(true)
                 .create(true)
@@ -227,9 +235,9 @@ pub(super) fn fetch(from: &Listing, to: &Path) -> Result<()> {
     }
     let Some(begin) = newest(&from.files) else { return Ok(()) };
     let from = &from.directory;
-    let source = File::open(path_of(from, begin))?;
+    let source = open_to_read(&path_of(from, begin))?;
     let beside = to.join("fetched.new");
-    let mut target = File::create(&beside)?;
+    let mut target = plain::create(&beside)?;
     // Without the front, which was given back.
     let mut at = begin.2;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -242,12 +250,15 @@ pub(super) fn fetch(from: &Listing, to: &Path) -> Result<()> {
         at += there as u64;
     }
     // The marks first: an active file without them would lose its records.
-    let marks = from.join(names::MARKS);
-    if marks.exists() {
-        fs::copy(marks, to.join(names::MARKS))?;
+    match open_to_read(&from.join(names::MARKS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        marks => {
+            io::copy(&mut marks?, &mut plain::create(&to.join(names::MARKS))?)?;
+        }
     }
     let changed = source.metadata()?.modified()?;
     target.set_modified(changed)?;
+    target.sync_all()?;
     fs::rename(beside, path_of(to, (begin.0, begin.1, 0)))?;
     Ok(())
 }

@@ -18,9 +18,10 @@
 
 use super::index::Index;
 use super::names::{MARKS, NUMBER_MAX};
+use crate::stream::plain;
 use crate::stream::segment::{open_to_read, sync_directory};
 use crc32c::crc32c;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -77,7 +78,7 @@ impl Mark {
 
 /// Opens the file for appending.
 pub(super) fn open(directory: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(directory.join(MARKS))
+    plain::options().append(true).create(true).open(directory.join(MARKS))
 }
 
 /// Adds a mark, whole or not at all.
@@ -150,7 +151,7 @@ fn encoded(index: &Index) -> Vec<u8> {
 pub(super) fn rewrite(directory: &Path, index: &Index) -> io::Result<()> {
     let beside = directory.join(format!("{MARKS}.new"));
     let encoded = encoded(index);
-    let mut file = File::create(&beside)?;
+    let mut file = plain::create(&beside)?;
     file.write_all(&encoded)?;
     file.sync_all()?;
     fs::rename(&beside, directory.join(MARKS))?;

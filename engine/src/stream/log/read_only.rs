@@ -78,6 +78,6 @@ fn look(directory: &Path, config: LogConfig) -> Result<(Log, bool)> {
 /// shrinks.
 fn names_in(directory: &Path) -> Result<(Vec<String>, u64)> {
     let files = names::list(directory)?.into_iter().filter(|(name, _)| *name != Name::Unfinished);
-    let marks = fs::metadata(directory.join(MARKS)).map_or(0, |metadata| metadata.len());
+    let marks = fs::symlink_metadata(directory.join(MARKS)).map_or(0, |metadata| metadata.len());
     Ok((files.map(|(_, file)| file).collect(), marks))
 }

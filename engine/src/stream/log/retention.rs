@@ -78,7 +78,7 @@ impl Log {
         if let Some(segment) = self.segment(i)? {
             return Ok(segment.header().last_time);
         }
-        match fs::metadata(self.directory.join(&self.sealed[i].name)) {
+        match fs::symlink_metadata(self.directory.join(&self.sealed[i].name)) {
             Ok(metadata) => Ok(Micros::from(metadata.modified()?).0),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(e) => Err(e.into()),

@@ -12,9 +12,9 @@
 use super::layout::{HEAD_BYTES, HEADER_BYTES, Head, Header, TAIL_BYTES, Tail};
 use super::reader::{Fault, Segment, open_to_read, places_of, read_there, scan};
 use super::sync_directory;
-use crate::stream::{Damage, Framing, Result};
+use crate::stream::{Damage, Framing, Result, plain};
 use crc32c::crc32c;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ impl Segment {
     }
 
     fn write_beside(&self, beside: &Path) -> Result<()> {
-        let mut file = File::create(beside)?;
+        let mut file = plain::create(beside)?;
         let (mut at, mut chunk) = (0, Vec::new());
         while at < self.header.footer_at {
             chunk.resize((self.header.footer_at - at).min(CHUNK_BYTES) as usize, 0);

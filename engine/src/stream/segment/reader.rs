@@ -279,10 +279,10 @@ fn follows(header: &Header, last: Option<&Head>, head: &Head) -> bool {
     begin == (head.offset, head.position) && head.end_offset() <= header.end_offset()
 }
 
-/// Opens a file of a log to look at it: without a trace in its time of access where that is allowed, and without
-/// waiting where it is a pipe.
+/// Opens a file of a log to look at it: without a trace in its time of access where that is allowed, without following a
+/// link, and without waiting where it is a pipe.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     match rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty()) {
         // Only the owner may leave no trace.
         Err(Errno::PERM) => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),

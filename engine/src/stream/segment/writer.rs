@@ -11,7 +11,7 @@
 use super::Compression;
 use super::layout::{Codec, Entry, HEADER_BYTES, Head, Header, Tail, check_of};
 use crate::failpoint;
-use crate::stream::Framing;
+use crate::stream::{Framing, plain};
 use crc32c::{crc32c, crc32c_append};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -62,7 +62,7 @@ impl Writer {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".new");
         let beside = PathBuf::from(beside);
-        let mut file = File::create(&beside)?;
+        let mut file = plain::create(&beside)?;
         file.write_all(&[0; HEADER_BYTES])?;
         let header = Header {
             framing,

@@ -41,8 +41,9 @@ pub fn find(path: &Path) -> Result<Place> {
     let id = marker(&resolved).map_err(|why| anyhow!("{}", sentence(path, &why)))?;
     for top in resolved.ancestors().skip(1) {
         let directory = top.join(STREAMS).join(id.to_string());
-        match fs::metadata(&directory) {
+        match fs::symlink_metadata(&directory) {
             Ok(_) => {
+                refuse_links(&directory)?;
                 let path = resolved.strip_prefix(top)?.to_owned();
                 return Ok(Place::Backing { top: top.to_owned(), path, directory });
             }
@@ -57,6 +58,20 @@ pub fn find(path: &Path) -> Result<Place> {
         "the log of {shown} is in no {STREAMS} above it; was the file moved or copied out of its backing directory? \
          It can only be read there"
     )
+}
+
+/// Refuses a log to which a link leads: whoever made that may mean something that is no log.
+fn refuse_links(directory: &Path) -> Result<()> {
+    // The log's, that of all logs, and the private one.
+    for path in directory.ancestors().take(3) {
+        if !fs::symlink_metadata(path)?.is_dir() {
+            bail!(
+                "{} is not a directory, and aimss follows no link there; look at it, and move it away",
+                escape::path(path)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Why a file is not the name of a stream.
