@@ -189,6 +189,11 @@ impl StateDir {
         self.path.join("control.sock")
     }
 
+    /// What went wrong, where nobody asked for a log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// Where the kernel's INIT is kept.
     pub fn init(&self) -> PathBuf {
         self.path.join("init")

@@ -7,17 +7,20 @@
 //!    binary; see [`aimss_fs::keeper`].
 //! 3. The keeper's stdout is a pipe on which it says one line: `ready`, or `error` and a sentence. If it dies
 //!    first, the pipe closes, and the parent says that.
-//! 4. stderr is the log file, or the parent's stderr until the mount is ready and nothing afterwards.
+//! 4. stderr is the log file; without one it is the parent's until the mount is ready, and then a small file in the state
+//!    directory, which has what went wrong.
 
 use crate::logger;
 use aimss_fs::config::MountConfig;
 use aimss_fs::daemon::Link;
 use aimss_fs::keeper::{self, FromDaemon, Told};
+use aimss_fs::state::StateDir;
 use anyhow::{Context as _, Result, anyhow, bail};
 use log::LevelFilter;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -99,11 +102,21 @@ pub fn keep(stderr_is_log: bool) -> Result<()> {
                 Told::Refused(sentence) => writeln!(pipe, "{ERROR}{}", sentence.replace('\n', " ")),
             };
             if !stderr_is_log {
-                let _ = rustix::stdio::dup2_stderr(&null);
+                log_what_goes_wrong(&config.mountpoint, &null);
             }
         },
     );
     Ok(())
+}
+
+/// From here on stderr is the log in the state directory of a mount, or nothing if it can't be opened.
+fn log_what_goes_wrong(mountpoint: &Path, null: &File) {
+    let log = StateDir::of(mountpoint).log();
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
+    let _ = rustix::stdio::dup2_stderr(opened.as_ref().unwrap_or(null));
+    if opened.is_ok() {
+        logger::keep_small(LevelFilter::Warn);
+    }
 }
 
 /// Keeps a mount from this process, which is in the foreground, until it is unmounted; SIGINT and SIGTERM unmount it and
@@ -148,9 +161,10 @@ pub fn serve(stderr_is_log: bool) -> Result<()> {
     let (link, hello) =
         Link::new(socket).context("`aimss serve` is started by a keeper; use `aimss mount`")?;
     let link = Arc::new(link);
+    let mountpoint = hello.config.mountpoint.clone();
     let ready = move || {
         if !stderr_is_log {
-            let _ = rustix::stdio::dup2_stderr(&null);
+            log_what_goes_wrong(&mountpoint, &null);
         }
     };
     if let Err(error) = aimss_fs::daemon::serve(hello, &link, crate::gpu::open, ready) {

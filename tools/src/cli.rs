@@ -152,7 +152,7 @@ pub struct Mount {
     /// Stay in the foreground and log to stderr; Ctrl-C drains and unmounts
     #[arg(long)]
     pub foreground: bool,
-    /// Append the daemon's log to FILE [default: no log]
+    /// Append the daemon's log to FILE [default: what goes wrong, the last MiB, is in `log` in the state directory]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// How long a change rests in memory before it is written (500ms, 1s, 1h); changes that cancel out

@@ -4,6 +4,7 @@
 
 mod support;
 
+use aimss_fs::state::StateDir;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -40,6 +41,15 @@ fn a_mount_is_used_refused_while_in_use_and_leaves_plain_files() {
         serde_json::from_str(&well(&["status", "m", "--json"], &dir)).expect("it is JSON");
     assert_eq!(report["mounts"][0]["alive"], true);
     assert_eq!(report["mounts"][0]["mountpoint"], dir.join("m").to_str().expect("it is text"));
+
+    // Nobody asked for a log.
+    let log = StateDir::of(&dir.join("m")).log();
+    let daemon = report["mounts"][0]["daemon"]["pid"].as_i64().expect("a process id");
+    // SAFETY: a daemon that this test started.
+    assert_eq!(unsafe { libc::kill(daemon as i32, libc::SIGABRT) }, 0);
+    assert_eq!(fs::read(dir.join("m/file")).expect("the next one serves it"), b"bytes");
+    let said = fs::read_to_string(log).expect("what went wrong is written down");
+    assert!(said.contains(" died: signal 6"), "{said}");
 
     assert!(refusal(&["mount", "b", "other"], &dir).contains("mounted already, at"));
     assert!(refusal(&["mount", "m", "other"], &dir).contains("lies on the aimss mount"));

@@ -5,6 +5,7 @@ mod render;
 use crate::{cli, control, escape, mountinfo};
 use aimss_fs::control::client::{self, ControlError, Known};
 use aimss_fs::control::status::MountStatus;
+use aimss_fs::state::StateDir;
 use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 
@@ -84,11 +85,15 @@ fn look(known: &Known) -> Result<Option<Shown>> {
     };
     status.daemon.pid = pid;
     let (b, m) = (escape::path(&known.backing), escape::path(&known.mountpoint));
-    status.drain.last_error =
-        Some(if mountinfo::at(&known.mountpoint).is_some_and(|mount| mount.is_fuse()) {
+    let log = StateDir::of(&known.mountpoint).log();
+    let said = log.metadata().is_ok_and(|log| log.len() > 0);
+    let log = if said { format!(" What went wrong is in {}.", escape::path(&log)) } else { String::new() };
+    status.drain.last_error = Some(
+        if mountinfo::at(&known.mountpoint).is_some_and(|mount| mount.is_fuse()) {
             format!("The daemon is dead; `aimss umount --lazy {m}` clears its mount.")
         } else {
             format!("The daemon is dead and nothing is mounted; `aimss mount {b} {m}` takes up what it held.")
-        });
+        } + &log,
+    );
     Ok(Some(Shown { alive: false, status }))
 }
