@@ -58,11 +58,12 @@ const ANSWERS: usize = 4096;
 pub struct Answers(VecDeque<(u64, Answered)>);
 
 impl Answers {
-    /// Adds one, and keeps no more than `most`; the one that had to go for it.
-    fn keep(&mut self, request: u64, answered: Answered, most: usize) -> Option<(u64, Answered)> {
-        let gone = if self.0.len() >= most { self.0.pop_front() } else { None };
+    /// Adds one, and keeps no more than `most`.
+    fn keep(&mut self, request: u64, answered: Answered, most: usize) {
+        if self.0.len() >= most {
+            self.0.pop_front();
+        }
         self.0.push_back((request, answered));
-        gone
     }
 
     /// All of them.
@@ -84,7 +85,7 @@ impl fmt::Debug for Awaited {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Journal {
-    /// Guards the end of the file; a leaf lock.
+    /// Guards the end of the file. Nothing is locked behind it but what [`Journal::keep_answers_while`] asks.
     file: Mutex<Option<End>>,
     /// Beside it: what the kernel holds.
     lookups: Option<Lookups>,
@@ -199,7 +200,7 @@ impl Journal {
         end.notes.clone_from(&left.notes);
         for (request, came) in left.answered.iter() {
             // As many as it has: which of them are answered is not known here.
-            let _ = end.answered.keep(request, came, 2 * ANSWERS);
+            end.answered.keep(request, came, 2 * ANSWERS);
         }
         self.bytes.store(left.bytes, Ordering::Relaxed);
         self.generation.store(left.generation, Ordering::Relaxed);
@@ -260,12 +261,16 @@ impl Journal {
     }
 
     fn keep_answer(&self, end: &mut End, request: u64, answered: Answered) {
-        let gone = end.answered.keep(request, answered, ANSWERS);
-        // One that waits for long is noted again: whoever reads this keeps the last ones, too.
-        let is_awaited = |request| self.awaited.0.get().is_some_and(|is_awaited| is_awaited(request));
-        if let Some((request, answered)) = gone.filter(|(request, _)| is_awaited(*request)) {
-            end.answered.0.push_back((request, answered));
-            self.add(end, &Record::Unanswered { answered }.encode(Some(request)));
+        end.answered.0.push_back((request, answered));
+        // Two for one, so that there are soon no more than these where a daemon began with twice as many.
+        for _ in 0..2 {
+            let is_full = end.answered.0.len() > ANSWERS;
+            let Some((request, answered)) = end.answered.0.pop_front_if(|_| is_full) else { return };
+            if self.awaited.0.get().is_some_and(|is_awaited| is_awaited(request)) {
+                // Noted again: whoever reads this keeps the last ones, too.
+                end.answered.0.push_back((request, answered));
+                self.add(end, &Record::Unanswered { answered }.encode(Some(request)));
+            }
         }
     }
 
@@ -436,32 +441,41 @@ mod tests {
 
     #[test]
     fn what_a_request_came_to_is_kept_until_it_is_answered() {
+        const WAITING: u64 = 300;
         let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
         let path = dir.path().join("journal");
-        let journal = Journal::create(&path).expect("it opens");
-        let answered = Arc::new(AtomicBool::new(false));
-        let is_answered = answered.clone();
-        journal.keep_answers_while(move |request| request == 2 && !is_answered.load(Ordering::Relaxed));
-        let others = |from: u64| {
-            for request in from..from + 5 * ANSWERS as u64 {
+        let note = |journal: &Journal, requests: std::ops::Range<u64>| {
+            for request in requests {
                 let _answering = Journal::answering(2 * request);
                 journal.withdrawn(Ino(request), Vec::new());
             }
         };
-        let read = || {
-            let left = Follower::begin(&path).expect("it can be read").left;
-            left.answered.iter().filter(|(number, _)| *number == 2).last().map(|(_, came)| came)
+        let read = || Follower::begin(&path).expect("it can be read").left;
+        let found = || {
+            let left = read();
+            let numbers: Vec<u64> = left.answered.iter().map(|(number, _)| number).collect();
+            (1..=WAITING).filter(|request| numbers.contains(&(2 * request))).count() as u64
         };
-        drop({
-            let answering = Journal::answering(2);
-            journal.withdrawn(Ino(1), Vec::new());
-            answering
+        let first = Journal::create(&path).expect("it opens");
+        note(&first, 10_000..10_000 + 2 * ANSWERS as u64);
+        drop(first);
+        // It begins with twice as many as it keeps.
+        let journal = Journal::beside_another(&path).expect("it opens");
+        journal.take_over(&read()).expect("it opens");
+        let answered = Arc::new(AtomicBool::new(false));
+        let is_answered = answered.clone();
+        journal.keep_answers_while(move |request| {
+            request <= 2 * WAITING && !is_answered.load(Ordering::Relaxed)
         });
-        others(1000);
-        assert_eq!(read(), Some(Answered::Done(Ino(1))));
+        note(&journal, 1..WAITING + 1);
+        for time in 0..40 {
+            let from = 100_000 + time * 1000;
+            note(&journal, from..from + 1000);
+            assert_eq!(found(), WAITING, "after {} others", (time + 1) * 1000);
+        }
         answered.store(true, Ordering::Relaxed);
-        others(100_000);
-        assert_eq!(read(), None);
+        note(&journal, 200_000..200_000 + 3 * ANSWERS as u64);
+        assert_eq!(found(), 0);
     }
 
     #[test]

@@ -139,6 +139,7 @@ fn what_the_kernel_knows_nothing_of_is_let_go() {
     // Counted, and its daemon dies before the kernel hears of it.
     world.engine.lookup(Ino::ROOT, b"file").expect("it is there");
     world.taken_over(&ground, &watched, setup());
+    world.engine.note_unforgotten();
     let known = world.engine.status().known;
     assert!(world.engine.unforgotten(Duration::ZERO, 10).is_empty(), "it has a name");
     world.remove(ROOT, "file", false);

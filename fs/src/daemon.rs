@@ -10,6 +10,7 @@ mod begin;
 mod doomed_streams;
 mod link;
 mod partitions;
+mod references;
 mod requests;
 pub mod residence;
 mod resources;
@@ -273,6 +274,9 @@ pub fn serve(
     daemon.clone().listen_to_keeper();
     runtime.spawn(look_after(daemon.clone()));
     requests::look_after(&daemon);
+    if takes_over {
+        references::look_after(&daemon);
+    }
     daemon.clone().use_gpu(open_gpu);
     let starting = if takes_over { start_later(&engine) } else { None };
     let (tidy, notifier, backing) = (engine.clone(), session.notifier(), config.backing.clone());
@@ -296,6 +300,9 @@ pub fn serve(
         drop(recovered);
         failpoint::pass("before", "swept");
         tidy.sweep_arena();
+        if takes_over {
+            tidy.note_unforgotten();
+        }
         if let Err(e) = tidy.clear_leftovers() {
             log::warn!("leftovers of an interrupted drain stay in the backing's .aimss: {e}");
         }
@@ -613,6 +620,8 @@ impl Daemon {
     /// for the others where one can't be opened; that one is the error, and its name is in it.
     fn with_all_streams(&self, with: impl FnOnce(&Streams) -> StreamResult<()>) -> Result<(), String> {
         let opened = if self.goes_on { self.open_left_streams() } else { Ok(()) };
+        // Or the log of one that was removed would outlive it.
+        self.streams.see_to_gone();
         opened.and(with(self.streams.all())).map_err(|e| e.to_string())
     }
 

@@ -254,12 +254,16 @@ struct Upgrade {
     until: Instant,
 }
 
+/// Nobody waits longer for an upgrade.
+const WITHIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The program of an upgrade serves, and may yet prove to be worse than the one before.
 struct Trial {
     /// What serves again if it does.
     before: Program,
     /// When it has proved itself; `None` while no daemon of it serves.
     ends: Option<Instant>,
+    /// Upgrades since that.
+    upgrades: u32,
 }
 
 struct Keeper<'c, S> {
@@ -394,7 +398,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
                 Ok(program) => {
                     self.dismiss();
                     log::info!("{} is to be served by {program}", self.config.mountpoint.display());
-                    self.upgrade = Some(Upgrade { program, until: Instant::now() + within });
+                    self.upgrade = Some(Upgrade { program, until: Instant::now() + within.min(WITHIN_MAX) });
                     self.next_successor = Some(Instant::now());
                 }
                 Err(e) => {
@@ -489,7 +493,8 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
     fn put_on_trial(&mut self, program: Program) {
         let before = std::mem::replace(&mut self.program, program);
         // Of several upgrades within a minute, what served before the first of them.
-        self.trial.get_or_insert(Trial { before, ends: None }).ends = None;
+        let trial = self.trial.get_or_insert(Trial { before, ends: None, upgrades: 0 });
+        (trial.ends, trial.upgrades) = (None, trial.upgrades + 1);
         self.deaths = Deaths::default();
         self.life.upgrades += 1;
     }
@@ -502,7 +507,7 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         log::error!("{} could not go on; what served before does, {}", self.program, trial.before);
         self.program = trial.before;
         self.deaths = Deaths::default();
-        self.life.upgrades -= 1;
+        self.life.upgrades -= trial.upgrades;
         if let Some(reason) = &mut self.life.last_death {
             reason.push_str("; the program before the upgrade serves again");
         }
@@ -525,7 +530,9 @@ impl<S: Fn(&Path, OwnedFd) -> io::Result<Child>> Keeper<'_, S> {
         }
         match self.deaths.note(status, served) {
             Verdict::Innocent => true,
-            Verdict::Blamed(_) | Verdict::TooMany(_) if self.go_back() => true,
+            // Who is killed before it could show anything shows nothing of its program.
+            Verdict::Blamed(_) if deaths::is_crash(status) && self.go_back() => true,
+            Verdict::TooMany(_) if self.go_back() => true,
             Verdict::Blamed(pause) => {
                 std::thread::sleep(pause);
                 true

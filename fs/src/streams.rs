@@ -469,6 +469,17 @@ impl StreamFiles {
         }
     }
 
+    /// Whether an inode is a stream, or the kernel knows nodes of one that it is, or was.
+    pub fn is_used(&self, ino: Ino) -> bool {
+        let known = self.known.lock();
+        let is_stream = known.streams.contains_key(&ino) || known.broken.contains(&ino);
+        drop(known);
+        is_stream
+            || self.views.lock().by_node.keys().any(|view| view.stream == ino)
+            || self.groups.lock().by_node.keys().any(|group| group.stream == ino)
+            || self.kept.lock().values().any(|handle| handle.inode() == Some(ino))
+    }
+
     /// Whether an inode is a stream's whose log is open.
     pub fn is_known(&self, ino: Ino) -> bool {
         self.known.lock().streams.contains_key(&ino)
@@ -530,6 +541,10 @@ impl StreamFiles {
         for (id, ino) in gone {
             match self.open_log(id) {
                 Ok(_) => self.seen_to(ino),
+                // Seen to already, by a daemon that did not live to say so.
+                Err(aimss_engine::stream::Error::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {
+                    self.seen_to(ino);
+                }
                 Err(e) => log::warn!("the log of removed stream {id} stays for now: {e}"),
             }
         }
@@ -629,13 +644,30 @@ impl StreamFiles {
 
     /// A name is gone: a stream without any goes, too.
     pub fn name_gone(&self, ino: Ino) {
-        let Some(stream) = self.of_known(ino) else { return };
+        let Some(stream) = self.of_known(ino) else { return self.broken_gone(ino) };
         let nameless = self.engine.attr(ino).map_or(true, |attr| attr.nlink == 0);
         if nameless {
             self.streams.doom(&stream);
             let mut known = self.known.lock();
             known.streams.remove(&ino);
             known.owners.remove(&stream.id());
+        }
+    }
+
+    /// The same for one whose log can't be opened: nobody misses what memory has of it, and its log stays.
+    fn broken_gone(&self, ino: Ino) {
+        let is_broken = self.known.lock().broken.contains(&ino);
+        if !is_broken || self.engine.attr(ino).is_ok_and(|attr| attr.nlink > 0) {
+            return;
+        }
+        let mut bytes = [0; MARKER_BYTES];
+        let read = self.engine.read(ino, 0, &mut bytes).unwrap_or(0);
+        if let Some(marker) = Marker::decode(&bytes[..read]) {
+            log::warn!(
+                "stream {} is removed, and its log, which can't be opened, stays; see `aimss fsck`",
+                marker.0
+            );
+            self.streams.give_up(marker.0);
         }
     }
 

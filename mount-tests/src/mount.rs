@@ -53,6 +53,8 @@ pub struct Setup {
     pub drain_delay: &'static str,
     /// `--slow-backing`: the backing as storage on another machine.
     pub slow: Option<&'static str>,
+    /// `--revalidate` over a slow backing: as a rule nothing changes outside while a test runs.
+    pub revalidate: &'static str,
     /// Its processes can be killed at places with a name, see [`Mount::failpoints`].
     pub failpoints: bool,
     /// `--overflow`, a file beside the backing, and its size.
@@ -71,6 +73,7 @@ impl Setup {
             memory: "1G",
             drain_delay: "1s",
             slow: None,
+            revalidate: "1h",
             failpoints: false,
             overflow: None,
             gpu: None,
@@ -146,8 +149,7 @@ impl Mount {
             command.args(["--no-passthrough", "**"]);
         }
         if let Some(model) = self.setup.slow {
-            // Nothing changes outside while a test runs.
-            command.args(["--slow-backing", model, "--revalidate", "1h"]);
+            command.args(["--slow-backing", model, "--revalidate", self.setup.revalidate]);
         }
         if let Some(size) = self.setup.overflow {
             command.arg("--overflow").arg(self.beside("overflow")).args(["--overflow-size", size]);

@@ -3,8 +3,9 @@
 use aimss_mount_tests::{Mode, Mount, Setup};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{AtFlags, OFlags, StatxFlags, XattrFlags, getxattr, listxattr, setxattr};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,15 +24,7 @@ fn far(latency: &'static str, fill: impl Fn(&Path) -> Result<()>) -> Option<Moun
 type Act = fn(&Path) -> Result<()>;
 
 /// Each needs something of storage that its lookups have not brought.
-const ACTS: [(&str, Act); 8] = [
-    ("fstat", |dir| {
-        // No lookup of a name comes first, as in `ls` of a directory that a shell is in.
-        let held = rustix::fs::open(dir, OFlags::PATH, rustix::fs::Mode::empty())?;
-        std::thread::sleep(TAKEN_FOR_GRANTED);
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-        rustix::fs::statx(&held, "", flags, StatxFlags::BASIC_STATS)?;
-        Ok(())
-    }),
+const ACTS: [(&str, Act); 7] = [
     ("getxattr", |dir| {
         let mut value = [0; 16];
         let length = getxattr(dir.join("file"), "user.of", &mut value)?;
@@ -102,9 +95,41 @@ fn who_waits_for_storage_holds_up_nobody_else() {
     assert!(!backing("rename").join("moved").exists() && backing("rename").join("empty").is_dir());
 }
 
+#[test]
+fn who_asks_for_old_attributes_holds_up_nobody_else() {
+    let setup = Setup {
+        slow: Some("latency=400ms"),
+        revalidate: "1s",
+        // What is read meanwhile is nothing to compare with.
+        drain_delay: "1h",
+        ..Setup::new(Mode::Passthrough)
+    };
+    let Some(mount) = Mount::start_over(&setup, fill) else { return };
+    let hot = mount.at("hot");
+    fs::write(&hot, "hot").expect("a file in memory");
+    // No lookup of a name comes first, as in `ls` of a directory that a shell is in.
+    let held: BTreeMap<PathBuf, OwnedFd> = (0..AT_ONCE)
+        .map(|number| mount.at(format!("mkdir-{number}")))
+        .map(|dir| {
+            let held = rustix::fs::open(&dir, OFlags::PATH, rustix::fs::Mode::empty()).expect("it is there");
+            (dir, held)
+        })
+        .collect();
+    std::thread::sleep(TAKEN_FOR_GRANTED);
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    let fstat = |dir: &Path| {
+        rustix::fs::statx(&held[dir], "", flags, StatxFlags::BASIC_STATS).map(drop).context("statx")
+    };
+    let dirs: Vec<PathBuf> = held.keys().cloned().collect();
+    held_up(&hot, &dirs, fstat).expect("nobody waits for another");
+    drop(held);
+    mount.umount().expect("the backing takes everything");
+}
+
 /// Does `act` in all directories at once, and sees how long the longest read of a file in memory takes meanwhile: as long as
 /// a trip, about, where the threads that read requests wait for storage.
-fn held_up(hot: &Path, dirs: &[PathBuf], act: Act) -> Result<()> {
+fn held_up(hot: &Path, dirs: &[PathBuf], act: impl Fn(&Path) -> Result<()> + Sync) -> Result<()> {
+    let act = &act;
     let (begun, mut longest) = (Instant::now(), Duration::ZERO);
     std::thread::scope(|scope| {
         let acting: Vec<_> = dirs.iter().map(|dir| scope.spawn(move || act(dir))).collect();

@@ -79,7 +79,7 @@ mod tests {
             std::fs::read_to_string(children).ok()?.split_whitespace().next()?.parse::<u32>().ok()
         };
         let worker = std::iter::repeat_with(worker).flatten().next().expect("a child");
-        assert!(wait_ended(worker, Duration::from_millis(300)));
+        assert!(wait_ended(worker, Duration::from_secs(1)));
         busy.wait().expect("it is our child");
         let mut resting = std::process::Command::new("sleep").arg("60").spawn().expect("sleep is there");
         std::thread::sleep(Duration::from_millis(100));

@@ -8,6 +8,7 @@ use aimss_fs::state::StateDir;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use support::aimss;
 
 fn well(arguments: &[&str], dir: &Path) -> String {
@@ -48,8 +49,12 @@ fn a_mount_is_used_refused_while_in_use_and_leaves_plain_files() {
     // SAFETY: a daemon that this test started.
     assert_eq!(unsafe { libc::kill(daemon as i32, libc::SIGABRT) }, 0);
     assert_eq!(fs::read(dir.join("m/file")).expect("the next one serves it"), b"bytes");
-    let said = fs::read_to_string(log).expect("what went wrong is written down");
-    assert!(said.contains(" died: signal 6"), "{said}");
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !said().contains(" died: signal 6") {
+        assert!(Instant::now() < until, "what went wrong is written down: {}", said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 
     assert!(refusal(&["mount", "b", "other"], &dir).contains("mounted already, at"));
     assert!(refusal(&["mount", "m", "other"], &dir).contains("lies on the aimss mount"));

@@ -281,6 +281,7 @@ impl Engine {
         drop(state);
         names.inodes.remove(&ino);
         names.dirs.remove(&ino);
+        self.unforgotten.dropped(ino);
         self.journal.dropped(ino, nameless);
         if let Some(id) = number {
             names.unbind(id, ino);

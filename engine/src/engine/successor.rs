@@ -389,10 +389,9 @@ impl Engine {
         }
     }
 
-    /// Removes files of the arena that nobody knows of, which a daemon that died left, and opens what is to be opened later;
-    /// and begins to look for what the kernel may not know any more. Beside everything else.
+    /// Removes files of the arena that nobody knows of, which a daemon that died left, and opens what is to be opened later.
+    /// Beside everything else.
     pub fn sweep_arena(&self) {
-        self.note_unforgotten();
         for ino in self.arena.files() {
             // Nobody finds it meanwhile.
             let names = self.names.lock();

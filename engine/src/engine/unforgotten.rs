@@ -27,6 +27,13 @@ impl Unforgotten {
             noted.lock().entry(ino).or_insert_with(Instant::now);
         }
     }
+
+    /// The object is gone.
+    pub(super) fn dropped(&self, ino: Ino) {
+        if let Some(noted) = self.0.get() {
+            noted.lock().remove(&ino);
+        }
+    }
 }
 
 fn is_held_by_references_alone(state: &InodeState) -> bool {
@@ -35,8 +42,8 @@ fn is_held_by_references_alone(state: &InodeState) -> bool {
 }
 
 impl Engine {
-    /// Begins to note them, those that are there already first.
-    pub(super) fn note_unforgotten(&self) {
+    /// Begins to note them, those that are there already first: a daemon died before this one.
+    pub fn note_unforgotten(&self) {
         self.unforgotten.0.get_or_init(Mutex::default);
         let inodes: Vec<_> = self.names.lock().inodes.values().cloned().collect();
         for inode in inodes {

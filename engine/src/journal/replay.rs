@@ -159,7 +159,7 @@ impl Recovered {
             }
             if let Some((request, answered)) = request.zip(record.answers()) {
                 // One may be noted twice, and who writes the journal keeps as many notes.
-                let _ = self.answered.keep(request, answered, 2 * ANSWERS);
+                self.answered.keep(request, answered, 2 * ANSWERS);
             }
             self.enter(record);
             left = rest;

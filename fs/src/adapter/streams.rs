@@ -1,7 +1,7 @@
 //! Requests on streams and groups: what [`crate::streams`] decided, as replies.
 
 use super::convert::attr_out;
-use super::held::still_awaited;
+use super::held::{carry, still_awaited};
 use super::passthrough::KernelId;
 use super::{Adapter, Shared};
 use crate::errno::errno;
@@ -482,10 +482,15 @@ impl Adapter {
                 }
                 match stream.pause_after(bytes) {
                     None => reply.written(bytes as u32),
-                    Some(pause) => drop(self.blocking.spawn(async move {
-                        tokio::time::sleep(pause).await;
-                        reply.written(bytes as u32);
-                    })),
+                    Some(pause) => {
+                        // Not answered before that.
+                        let request = carry();
+                        drop(self.blocking.spawn(async move {
+                            tokio::time::sleep(pause).await;
+                            reply.written(bytes as u32);
+                            drop(request);
+                        }));
+                    }
                 }
             }
             Err(e) => reply.error(errno(&e)),

@@ -356,7 +356,7 @@ mod tests {
         enter(&state, process(std::process::id()));
         let later = state.clone();
         let late = std::thread::spawn(move || {
-            std::thread::sleep(UNHEARD + 3 * RETRY_SELDOM);
+            std::thread::sleep(UNHEARD + Duration::from_secs(2));
             daemons(&later, &[Some("\"done\"")]).join().expect("it was asked")
         });
         let (mut known, mut heard) = (Known::read(&state).expect("a record"), Vec::new());

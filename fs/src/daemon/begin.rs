@@ -142,15 +142,15 @@ fn tidy_up(hello: &Hello, state: &StateDir) -> Result<(), ServeError> {
     let config = &hello.config;
     let root_times = std::fs::metadata(&config.backing).map_err(io("the backing can't be read"))?;
     let lease = Lease::take(&config.backing, &owner(config, node_name()), config.take_over)?;
-    // Another mount may have been made there since.
+    lease.give_back();
+    restore_times(config, &root_times);
+    // Last, as at any end: what follows may be made as soon as it is gone. Another mount may have been made there since.
     if state.read_record().and_then(|record| record.keeper()) == Some(hello.keeper) {
         state::end_overflow(state);
         if let Err(e) = state.remove() {
             log::warn!("the state directory {} stays: {e}", state.path().display());
         }
     }
-    lease.give_back();
-    restore_times(config, &root_times);
     Ok(())
 }
 

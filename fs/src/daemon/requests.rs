@@ -3,10 +3,7 @@
 use super::Daemon;
 use crate::adapter::held::Request;
 use crate::control::status::{RequestStatus, RequestsStatus};
-use crate::session;
-use crate::streams::StreamFiles;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +11,6 @@ use std::time::Duration;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After this the kernel has made something of any answer that it was given.
-const MADE_OF_ANSWERS: Duration = Duration::from_secs(10);
-/// The most removed objects that it is asked about at one look.
-const ASKED_MAX: usize = 1000;
 
 /// Looks at requests every now and then, on a thread of its own, which waits for nobody, until the daemon is gone.
 pub(super) fn look_after(daemon: &Arc<Daemon>) {
@@ -41,15 +34,6 @@ impl Daemon {
     fn look_at_requests(&self) {
         if let Some(device) = self.shared.device.get() {
             self.shared.held.let_killed_go(device);
-            // What is not answered may be about any of them.
-            if self.shared.held.oldest() < MADE_OF_ANSWERS {
-                for ino in self.engine.unforgotten(MADE_OF_ANSWERS, ASKED_MAX) {
-                    let numbers = [ino.0, StreamFiles::appender(ino)];
-                    if !numbers.iter().any(|number| session::is_known(device.as_fd(), *number)) {
-                        self.engine.forget(ino, u64::MAX);
-                    }
-                }
-            }
         }
         for request in self.shared.held.newly_too_long() {
             let (age, path) = (request.since.elapsed().as_secs(), self.path_of(&request));

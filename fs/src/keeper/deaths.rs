@@ -70,7 +70,8 @@ impl Deaths {
 
 /// Whether a daemon ended by a fault of its own: by a signal that the kernel or the program itself sends for one, or with an
 /// exit code that says so.
-fn is_crash(status: ExitStatus) -> bool {
+/// Whether a daemon ended by its own fault.
+pub(super) fn is_crash(status: ExitStatus) -> bool {
     match status.signal() {
         Some(signal) => matches!(
             signal,

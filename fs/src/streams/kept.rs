@@ -38,6 +38,16 @@ pub(super) enum KeptHandle {
     Member(KeptNode),
 }
 
+impl KeptHandle {
+    /// The stream's; none of a group's.
+    pub(super) fn inode(&self) -> Option<Ino> {
+        match self {
+            KeptHandle::Plain { ino, .. } | KeptHandle::Appender { ino, .. } => Some(Ino(*ino)),
+            KeptHandle::Member(_) => None,
+        }
+    }
+}
+
 impl KeptNode {
     pub fn of_group(node: &GroupNode) -> KeptNode {
         KeptNode::Group { stream: node.stream.0, group: node.group.to_string(), eof: node.eof }
@@ -129,10 +139,7 @@ impl StreamFiles {
 
     /// The inode of an open handle, its stream's; none of a group's.
     pub fn inode_of_handle(&self, number: u64) -> Option<Ino> {
-        match self.kept.lock().get(&number)? {
-            KeptHandle::Plain { ino, .. } | KeptHandle::Appender { ino, .. } => Some(Ino(*ino)),
-            KeptHandle::Member(_) => None,
-        }
+        self.kept.lock().get(&number)?.inode()
     }
 
     /// Goes on with what the last daemon noted; the backing ids of those that append. A handle that can't be had back

@@ -8,6 +8,11 @@ use aimss_fs::control::status::MountStatus;
 use aimss_fs::state::StateDir;
 use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+/// A daemon that lives answers at once.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// The JSON: a stable schema, to which fields are added.
 #[derive(Serialize)]
@@ -40,10 +45,27 @@ pub fn run(asked: &cli::Status) -> Result<()> {
     };
     let mut shown = Vec::new();
     let mut silent = Vec::new();
-    for known in &mounts {
-        match look(known) {
-            Ok(found) => shown.extend(found),
-            Err(error) => silent.push(format!("{error:#}")),
+    // One that is waited for keeps no other from being shown.
+    let (tell, told) = channel();
+    for (place, known) in mounts.iter().cloned().enumerate() {
+        let tell = tell.clone();
+        std::thread::spawn(move || tell.send((place, look(&known))));
+    }
+    drop(tell);
+    let until = Instant::now() + ANSWER_WAIT;
+    let mut answers: Vec<Option<Result<Option<Shown>>>> = mounts.iter().map(|_| None).collect();
+    while let Ok((place, answer)) = told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        answers[place] = Some(answer);
+    }
+    for (known, answer) in mounts.iter().zip(answers) {
+        match answer {
+            Some(Ok(found)) => shown.extend(found),
+            Some(Err(error)) => silent.push(format!("{error:#}")),
+            None => silent.push(format!(
+                "{} does not answer within {}: its daemon hangs, or is being started and waits for the backing",
+                escape::path(&known.mountpoint),
+                crate::duration::human(ANSWER_WAIT)
+            )),
         }
     }
     print(asked.json, shown, silent.is_empty())?;

@@ -19,6 +19,10 @@ pub fn run(asked: &cli::Upgrade) -> Result<()> {
     let shown = escape::path(&mountpoint);
     let within = duration::parse(&asked.within).map_err(|why| Usage(format!("--within: {why}")))?;
     let binary = binary(asked.binary.as_deref())?;
+    if binary.starts_with(&mountpoint) {
+        // The keeper, which reads it, would wait for the daemon that it is to start.
+        bail!("{} is on {shown} itself; copy it elsewhere, and give that to --binary", escape::path(&binary));
+    }
     let known = control::known_at(&mountpoint)
         .ok_or_else(|| anyhow!("{shown} is not mounted by aimss; `aimss status` lists what is"))?;
     if known.keeper.is_none() {

@@ -13,7 +13,7 @@ use crate::stream::log::{Copied, Listing};
 use crate::stream::{Error, Log, Result, Settings, StreamId, plain};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -59,6 +59,8 @@ pub struct Streams {
     /// Set when the threads are to end.
     pub(super) ended: Signal,
     doomed: Mutex<Vec<(Instant, Arc<Stream>)>>,
+    /// Removed, and not to be opened: what memory has of them is to go with it.
+    given_up: Mutex<HashSet<StreamId>>,
     pub(super) rates: Mutex<Rates>,
     /// Groups over partitions that have members.
     pub(super) partitioned: Groups,
@@ -128,6 +130,7 @@ impl Streams {
             wanted: (Mutex::new(Some(wants)), wanted),
             ended: Signal::default(),
             doomed: Mutex::default(),
+            given_up: Mutex::default(),
             rates: Mutex::default(),
             partitioned: Groups::default(),
             questions: AtomicUsize::new(0),
@@ -166,13 +169,19 @@ impl Streams {
     pub fn open_left(self: &Arc<Self>, kept: bool) -> Result<()> {
         let mut opened = Ok(());
         for id in self.in_memory()? {
-            let passed_over = kept && self.is_doomed_and_closed(id);
+            let given_up = self.given_up.lock().contains(&id);
+            let passed_over = given_up || kept && self.is_doomed_and_closed(id);
             if !passed_over && let Err(e) = self.open_one_left(id, kept) {
                 log::warn!("what is in memory alone can't be brought to the backing: {e}");
                 opened = opened.and(Err(e));
             }
         }
         opened
+    }
+
+    /// It was removed, and can't be opened: nobody waits for what memory has of it.
+    pub fn give_up(&self, id: StreamId) {
+        self.given_up.lock().insert(id);
     }
 
     fn is_doomed_and_closed(&self, id: StreamId) -> bool {

@@ -180,7 +180,7 @@ impl Active {
 
     /// Where in the stream a byte of the file is.
     pub fn position_at(&self, file_at: u64) -> u64 {
-        self.begin + file_at.saturating_sub(self.skip)
+        (self.begin + file_at).saturating_sub(self.skip)
     }
 
     pub fn front_bytes(&self) -> u64 {
