@@ -25,15 +25,20 @@ type XattrChange = (Box<[u8]>, Option<Box<[u8]>>);
 impl Engine {
     /// Brings the backing's attributes and extended attributes of an object in line with ours.
     pub(super) fn apply_attributes(&self, inode: &Arc<Inode>, path: &[u8], times: Times) -> Result<()> {
-        let (attr, xattrs, dirty, times_set) = {
+        let (attr, xattrs, all, times_set, dates) = {
             let mut state = inode.state.lock();
             let dirty = std::mem::take(&mut state.attr_dirty);
             let times_set = std::mem::take(&mut state.times_set);
-            (state.attr, state.xattrs.take_dirty(), dirty, times_set)
+            let all = dirty || times == Times::Ours;
+            let dates = all && (times != Times::Left || times_set);
+            if dates && state.file.place.is_on_backing() {
+                // Before: whoever looks at the file from now on is not to take them for a writer's.
+                state.file.dated = Some(Box::new((state.attr.atime, state.attr.mtime)));
+            }
+            (state.attr, state.xattrs.take_dirty(), all, times_set, dates)
         };
-        let all = dirty || times == Times::Ours;
-        let dates = all && (times != Times::Left || times_set);
         let result = self.apply_attributes_to(&attr, &xattrs, path, all, dates);
+        self.dated(inode, &attr, result.is_ok());
         if result.is_err() {
             let mut state = inode.state.lock();
             state.attr_dirty = true;
@@ -41,6 +46,20 @@ impl Engine {
             state.restore_dirty_xattrs(xattrs.into_iter().map(|(name, _)| name));
         }
         result
+    }
+
+    /// A file of the backing has our times from now on, or those that it had.
+    fn dated(&self, inode: &Inode, attr: &Attr, done: bool) {
+        let mut state = inode.state.lock();
+        if state.file.dated.is_none() {
+            return;
+        }
+        let looked = self.fold(inode.ino, &mut state);
+        state.file.dated = None;
+        if done && !looked && state.file.place.is_on_backing() {
+            // Nobody writes it but by us.
+            (state.file.seen.mtime, state.file.seen_atime) = (attr.mtime, attr.atime);
+        }
     }
 
     fn apply_attributes_to(

@@ -15,7 +15,7 @@ use super::attributes::Times;
 use super::{IDLE_MAX, RETRY_MAX, Turn};
 use crate::arena::{ArenaStat, Content};
 use crate::attr::Kind;
-use crate::backing::{Owner, RenameMode, Way};
+use crate::backing::{Owner, RenameMode, Stat, Way};
 use crate::engine::{Engine, PRIVATE_DIRECTORY};
 use crate::error::{Error, Result};
 use crate::ids::Ino;
@@ -154,7 +154,7 @@ impl Engine {
         }
     }
 
-    fn copy_content(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
+    pub(super) fn copy_content(&self, inode: &Arc<Inode>, durable: bool) -> Result<()> {
         let (source, beside) = {
             let mut state = inode.state.lock();
             let content = self.arena.open_read(inode.ino)?;
@@ -182,26 +182,30 @@ impl Engine {
             let moving = state.file.epoch.as_ref().is_some_and(|epoch| epoch.moving.is_some());
             (Source { content, before, quiet, touched, replaced, moving, owner, chunks }, beside)
         };
-        let written = self.make_way_and_write(inode, &source, beside, durable);
-        let (path, chunks) = match written {
-            Ok(written) => written,
+        match self.make_way_and_write(inode, &source, beside, durable) {
+            Ok(chunks) => self.conclude(inode, &source, chunks),
             Err(e) => {
                 self.own_what_is_there(inode, source.replaced);
-                return Err(e);
+                Err(e)
             }
-        };
-        self.conclude(inode, &source, &path, chunks)
+        }
     }
 
     /// After a failure the backing may hold a part of the content: our own doing, not somebody else's.
     pub(crate) fn own_what_is_there(&self, inode: &Inode, replaced: bool) {
-        let _shape = self.shape.read_recursive();
-        let stat = self.drained_path(inode.ino).ok().and_then(|path| self.backing.stat(&path).ok());
+        let stat = self.look_where_it_is(inode);
         let mut state = inode.state.lock();
         state.file.replaced |= replaced;
         if let Some(stat) = stat {
             state.set_baseline(Some(crate::engine::baseline(&stat)));
         }
+    }
+
+    /// What the backing has of it, under the name that it has by now: what had one when it was written may have another,
+    /// and that may be another file's.
+    fn look_where_it_is(&self, inode: &Inode) -> Option<Stat> {
+        let _shape = self.shape.read_recursive();
+        self.drained_path(inode.ino).ok().and_then(|path| self.backing.stat(&path).ok())
     }
 
     fn make_way_and_write(
@@ -210,7 +214,7 @@ impl Engine {
         source: &Source,
         beside: bool,
         durable: bool,
-    ) -> Result<(Vec<u8>, Option<Checksums>)> {
+    ) -> Result<Option<Checksums>> {
         let (outside, alone) = {
             let _shape = self.shape.read_recursive();
             let path = self.drained_path(inode.ino)?;
@@ -224,21 +228,15 @@ impl Engine {
             (outside, alone)
         };
         if (beside && alone) || outside.is_some() {
-            Ok((self.write_beside(inode, source, durable)?, None))
+            self.write_beside(inode, source, durable).map(|()| None)
         } else {
             self.write_in_place(inode, source, durable)
         }
     }
 
     /// The content is written: is the file clean now?
-    fn conclude(
-        &self,
-        inode: &Inode,
-        source: &Source,
-        path: &[u8],
-        chunks: Option<Box<[u128]>>,
-    ) -> Result<()> {
-        let stat = self.backing.stat(path).ok();
+    fn conclude(&self, inode: &Inode, source: &Source, chunks: Option<Box<[u128]>>) -> Result<()> {
+        let stat = self.look_where_it_is(inode);
         let mut names = self.names.lock();
         let mut state = inode.state.lock();
         if let Some(stat) = stat {
@@ -282,8 +280,8 @@ impl Engine {
         }
     }
 
-    /// Writes the content to a new file in our private directory and renames it over the old one; returns its path.
-    fn write_beside(&self, inode: &Arc<Inode>, source: &Source, durable: bool) -> Result<Vec<u8>> {
+    /// Writes the content to a new file in our private directory and renames it over the old one.
+    fn write_beside(&self, inode: &Arc<Inode>, source: &Source, durable: bool) -> Result<()> {
         let beside = join_path(PRIVATE_DIRECTORY, format!("{BESIDE_PREFIX}{}", inode.ino.0).as_bytes());
         match self.backing.unlink(&beside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
@@ -292,7 +290,7 @@ impl Engine {
         let file = match self.backing.create(&beside, 0o600, source.owner) {
             // No private directory: an engine without a mount's set-up. In place then.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Ok(self.write_in_place(inode, source, durable)?.0);
+                return self.write_in_place(inode, source, durable).map(|_| ());
             }
             other => other?,
         };
@@ -302,13 +300,13 @@ impl Engine {
             .copy(&file, &source.content, &ranges, size)
             .and_then(|()| self.move_in(inode, &beside, &file));
         match done {
-            Ok(path) => Ok(path),
+            Ok(()) => Ok(()),
             Err(e) => {
                 let _ = self.backing.unlink(&beside);
                 self.mark_all_attributes(inode)?;
                 match e {
                     // The name is on another device than our private directory.
-                    Error::NotSupported => Ok(self.write_in_place(inode, source, durable)?.0),
+                    Error::NotSupported => self.write_in_place(inode, source, durable).map(|_| ()),
                     other => Err(other),
                 }
             }
@@ -316,7 +314,7 @@ impl Engine {
     }
 
     /// Gives a file written beside its attributes and the name.
-    fn move_in(&self, inode: &Arc<Inode>, beside: &[u8], file: &File) -> Result<Vec<u8>> {
+    fn move_in(&self, inode: &Arc<Inode>, beside: &[u8], file: &File) -> Result<()> {
         let _shape = self.shape.read_recursive();
         let path = self.drained_path(inode.ino)?;
         self.mark_all_attributes(inode)?;
@@ -330,7 +328,7 @@ impl Engine {
         self.redate_parent(inode);
         match renamed {
             Err(e) if e.raw_os_error() == Some(libc::EXDEV) => Err(Error::NotSupported),
-            other => Ok(other.map(|()| path)?),
+            other => Ok(other?),
         }
     }
 
@@ -360,14 +358,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes the content into the file that is there; returns its path, and the checksums of its chunks where it is
-    /// still being written.
+    /// Writes the content into the file that is there; returns the checksums of its chunks where it is still being
+    /// written.
     fn write_in_place(
         &self,
         inode: &Arc<Inode>,
         source: &Source,
         durable: bool,
-    ) -> Result<(Vec<u8>, Option<Checksums>)> {
+    ) -> Result<Option<Checksums>> {
         let file = {
             let _shape = self.shape.read_recursive();
             let path = self.drained_path(inode.ino)?;
@@ -394,16 +392,14 @@ impl Engine {
             let zeros = vec![xxh3_128(&[0; CHUNK_BYTES as usize]); chunks as usize];
             Some(self.write_changed(&file, source.content.file()?, &zeros, size)?)
         };
-        let path = {
+        {
             let _shape = self.shape.read_recursive();
-            let path = self.drained_path(inode.ino)?;
-            self.apply_attributes(inode, &path, Times::Ours)?;
-            path
-        };
+            self.apply_attributes(inode, &self.drained_path(inode.ino)?, Times::Ours)?;
+        }
         if durable {
             self.backing.sync_file(&file)?;
         }
-        Ok((path, chunks))
+        Ok(chunks)
     }
 
     /// Writes the chunks whose checksum changed. What is summed is what is written, whatever happens meanwhile.

@@ -26,6 +26,11 @@ impl Engine {
         self.wait_for_write_outs(inode.ino);
         let (touched, size, unseen_writers, failed) = {
             let mut state = inode.state.lock();
+            if !state.file.place.is_on_backing() {
+                // Emptied since we looked: it is in memory, and stays there while we have its turn.
+                drop(state);
+                return self.copy_content(inode, durable);
+            }
             self.fold(inode.ino, &mut state);
             let passed_through =
                 matches!(state.file.epoch.as_ref().map(|e| &e.mode), Some(OpenMode::Backing(_)));
@@ -57,6 +62,8 @@ impl Engine {
         let mut state = inode.state.lock();
         let leases = self.backing_leases.load(Ordering::Relaxed);
         let mapped = match state.file.epoch.as_ref().map(|e| &e.mode) {
+            // Emptied meanwhile: it is in memory, and what this file holds is nobody's.
+            _ if !state.file.place.is_on_backing() => false,
             None if leases => {
                 state.linger_on(&file);
                 state.file.lingering

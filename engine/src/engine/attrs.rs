@@ -85,10 +85,10 @@ impl Engine {
         }
     }
 
-    /// Brings size and times of a file that is written behind our back up to date.
-    pub(crate) fn fold(&self, ino: Ino, state: &mut InodeState) {
+    /// Brings size and times of a file that is written behind our back up to date; false if it isn't.
+    pub(crate) fn fold(&self, ino: Ino, state: &mut InodeState) -> bool {
         if state.attr.kind != Kind::File {
-            return;
+            return false;
         }
         let stat = match state.file.epoch.as_ref().map(|e| &e.mode) {
             Some(OpenMode::Arena(content)) => content.stat().ok(),
@@ -101,6 +101,7 @@ impl Engine {
         if let Some(stat) = stat {
             state.fold(&stat);
         }
+        stat.is_some()
     }
 
     /// Changes attributes; returns them as they are then.
@@ -172,17 +173,21 @@ impl Engine {
 impl InodeState {
     /// Folds the state of the file that holds the content into the attributes.
     pub(crate) fn fold(&mut self, stat: &ArenaStat) {
+        let dated = self.file.dated.as_deref().copied();
         if stat.stamp != self.file.seen {
             self.attr.size = stat.stamp.size;
-            if stat.stamp.mtime != self.file.seen.mtime {
+            let by_drain = dated.is_some_and(|(_, mtime)| mtime == stat.stamp.mtime);
+            if stat.stamp.mtime != self.file.seen.mtime && !by_drain {
                 self.attr.mtime = stat.stamp.mtime;
                 self.attr.ctime = self.attr.ctime.max(stat.stamp.mtime);
             }
             self.file.seen = stat.stamp;
         }
         if stat.atime != self.file.seen_atime {
-            // Read since we looked. What an application set itself stays until then.
-            self.attr.atime = stat.atime;
+            if dated.is_none_or(|(atime, _)| atime != stat.atime) {
+                // Read since we looked. What an application set itself stays until then.
+                self.attr.atime = stat.atime;
+            }
             self.file.seen_atime = stat.atime;
         }
         // Blocks allocated ahead of a writer are the daemon's, not the file's.

@@ -186,11 +186,16 @@ impl Engine {
         if self.still_valid(inode) {
             return false;
         }
+        let asked = Instant::now();
         let stat = {
             let _shape = self.shape.read_recursive();
             self.drained_path(inode.ino).and_then(|path| Ok(self.backing.stat(&path)?))
         };
         let mut state = inode.state.lock();
+        if state.baseline().is_some_and(|b| b.checked > asked) {
+            // The drain was there meanwhile, and knows better.
+            return false;
+        }
         match stat {
             // The number alone says little: the file system gives that of a removed file to the next thing it makes.
             Ok(stat) if Some(stat.id) == state.baseline().map(|b| b.id) && stat.attr.kind == inode.kind => {

@@ -508,6 +508,12 @@ impl Engine {
                 ahead.call_off();
             }
             self.outgrown.closed(ino);
+            if let OpenMode::Daemon(file) = &epoch.mode
+                && let Ok(stat) = super::attrs::stat_of_file(file)
+            {
+                // We dated every write ourselves; the file's own times say nothing new, to the drain neither.
+                state.file.know(&stat);
+            }
             Ended { mode: epoch.mode, promised: epoch.promised }
         });
         Released { last }
@@ -532,12 +538,6 @@ impl Engine {
             && self.backing_leases.load(Ordering::Relaxed)
         {
             state.linger_on(file);
-        }
-        if let OpenMode::Daemon(file) = &ended.mode
-            && let Ok(stat) = super::attrs::stat_of_file(file)
-        {
-            // We dated every write ourselves; the file's own times say nothing new.
-            state.file.know(&stat);
         }
         if state.file.dirty {
             // Of a sparse file, what it holds; the backing's blocks may be counted later, or be compressed.

@@ -82,6 +82,9 @@ pub struct FileState {
     pub seen: Stamp,
     /// Access time of the file that holds the content when it was last folded.
     pub seen_atime: Timestamp,
+    /// Access and modification time that the drain gives the backing's file just now: in that file they are no news,
+    /// whatever was set here meanwhile.
+    pub dated: Option<Box<(Timestamp, Timestamp)>>,
     /// Grows whenever the content may have changed, so that a drain can tell whether it was overtaken.
     pub touched: u64,
     /// State of the content when the backing had exactly this.
@@ -225,6 +228,7 @@ impl InodeState {
                 write_back_failed: false,
                 seen: Stamp::default(),
                 seen_atime: Timestamp::default(),
+                dated: None,
                 touched: 0,
                 clean: None,
                 chunks: None,

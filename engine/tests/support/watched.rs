@@ -46,6 +46,10 @@ pub enum Fault {
     StallCalls(u64),
     /// Reads from this one on wait so; calls go on.
     StallReads(u64),
+    /// The read of this number waits so; others go on.
+    StallRead(u64),
+    /// The same, with what it saw: of attributes.
+    StallAfterRead(u64),
     /// Copies wait so, when they are done.
     StallAfterCopy,
 }
@@ -172,21 +176,25 @@ impl Watched {
         watch
     }
 
-    /// A read is about to be made.
-    fn reading(&self) -> io::Result<()> {
+    /// A read is about to be made: its number.
+    fn reading(&self) -> io::Result<u64> {
+        let number = {
+            let mut watch = self.watch.lock();
+            watch.reads += 1;
+            watch.reads - 1
+        };
         let mut watch = self.once_not(|watch| match watch.fault {
             Fault::Stall => true,
-            Fault::StallReads(from) => watch.reads >= from,
+            Fault::StallReads(from) => number >= from,
+            Fault::StallRead(only) => number == only,
             _ => false,
         });
-        let number = watch.reads;
-        watch.reads += 1;
         match watch.fault {
             Fault::Reads { from, until, errno } if (from..until).contains(&number) => {
                 watch.failed += 1;
                 Err(io::Error::from_raw_os_error(errno))
             }
-            _ => Ok(()),
+            _ => Ok(number),
         }
     }
 
@@ -239,6 +247,8 @@ impl Watch {
             | Fault::Stall
             | Fault::StallCalls(_)
             | Fault::StallReads(_)
+            | Fault::StallRead(_)
+            | Fault::StallAfterRead(_)
             | Fault::StallAfterCopy => (None, None),
             Fault::Cut { at, torn } => ((number >= at).then_some(libc::EIO), (number == at).then_some(torn)),
             Fault::Span { from, until, errno } => ((from..until).contains(&number).then_some(errno), None),
@@ -273,8 +283,10 @@ impl Backing for Watched {
     }
 
     fn stat(&self, path: &[u8]) -> io::Result<Stat> {
-        self.reading()?;
-        self.inner.stat(path)
+        let number = self.reading()?;
+        let stat = self.inner.stat(path);
+        drop(self.once_not(|watch| matches!(watch.fault, Fault::StallAfterRead(only) if number == only)));
+        stat
     }
 
     fn list(&self, path: &[u8]) -> io::Result<Vec<Listed>> {
