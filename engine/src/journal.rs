@@ -264,8 +264,8 @@ impl Journal {
         end.answered.0.push_back((request, answered));
         // Two for one, so that there are soon no more than these where a daemon began with twice as many.
         for _ in 0..2 {
-            let is_full = end.answered.0.len() > ANSWERS;
-            let Some((request, answered)) = end.answered.0.pop_front_if(|_| is_full) else { return };
+            let oldest = if end.answered.0.len() > ANSWERS { end.answered.0.pop_front() } else { None };
+            let Some((request, answered)) = oldest else { return };
             if self.awaited.0.get().is_some_and(|is_awaited| is_awaited(request)) {
                 // Noted again: whoever reads this keeps the last ones, too.
                 end.answered.0.push_back((request, answered));

@@ -275,7 +275,7 @@ fn makes_lists_and_removes(dir: &Path, stop: &AtomicBool) -> Result<()> {
         }
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            anyhow::ensure!(entry.metadata()?.len() == 7, "{:?}", entry.path());
+            anyhow::ensure!(entry.metadata()?.len() == 7, "{}", entry.path().display());
         }
         fs::remove_dir_all(dir)?;
     }

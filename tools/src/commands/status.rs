@@ -49,7 +49,10 @@ pub fn run(asked: &cli::Status) -> Result<()> {
     let (tell, told) = channel();
     for (place, known) in mounts.iter().cloned().enumerate() {
         let tell = tell.clone();
-        std::thread::spawn(move || tell.send((place, look(&known))));
+        std::thread::spawn(move || {
+            // Nobody hears it any more who waited too long.
+            let _ = tell.send((place, look(&known)));
+        });
     }
     drop(tell);
     let until = Instant::now() + ANSWER_WAIT;

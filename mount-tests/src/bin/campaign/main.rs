@@ -162,7 +162,7 @@ fn clear(mount: &Mount) -> Result<()> {
     std::thread::sleep(REST);
     mount.kill_daemon()?;
     mount.wait_for_standby();
-    Ok(mount.drain()?)
+    mount.drain()
 }
 
 /// `before`: steps, and the longest ones, from before the last rest.
@@ -192,5 +192,7 @@ fn tell(all: &[Outcome], total: &Dealt) {
         println!("  {times:5} at {point}");
     }
     watch::tell(all.iter().flat_map(|outcome| &outcome.samples));
-    all.iter().for_each(|outcome| watch::tell_at_rest(&outcome.at_rest));
+    for outcome in all {
+        watch::tell_at_rest(&outcome.at_rest);
+    }
 }

@@ -70,16 +70,18 @@ fn resident(pid: u64) -> u64 {
     kib.unwrap_or(0) << 10
 }
 
-/// What is shown of each.
-const ROWS: [(&str, &dyn Fn(&Sample) -> f64); 8] = [
-    ("descriptors of the daemon", &|s| s.daemon_fds as f64),
-    ("descriptors of the keeper", &|s| s.keeper_fds as f64),
-    ("memory of the daemon, KiB", &|s| s.daemon_bytes as f64 / 1024.0),
-    ("memory of the keeper, KiB", &|s| s.keeper_bytes as f64 / 1024.0),
-    ("files of the arena", &|s| s.arena_files as f64),
-    ("arena not accounted for, KiB", &|s| s.arena_bytes_unaccounted as f64 / 1024.0),
-    ("files known", &|s| s.files_known as f64),
-    ("numbers of the backing", &|s| s.numbers as f64),
+/// What is shown of a sample: its label, and the figure.
+type Shown = (&'static str, fn(&Sample) -> f64);
+
+const ROWS: [Shown; 8] = [
+    ("descriptors of the daemon", |s| s.daemon_fds as f64),
+    ("descriptors of the keeper", |s| s.keeper_fds as f64),
+    ("memory of the daemon, KiB", |s| s.daemon_bytes as f64 / 1024.0),
+    ("memory of the keeper, KiB", |s| s.keeper_bytes as f64 / 1024.0),
+    ("files of the arena", |s| s.arena_files as f64),
+    ("arena not accounted for, KiB", |s| s.arena_bytes_unaccounted as f64 / 1024.0),
+    ("files known", |s| s.files_known as f64),
+    ("numbers of the backing", |s| s.numbers as f64),
 ];
 
 /// All rests of a round, in a row.
@@ -108,7 +110,7 @@ pub fn tell<'s>(samples: impl Iterator<Item = &'s Sample>) {
         println!("  {what:28} {:14.0} {:14.0}", median(early), median(late));
     };
     for (what, of) in ROWS {
-        row(what, of);
+        row(what, &of);
     }
     let rate = |part: &[&Sample]| {
         let (first, last) = (part[0], part[part.len() - 1]);
