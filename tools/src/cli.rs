@@ -65,9 +65,6 @@ pub enum Command {
     /// Show memory, what still waits to be written, and how files are served
     #[command(after_long_help = STATUS_EXAMPLES)]
     Status(Status),
-    /// Watch mounts: memory, what waits, rates and who lags, drawn anew every second
-    #[command(after_long_help = TOP_EXAMPLES)]
-    Top(Top),
     /// Streams: make, list, read, verify and remove logs of records, and place their groups
     #[command(after_long_help = stream::EXAMPLES)]
     Stream(stream::Stream),
@@ -83,12 +80,6 @@ pub enum Command {
     /// Measure the mount against /dev/shm, the bare disk and other systems, side by side
     #[command(after_long_help = BENCH_EXAMPLES)]
     Bench(Bench),
-    /// Print what completes commands and options in a shell, for its start-up file
-    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
-    Completions(Completions),
-    /// Write the manual pages of all commands to a directory
-    #[command(after_long_help = MANUAL_EXAMPLES)]
-    Manual(Manual),
     /// The keeper: reads its settings from stdin. Started by `aimss mount`.
     #[command(hide = true)]
     Keep(Serve),
@@ -337,55 +328,6 @@ pub struct Status {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-const TOP_EXAMPLES: &str = "\
-Examples:
-  aimss top                  all mounts, the chosen one in full
-  aimss top /mnt/fast        one
-  aimss top --every 5s       asks less often
-
-Keys: up and down choose a mount, PgUp and PgDn move through what is said of it, space holds the picture, q ends.
-
-Exit codes: 0 ended by a key; 1 no such mount, or this is no terminal; 2 usage.";
-
-/// `aimss top`.
-#[derive(Debug, Args)]
-pub struct Top {
-    /// Only this mount
-    pub mountpoint: Option<PathBuf>,
-    /// Time between two pictures
-    #[arg(long, value_name = "DURATION", default_value = "1s")]
-    pub every: String,
-}
-
-const COMPLETIONS_EXAMPLES: &str = "\
-Examples:
-  source <(aimss completions bash)
-      In ~/.bashrc.
-  aimss completions zsh > /usr/share/zsh/site-functions/_aimss
-  aimss completions fish > ~/.config/fish/completions/aimss.fish
-
-Exit codes: 0 printed; 2 usage.";
-
-/// `aimss completions`.
-#[derive(Debug, Args)]
-pub struct Completions {
-    /// Which shell
-    pub shell: clap_complete::Shell,
-}
-
-const MANUAL_EXAMPLES: &str = "\
-Examples:
-  aimss manual /usr/local/share/man/man1 && man aimss-mount
-
-Exit codes: 0 written; 1 it can't be written there; 2 usage.";
-
-/// `aimss manual`.
-#[derive(Debug, Args)]
-pub struct Manual {
-    /// A directory, made if it isn't there; pages of the same names are replaced
-    pub directory: PathBuf,
 }
 
 const FSCK_EXAMPLES: &str = "\

@@ -1,17 +1,14 @@
 //! The commands, one file each.
 
 pub mod bench;
-pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod drain;
 pub mod fsck;
-pub mod manual;
 pub mod mount;
 pub mod residence;
 pub mod status;
 pub mod stream;
-pub mod top;
 pub mod umount;
 pub mod upgrade;
 
@@ -56,9 +53,6 @@ pub fn run(command: Command) -> Result<()> {
         Command::Unpin(asked) => residence::run(Action::Unpin, &asked.paths),
         Command::Evict(asked) => residence::run(Action::Evict, &asked.paths),
         Command::Status(asked) => status::run(&asked),
-        Command::Top(asked) => top::run(&asked),
-        Command::Completions(asked) => completions::run(&asked),
-        Command::Manual(asked) => manual::run(&asked),
         Command::Stream(asked) => stream::run(&asked.command),
         Command::Fsck(asked) => fsck::run(&asked),
         Command::Doctor(asked) => doctor::run(&asked),

@@ -120,13 +120,6 @@ pub fn human(bytes: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// A size in at most six columns: `0`, `412M`, `1.2G`.
-pub fn short(bytes: u64) -> String {
-    let text = human(bytes);
-    let (number, unit) = text.split_once(' ').unwrap_or((&text, "B"));
-    format!("{number}{}", unit.trim_end_matches("iB").trim_end_matches('B'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,9 +173,5 @@ mod tests {
         assert_eq!(human(4 << 30), "4 GiB");
         assert_eq!(human(3 << 29), "1.5 GiB");
         assert_eq!(human(700 << 20), "700 MiB");
-        assert_eq!(short(0), "0");
-        assert_eq!(short(999), "999");
-        assert_eq!(short(1023 << 20), "1023M");
-        assert_eq!(short(3 << 29), "1.5G");
     }
 }

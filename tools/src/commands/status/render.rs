@@ -19,53 +19,36 @@ const INDENT: usize = 13;
 
 /// The text for one mount, with a newline at its end.
 pub fn block(status: &MountStatus, alive: bool) -> String {
-    let mut out = format!("{}\n", heading(status));
-    for (label, text) in lines(status, alive) {
-        for line in broken(label, &text, COLUMNS) {
-            put(&mut out, format_args!("{line}\n"));
-        }
-    }
-    out
-}
-
-/// Which mount.
-pub fn heading(status: &MountStatus) -> String {
-    format!("{} over {}", escape::path(&status.mountpoint), escape::path(&status.backing))
-}
-
-/// What there is to say of it: labels, and what stands behind them.
-pub fn lines(status: &MountStatus, alive: bool) -> Vec<(&'static str, String)> {
+    let mut out = format!("{} over {}\n", escape::path(&status.mountpoint), escape::path(&status.backing));
     if !alive {
-        let way_out = status.drain.last_error.as_deref().unwrap_or("unknown");
-        return vec![
-            ("daemon", format!("process {}: dead", status.daemon.pid)),
-            ("way out", way_out.to_owned()),
-        ];
+        line(&mut out, "daemon", &format!("process {}: dead", status.daemon.pid));
+        line(&mut out, "way out", status.drain.last_error.as_deref().unwrap_or("unknown"));
+        return out;
     }
-    let mut lines = vec![
-        ("memory", memory(&status.memory)),
-        ("drain", drain(&status.drain)),
-        ("files", files(&status.files)),
-    ];
+    line(&mut out, "memory", &memory(&status.memory));
+    line(&mut out, "drain", &drain(&status.drain));
+    line(&mut out, "files", &files(&status.files));
     let seen = CacheStatus { policy: status.cache.policy.clone(), ..CacheStatus::default() };
     if status.cache != seen {
-        lines.push(("cache", cache(&status.cache)));
+        line(&mut out, "cache", &cache(&status.cache));
     }
     if status.fetch != FetchStatus::default() {
-        lines.push(("fetch", fetch(&status.fetch)));
+        line(&mut out, "fetch", &fetch(&status.fetch));
     }
-    lines.extend(status.gpu.as_ref().map(|used| ("gpu", gpu(used))));
+    if let Some(used) = &status.gpu {
+        line(&mut out, "gpu", &gpu(used));
+    }
     if status.streams.logs + status.streams.open > 0 {
-        lines.push(("streams", streams(&status.streams)));
+        line(&mut out, "streams", &streams(&status.streams));
     }
     if status.streams.groups.number > 0 {
-        lines.push(("groups", groups(&status.streams.groups)));
+        line(&mut out, "groups", &groups(&status.streams.groups));
     }
     for (mode, reasons) in &status.modes {
         let total: u64 = reasons.values().sum();
         let reasons: Vec<String> =
             reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        lines.push(("opens", format!("{total} {mode}: {}", reasons.join(", "))));
+        line(&mut out, "opens", &format!("{total} {mode}: {}", reasons.join(", ")));
     }
     let daemon = &status.daemon;
     let text = format!(
@@ -79,25 +62,31 @@ pub fn lines(status: &MountStatus, alive: bool) -> Vec<(&'static str, String)> {
         bytes(daemon.journal),
         status.fsync,
     );
-    lines.push(("daemon", text));
+    line(&mut out, "daemon", &text);
     let keeper = match (status.keeper.pid, &daemon.last_death) {
         (0, _) => "none: a death of the daemon ends the mount".into(),
         (pid, None) => format!("process {pid}"),
         (pid, Some(reason)) => {
+            let reason = crate::escape::text(reason);
             format!("process {pid}; the daemon died {} times, last of: {reason}", daemon.restarts)
         }
     };
-    lines.push(("keeper", keeper));
+    line(&mut out, "keeper", &keeper);
     if let Some(standby) = &status.keeper.standby {
         let held = bytes(standby.resident);
-        lines.push(("standby", format!("process {}, ready to take over, {held} resident", standby.pid)));
+        let text = format!("process {}, ready to take over, {held} resident", standby.pid);
+        line(&mut out, "standby", &text);
     }
     if status.requests.too_long > 0 {
-        lines.push(("waiting", requests(&status.requests)));
+        line(&mut out, "waiting", &requests(&status.requests));
     }
-    lines.extend(status.limits.iter().map(|limit| ("limit", limit.clone())));
-    lines.extend(status.drain.last_error.iter().map(|error| ("last error", error.clone())));
-    lines
+    for limit in &status.limits {
+        line(&mut out, "limit", limit);
+    }
+    if let Some(error) = &status.drain.last_error {
+        line(&mut out, "last error", error);
+    }
+    out
 }
 
 fn memory(memory: &MemoryStatus) -> String {
@@ -294,15 +283,16 @@ fn put(text: &mut String, more: Arguments<'_>) {
     text.write_fmt(more).expect("a String takes all");
 }
 
-/// `text` behind `label`, broken between words so that it has at most so many columns.
-pub fn broken(label: &str, text: &str, columns: usize) -> Vec<String> {
-    let mut lines = Vec::new();
+/// Appends `text` behind `label`, broken between words.
+fn line(out: &mut String, label: &str, text: &str) {
     let mut current = format!("  {label:<width$}", width = INDENT - 2);
     let text = escape::text(text);
     let mut fresh = true;
     for word in text.split_whitespace() {
-        if !fresh && current.chars().count() + 1 + word.chars().count() > columns {
-            lines.push(std::mem::replace(&mut current, " ".repeat(INDENT)));
+        if !fresh && current.chars().count() + 1 + word.chars().count() > COLUMNS {
+            out.push_str(&current);
+            out.push('\n');
+            current = " ".repeat(INDENT);
             fresh = true;
         }
         if !fresh {
@@ -311,8 +301,8 @@ pub fn broken(label: &str, text: &str, columns: usize) -> Vec<String> {
         current.push_str(word);
         fresh = false;
     }
-    lines.push(current.trim_end().to_owned());
-    lines
+    out.push_str(current.trim_end());
+    out.push('\n');
 }
 
 #[cfg(test)]
