@@ -33,6 +33,8 @@ use watch::Sample;
 const LONGEST: Duration = Duration::from_secs(300);
 /// What is removed is gone from memory after this.
 const REST: Duration = Duration::from_secs(8);
+/// A daemon asks the kernel twice, ten seconds apart, what it still knows.
+const REFERENCES: Duration = Duration::from_secs(25);
 
 /// Kills or replaces the daemons of mounts under load, and looks whether anybody notices
 #[derive(Debug, Parser)]
@@ -162,6 +164,7 @@ fn clear(mount: &Mount) -> Result<()> {
     std::thread::sleep(REST);
     mount.kill_daemon()?;
     mount.wait_for_standby();
+    std::thread::sleep(REFERENCES);
     mount.drain()
 }
 
