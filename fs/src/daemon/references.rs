@@ -40,7 +40,7 @@ impl Daemon {
         if self.shared.held.oldest() >= LOOK_EVERY {
             return;
         }
-        for ino in self.engine.unforgotten(LOOK_EVERY, ASKED_MAX) {
+        for ino in self.engine.unforgotten(LOOK_EVERY / 2, ASKED_MAX) {
             // Handles of streams, and their other nodes, are not in the engine.
             if self.streams.is_used(ino) {
                 continue;
