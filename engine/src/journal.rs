@@ -49,23 +49,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const GROWTH_BYTES_MIN: u64 = 16 << 20;
 /// FUSE sets this in the number of a request that comes again.
 pub const AGAIN: u64 = 1 << 63;
-/// Answers that are kept, and those of requests that are not answered yet.
+/// Answers that are kept, and those of requests that are not answered yet. Who reads a journal keeps twice as many, since
+/// those that were noted again stand in it twice.
 const ANSWERS: usize = 4096;
 
 /// What the last requests came to, by their numbers, in the order in which that was noted: of one that is noted more than
 /// once the last word counts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Answers(VecDeque<(u64, Answered)>);
 
 impl Answers {
-    /// Adds one, and keeps no more than `most`.
-    fn keep(&mut self, request: u64, answered: Answered, most: usize) {
-        if self.0.len() >= most {
-            self.0.pop_front();
-        }
-        self.0.push_back((request, answered));
-    }
-
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Answered)> {
         self.0.iter().copied()
@@ -198,10 +191,8 @@ impl Journal {
         let file = File::from(rustix::fs::open(&self.path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
         let mut end = End::new(file, left.bytes)?;
         end.notes.clone_from(&left.notes);
-        for (request, came) in left.answered.iter() {
-            // As many as it has: which of them are answered is not known here.
-            end.answered.keep(request, came, 2 * ANSWERS);
-        }
+        // All that there are: which of them are answered is not known here.
+        end.answered.clone_from(&left.answered);
         self.bytes.store(left.bytes, Ordering::Relaxed);
         self.generation.store(left.generation, Ordering::Relaxed);
         *self.file.lock() = Some(end);

@@ -218,11 +218,7 @@ impl Adapter {
                 reply.attr(&Duration::ZERO, &attr);
             }
             Ok(found) => {
-                let waits = self.showing_waits(&found);
-                self.aside_if(waits, move |adapter| {
-                    adapter.forget_stale_pages(found.ino);
-                    adapter.reply_attr(number, found, reply);
-                });
+                self.answer_with(found, move |adapter, found| adapter.reply_attr(number, found, reply));
             }
             Err(e) => reply.error(errno(&e)),
         }
@@ -982,6 +978,14 @@ impl Adapter {
         self.streams.waits(found.ino, &found.attr) || self.streams.has_stale_page(found.ino)
     }
 
+    /// Answers with what was found, aside where showing it waits.
+    fn answer_with(&self, found: Found, answer: impl FnOnce(&Adapter, Found) + Send + 'static) {
+        self.aside_if(self.showing_waits(&found), move |adapter| {
+            adapter.forget_stale_pages(found.ino);
+            answer(adapter, found);
+        });
+    }
+
     fn reply_attr(&self, number: INodeNo, mut found: Found, reply: ReplyAttr) {
         let ttl = self.show(number.0, &mut found);
         reply.attr(&ttl, &attr_out(found.ino, &found.attr));
@@ -1070,11 +1074,7 @@ impl Adapter {
                 self.aside_if(waits, move |adapter| adapter.reply_absent(parent, &name, reply));
             }
             Ok(found) => {
-                let waits = self.showing_waits(&found);
-                self.aside_if(waits, move |adapter| {
-                    adapter.forget_stale_pages(found.ino);
-                    adapter.reply_found(found, thread, reply);
-                });
+                self.answer_with(found, move |adapter, found| adapter.reply_found(found, thread, reply));
             }
             Err(e) => reply.error(errno(&e)),
         }

@@ -444,6 +444,25 @@ async fn unmount_on_signal(mountpoint: PathBuf, mut signals: Signals) {
 }
 
 impl Daemon {
+    /// Calls `look` every now and then on a thread of its own, until it names no next pause or the daemon is gone.
+    fn keep_looking(
+        self: &Arc<Daemon>,
+        name: &str,
+        mut pause: Duration,
+        mut look: impl FnMut(&Daemon) -> Option<Duration> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let daemon = Arc::downgrade(self);
+        let run = move || {
+            loop {
+                std::thread::sleep(pause);
+                let Some(daemon) = daemon.upgrade() else { return };
+                let Some(next) = look(&daemon) else { return };
+                pause = next;
+            }
+        };
+        std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
+    }
+
     /// Opens the GPU that is asked for, beside: nobody waits for it.
     fn use_gpu(self: Arc<Daemon>, open: OpenGpu) {
         let Some(config) = self.config.gpu.clone() else { return };

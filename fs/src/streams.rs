@@ -499,9 +499,7 @@ impl StreamFiles {
                 return None;
             }
         }
-        let mut bytes = [0; MARKER_BYTES];
-        let read = self.engine.read(ino, 0, &mut bytes).ok()?;
-        let Some(marker) = Marker::decode(&bytes[..read]) else {
+        let Some(marker) = self.marker(ino).ok()? else {
             let mut known = self.known.lock();
             if known.plain.len() >= PLAIN_MAX {
                 known.plain.clear();
@@ -595,13 +593,16 @@ impl StreamFiles {
         }
         let found = path.split('/').try_fold(Ino::ROOT, |at, name| self.engine.resolve(at, name.as_bytes()));
         let Ok(found) = found else { return false };
-        let mut bytes = [0; MARKER_BYTES];
         found != ino
             && self.engine.attr(found).is_ok_and(|attr| attr.kind == Kind::File)
-            && self
-                .engine
-                .read(found, 0, &mut bytes)
-                .is_ok_and(|read| Marker::decode(&bytes[..read]) == Some(Marker(id)))
+            && self.marker(found).is_ok_and(|marker| marker == Some(Marker(id)))
+    }
+
+    /// The marker that a file holds, if it holds one.
+    fn marker(&self, ino: Ino) -> Result<Option<Marker>> {
+        let mut bytes = [0; MARKER_BYTES];
+        let read = self.engine.read(ino, 0, &mut bytes)?;
+        Ok(Marker::decode(&bytes[..read]))
     }
 
     /// What a name stands for, if that may be a stream.
@@ -660,9 +661,7 @@ impl StreamFiles {
         if !is_broken || self.engine.attr(ino).is_ok_and(|attr| attr.nlink > 0) {
             return;
         }
-        let mut bytes = [0; MARKER_BYTES];
-        let read = self.engine.read(ino, 0, &mut bytes).unwrap_or(0);
-        if let Some(marker) = Marker::decode(&bytes[..read]) {
+        if let Ok(Some(marker)) = self.marker(ino) {
             log::warn!(
                 "stream {} is removed, and its log, which can't be opened, stays; see `aimss fsck`",
                 marker.0

@@ -158,8 +158,10 @@ impl Recovered {
                 self.highest = self.highest.max(ino);
             }
             if let Some((request, answered)) = request.zip(record.answers()) {
-                // One may be noted twice, and who writes the journal keeps as many notes.
-                self.answered.keep(request, answered, 2 * ANSWERS);
+                if self.answered.0.len() >= 2 * ANSWERS {
+                    self.answered.0.pop_front();
+                }
+                self.answered.0.push_back((request, answered));
             }
             self.enter(record);
             left = rest;

@@ -17,16 +17,12 @@ const ASKED_MAX: usize = 1000;
 
 /// Asks the kernel every now and then, on a thread of its own: it may have to wait for a file that the kernel is giving up.
 pub(super) fn look_after(daemon: &Arc<Daemon>) {
-    let daemon = Arc::downgrade(daemon);
-    let run = move || {
-        let mut unknown = HashSet::new();
-        loop {
-            std::thread::sleep(LOOK_EVERY);
-            let Some(daemon) = daemon.upgrade() else { return };
-            daemon.look_at_references(&mut unknown);
-        }
+    let mut unknown = HashSet::new();
+    let look = move |daemon: &Daemon| {
+        daemon.look_at_references(&mut unknown);
+        Some(LOOK_EVERY)
     };
-    if let Err(e) = std::thread::Builder::new().name("references".into()).spawn(run) {
+    if let Err(e) = daemon.keep_looking("references", LOOK_EVERY, look) {
         log::warn!("no thread to look at references: what is removed may stay in memory: {e}");
     }
 }

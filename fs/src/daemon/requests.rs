@@ -14,15 +14,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks at requests every now and then, on a thread of its own, which waits for nobody, until the daemon is gone.
 pub(super) fn look_after(daemon: &Arc<Daemon>) {
-    let daemon = Arc::downgrade(daemon);
-    let run = move || {
-        while let Some(daemon) = daemon.upgrade() {
-            daemon.look_at_requests();
-            drop(daemon);
-            std::thread::sleep(LOOK_EVERY);
-        }
+    let look = |daemon: &Daemon| {
+        daemon.look_at_requests();
+        Some(LOOK_EVERY)
     };
-    if let Err(e) = std::thread::Builder::new().name("requests".into()).spawn(run) {
+    if let Err(e) = daemon.keep_looking("requests", LOOK_EVERY, look) {
         log::warn!(
             "no thread to look at requests that take long: programs that wait for them can't be killed: {e}"
         );

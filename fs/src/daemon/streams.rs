@@ -93,20 +93,16 @@ impl Daemon {
         if self.open_left_streams().is_ok() {
             return;
         }
-        let daemon = Arc::downgrade(self);
-        let run = move || {
-            let mut pause = OPEN_AGAIN;
-            loop {
-                std::thread::sleep(pause);
-                let Some(daemon) = daemon.upgrade() else { return };
-                // Who unmounts tries by himself.
-                if daemon.unmounted.load(Ordering::Relaxed) || daemon.open_left_streams().is_ok() {
-                    return;
-                }
-                pause = (pause * 2).min(OPEN_AGAIN_MAX);
+        let mut pause = OPEN_AGAIN;
+        let look = move |daemon: &Daemon| {
+            // Who unmounts tries by himself.
+            if daemon.unmounted.load(Ordering::Relaxed) || daemon.open_left_streams().is_ok() {
+                return None;
             }
+            pause = (pause * 2).min(OPEN_AGAIN_MAX);
+            Some(pause)
         };
-        if let Err(e) = std::thread::Builder::new().name("open-streams".into()).spawn(run) {
+        if let Err(e) = self.keep_looking("open-streams", OPEN_AGAIN, look) {
             log::warn!(
                 "no thread to open streams again: they are when somebody uses them, drains or unmounts: {e}"
             );

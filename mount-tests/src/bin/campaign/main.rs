@@ -75,6 +75,7 @@ pub struct Cli {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     ensure!(cli.round > 0, "--round: a round has at least one blow");
+    ensure!(cli.rest != Some(0), "--rest: one blow at least is dealt between two rests");
     if std::env::var_os("AIMSS_BIN").is_none() {
         binary::choose(binary::with_failpoints()?);
     }
@@ -120,7 +121,10 @@ fn round(cli: &Cli, seed: u64, mode: Mode, total: &Dealt) -> Outcome {
 fn play(cli: &Cli, seed: u64, mode: Mode, total: &Dealt, outcome: &mut Outcome) -> Result<()> {
     // Mounted for as long as the harness lets it, so the text outlives it.
     let memory: &'static str = String::leak(cli.memory.clone());
-    let longest = LONGEST + Duration::from_millis(cli.every) * 2 * cli.round as u32;
+    let rests = cli.rest.map_or(0, |rest| cli.round / rest);
+    let longest = LONGEST
+        + Duration::from_millis(cli.every) * 2 * cli.round as u32
+        + (REST + REFERENCES) * 2 * rests as u32;
     let setup = Setup { memory, drain_delay: "100ms", failpoints: true, longest, ..Setup::new(mode) };
     let mount = Mount::start(&setup).context("nothing can be mounted here")?;
     let mut blows = Blows::new(cli, seed, &mount, total.clone())?;

@@ -105,12 +105,9 @@ pub fn tell<'s>(samples: impl Iterator<Item = &'s Sample>) {
     }
     let (early, late) = (&samples[quarter..2 * quarter], &samples[3 * quarter..]);
     println!("medians of the second quarter and of the last one:");
-    let row = |what: &str, of: &dyn Fn(&Sample) -> f64| {
+    for (what, of) in ROWS {
         let median = |part: &[&Sample]| median(part.iter().map(|sample| of(sample)).collect());
         println!("  {what:28} {:14.0} {:14.0}", median(early), median(late));
-    };
-    for (what, of) in ROWS {
-        row(what, &of);
     }
     let rate = |part: &[&Sample]| {
         let (first, last) = (part[0], part[part.len() - 1]);
