@@ -197,3 +197,22 @@ fn what_was_seen_before_the_drain_is_not_taken_for_news() {
     looks.join().expect("no panic").expect("attributes");
     assert_eq!(engine.attr(ino).expect("attributes").size, 1500);
 }
+
+#[test]
+fn what_is_removed_while_the_drain_is_at_work_on_it_leaves_memory() {
+    let ground = Ground::new();
+    let watched = Watched::new(ground.local(), Fault::None);
+    let mut world = World::new(&ground, &watched, Setup::default(), 5);
+    let file = world.file(ROOT, "file", &[1; 7000]);
+    assert!(world.sync(file, &ground, &watched));
+    world.rewrite(file, &[2; 7000], false);
+    while_syncing(&mut world, &watched, file, Fault::StallAfterCopy, |world| {
+        world.remove(ROOT, "file", false);
+        world.engine.sync(Ino::ROOT).expect("the removal is on the backing");
+        assert!(!ground.backing().join("file").exists());
+        world.forget_all();
+        assert_eq!(world.engine.status().known, 2, "the drain has it");
+    });
+    assert_eq!(world.engine.status().known, 1);
+    expect_all(&mut world, &ground);
+}

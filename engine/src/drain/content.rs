@@ -101,7 +101,15 @@ impl Engine {
     pub(crate) fn settle_holding(&self, _turn: &Turn<'_>, inode: &Arc<Inode>, durable: bool) -> Result<()> {
         inode.state.lock().settling = true;
         let result = self.settle_in_turn(inode, durable);
-        inode.state.lock().settling = false;
+        let nameless = {
+            let mut state = inode.state.lock();
+            state.settling = false;
+            state.nameless()
+        };
+        if nameless {
+            // Whoever needed it last left it to us.
+            self.drop_if_unused(inode.ino);
+        }
         result
     }
 

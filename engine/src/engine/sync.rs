@@ -4,6 +4,8 @@ use super::Engine;
 use crate::attr::Kind;
 use crate::error::{Error, Result};
 use crate::ids::Ino;
+use crate::namespace::Inode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -39,15 +41,25 @@ impl Engine {
     /// As [`Engine::sync`], whatever the mount's policy is.
     pub fn make_durable(&self, ino: Ino) -> Result<()> {
         let inode = self.inode(ino)?;
-        if inode.state.lock().nameless() {
-            // No name to come back under: nothing that a crash could keep.
+        // No name to come back under: nothing that a crash could keep.
+        let nameless = || inode.state.lock().nameless();
+        if nameless() {
             return Ok(());
         }
+        match self.make_named_durable(&inode) {
+            // Its last name went meanwhile.
+            Err(_) if nameless() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn make_named_durable(&self, inode: &Arc<Inode>) -> Result<()> {
+        let ino = inode.ino;
         self.apply_names_of(ino)?;
         if inode.kind == Kind::Directory {
             self.apply_all(self.oplog.closure_of_directory(ino))?;
         }
-        self.settle(&inode, true)?;
+        self.settle(inode, true)?;
         if ino != Ino::ROOT && inode.state.lock().drained.is_empty() {
             return Err(Error::Io(std::io::Error::other("its name can't be brought to the backing")));
         }

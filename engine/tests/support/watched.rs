@@ -414,10 +414,7 @@ impl Backing for Watched {
         }
         self.bytes_of(to);
         let copied = self.inner.copy_in(to, from, ranges, size, written);
-        let mut watch = self.watch.lock();
-        while matches!(watch.fault, Fault::StallAfterCopy) {
-            self.over.wait(&mut watch);
-        }
+        drop(self.once_not(|watch| matches!(watch.fault, Fault::StallAfterCopy)));
         copied
     }
 
