@@ -1,10 +1,10 @@
-//! Journals that anybody may have changed: thousands of random inputs to what `support/journal.rs` checks. `fuzz/` does
+//! Journals that anybody may have changed: thousands of random inputs to what `it/support/journal.rs` checks. `fuzz/` does
 //! the same with libFuzzer. `AIMSS_BYTES=N` for more.
 
-#[path = "support/journal.rs"]
+#[path = "it/support/journal.rs"]
 mod journal;
 #[allow(dead_code)]
-#[path = "support/random.rs"]
+#[path = "it/support/random.rs"]
 mod random;
 
 use aimss_engine::Ino;

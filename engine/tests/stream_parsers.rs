@@ -1,10 +1,10 @@
-//! Bytes that anybody may have changed: thousands of random inputs to what `support/parsers.rs` checks of
+//! Bytes that anybody may have changed: thousands of random inputs to what `it/support/parsers.rs` checks of
 //! each reader of them. `fuzz/` does the same with libFuzzer. `AIMSS_BYTES=N` for more of each.
 
-#[path = "support/parsers.rs"]
+#[path = "it/support/parsers.rs"]
 mod parsers;
 #[allow(dead_code)]
-#[path = "support/random.rs"]
+#[path = "it/support/random.rs"]
 mod random;
 
 use aimss_engine::stream::segment::{Segment, Writer};

@@ -4,7 +4,7 @@
 #[path = "support/parsers.rs"]
 mod parsers;
 #[allow(dead_code)]
-#[path = "../../engine/tests/support/random.rs"]
+#[path = "../../engine/tests/it/support/random.rs"]
 mod random;
 
 use random::Random;

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../engine/tests/support/parsers.rs"]
+#[path = "../../engine/tests/it/support/parsers.rs"]
 #[allow(dead_code)]
 mod parsers;
 

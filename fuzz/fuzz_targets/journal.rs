@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../engine/tests/support/journal.rs"]
+#[path = "../../engine/tests/it/support/journal.rs"]
 mod journal;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| journal::journal(data));

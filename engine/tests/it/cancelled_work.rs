@@ -1,13 +1,11 @@
 //! Work that cancels out never reaches the backing.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, compare};
 use aimss_engine::Kind;
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, compare};
 
 fn calls_about(watched: &Watched, name: &str) -> Vec<String> {
     watched.log().into_iter().filter(|line| line.contains(name)).collect()

@@ -1,8 +1,7 @@
 //! Damaged logs: whatever byte is flipped and wherever a file is cut, no record is served that was not
 //! written, what is lost is what was hit, and it is reported. Torn tails and missing segments likewise.
 
-mod support;
-
+use crate::support::random::Random;
 use aimss_engine::stream::segment::{HEADER_BYTES, Segment};
 use aimss_engine::stream::{
     Compression, Damage, Error, Framing, Log, LogConfig, Micros, Offset, Position, Problem,
@@ -12,7 +11,6 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use support::random::Random;
 use tempfile::TempDir;
 
 const RECORDS: u64 = 60;

@@ -1,14 +1,12 @@
 //! A backing that fails for a while, at every call of a small drain in turn: nothing is lost, nothing is left behind,
 //! no version is taken for somebody else's, and fsync says so.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, compare};
 use aimss_engine::Kind;
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, compare};
 
 /// Calls that fail in a row: more than one retry.
 const FAILING: u64 = 3;

@@ -1,12 +1,10 @@
 //! Files with several names: one object here and on the backing, whichever name is changed or removed.
 
-mod support;
-
-use support::ground::{Ground, Setup};
-use support::model::{Id, ROOT};
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, compare};
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::{Id, ROOT};
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, compare};
 
 /// Runs `check` on a file with two names, once before the backing has them and once after.
 fn linked(check: impl Fn(&mut World, Id)) {

@@ -1,13 +1,11 @@
 //! New files of unknown size: their content is on the backing before their name is, and nobody sees that.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::{Id, ROOT};
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, compare};
 use std::collections::BTreeMap;
-use support::ground::{Ground, Setup};
-use support::model::{Id, ROOT};
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, compare};
 
 /// An engine with a journal, and a file of unknown size that holds `data` and is still open: its handle.
 fn open_file(ground: &Ground, watched: &std::sync::Arc<Watched>, data: &[u8]) -> (World, Id, usize) {

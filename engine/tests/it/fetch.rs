@@ -1,7 +1,7 @@
 //! Files come into memory whole, and leave it, by command, by need and by prediction.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::watched::{Fault, Watched};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking, SlowModel};
 use aimss_engine::engine::{Held, Reason, Want};
 use aimss_engine::namespace::OpenMode;
@@ -10,8 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
-use support::watched::{Fault, Watched};
 
 const MIB: usize = 1 << 20;
 

@@ -5,22 +5,20 @@
 //! `AIMSS_CUTS=N` for more cuts, `AIMSS_SEED=N` for one of them. Each is looked at in several outcomes, under both
 //! [`Order`]s. Identities are told by owners, so that this needs root.
 
-mod support;
-
+use crate::support::compare::read_all;
+use crate::support::disk::{Cut, Disk, Order};
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::order::Left;
+use crate::support::random::Random;
+use crate::support::world::{Durability, World};
+use crate::support::{NEVER, first_seed, is_root, order, runs};
 use aimss_engine::engine::{Reason, Want};
 use aimss_engine::{Engine, Ino, Kind};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::compare::read_all;
-use support::disk::{Cut, Disk, Order};
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::order::Left;
-use support::random::Random;
-use support::world::{Durability, World};
-use support::{NEVER, first_seed, is_root, order, runs};
 
 /// Outcomes of one cut that are looked at, under each order.
 const OUTCOMES: u64 = 2;

@@ -1,13 +1,11 @@
 //! Random operations on names, contents and attributes, against a model: what the engine shows at any time, and what
 //! the backing holds after a drain. `AIMSS_SEEDS=N` for more histories, `AIMSS_SEED=N` for one of them.
 
-mod support;
-
+use crate::support::ground::{AMPLE_BYTES, Ground, Setup};
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, Seed, compare, first_seed, runs};
 use std::time::Duration;
-use support::ground::{AMPLE_BYTES, Ground, Setup};
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, Seed, compare, first_seed, runs};
 
 const OPERATIONS: usize = 400;
 

@@ -6,8 +6,8 @@
 //! group got each record that was not lost; and a record comes again only if the model allows it: its batch was not
 //! acknowledged when its member left, or when the daemon died, or the acknowledgement was not written down yet.
 
-mod support;
-
+use crate::support::random::Random;
+use crate::support::{Seed, first_seed, runs};
 use aimss_engine::Timestamp;
 use aimss_engine::stream::group::{Group, MemberId};
 use aimss_engine::stream::live::{AtEnd, Limits, Refusal, Start, Stream, Streams, Summary, Waiting};
@@ -19,8 +19,6 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use support::random::Random;
-use support::{Seed, first_seed, runs};
 use tempfile::TempDir;
 
 /// Small, so that histories seal often.

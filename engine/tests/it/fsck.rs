@@ -1,8 +1,7 @@
 //! A check of a backing's `.aimss`: damage of each kind is found without a change, repaired without a loss, and not
 //! found again. Nothing outside is touched, whatever lies inside.
 
-mod support;
-
+use crate::support::random::Random;
 use aimss_engine::fsck::{self, Error, Fate, Mode, Repair, Report, What};
 use aimss_engine::stream::group::{Counts, Group};
 use aimss_engine::stream::{
@@ -15,7 +14,6 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use support::random::Random;
 use tempfile::TempDir;
 
 const ID: StreamId = StreamId(0xf5c);

@@ -1,14 +1,12 @@
 //! Who changes names faster than the backing takes it is slowed to its pace, so that what waits in memory is bounded; and
 //! nobody else is.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
 use aimss_engine::backing::{LocalBacking, SlowBacking, SlowModel};
 use aimss_engine::{Engine, Ino};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
 
 const MAKERS: u64 = 6;
 /// Memory for 128 changes that wait.
@@ -16,18 +14,18 @@ const BUDGET_BYTES: u64 = 2 << 20;
 const WAITING_MAX: u64 = 128;
 
 fn make(engine: &Engine, name: &str) -> Ino {
-    engine.make(Ino::ROOT, name.as_bytes(), &support::plain_file()).expect("a free name").ino
+    engine.make(Ino::ROOT, name.as_bytes(), &crate::support::plain_file()).expect("a free name").ino
 }
 
 #[test]
 fn makers_of_names_keep_the_pace_of_a_slow_backing() {
-    support::log_if_wanted();
+    crate::support::log_if_wanted();
     let ground = Ground::new();
     std::fs::write(ground.backing().join("lasting"), "content").expect("write");
     let model = SlowModel { latency: Duration::from_millis(1), ..SlowModel::default() };
     let backing = SlowBacking::new(LocalBacking::open(&ground.backing()).expect("open"), model);
     // What waits doesn't rest for an hour: too much of it is there.
-    let setup = Setup { budget_bytes: BUDGET_BYTES, revalidate: support::NEVER, ..Setup::default() };
+    let setup = Setup { budget_bytes: BUDGET_BYTES, revalidate: crate::support::NEVER, ..Setup::default() };
     let engine = ground.engine(Arc::new(backing), setup);
     engine.start();
     engine.lookup(Ino::ROOT, b"lasting").expect("it is there");

@@ -1,19 +1,17 @@
 //! A daemon that dies at a random point, also half way through a drain, and the next one that finds its arena and
 //! journal: after it has drained, the backing is what the model says. `AIMSS_DEATHS=N` for more.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::random::Random;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, Seed, compare, first_seed, runs};
 use aimss_engine::engine::PROMOTE_BYTES_MAX;
 use aimss_engine::{Engine, Kind, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::random::Random;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, Seed, compare, first_seed, runs};
 
 const _: () = assert!(PROMOTE_BYTES_MAX > 2 << 20, "files of the tests are fetched whole");
 

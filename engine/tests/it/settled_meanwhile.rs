@@ -1,18 +1,16 @@
 //! What is done to a file while the drain is at work on it stays done.
 
-mod support;
-
+use crate::support::compare;
+use crate::support::copies::until;
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::{Id, ROOT};
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
 use aimss_engine::engine::{Reason, SetAttr, Want};
 use aimss_engine::{Ino, Kind, Timestamp};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
-use support::compare;
-use support::copies::until;
-use support::ground::{Ground, Setup};
-use support::model::{Id, ROOT};
-use support::watched::{Fault, Watched};
-use support::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const EXCLUDED: Want = Want { write: true, truncate: false, passthrough: Err(Reason::Excluded), process: 7 };

@@ -1,17 +1,15 @@
 //! Changes made on the backing without the engine: seen at the next open, and never overwritten unseen.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, compare};
 use aimss_engine::engine::{New, Reason, Want};
 use aimss_engine::{Engine, Error, Ino, Kind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, compare};
 
 /// Longer than what the backing said is taken for granted.
 const STALE: Duration = Duration::from_millis(1100);

@@ -6,8 +6,8 @@
 //! each partition is given in its order, nothing is invented or left out, and a record comes again only if its member
 //! died or was late, or the daemon died before its acknowledgement was written down.
 
-mod support;
-
+use crate::support::random::Random;
+use crate::support::{Seed, first_seed, runs};
 use aimss_engine::stream::group::{Group, MemberId};
 use aimss_engine::stream::live::{AtEnd, Limits, PartitionedGroup, Refusal, Start, Stream, Streams, Waiting};
 use aimss_engine::stream::{LogConfig, Partition, Settings, StreamId};
@@ -19,8 +19,6 @@ use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::random::Random;
-use support::{Seed, first_seed, runs};
 use tempfile::TempDir;
 
 /// Small, so that histories seal often.

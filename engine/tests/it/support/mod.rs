@@ -11,9 +11,8 @@
 //! - [`compare`]: the namespace and the backing against the model.
 //! - [`order`]: a backing as a cut left it against the partial order that the drain promises.
 //!
-//! Each test file uses some of it, hence the allowance for dead code.
 
-#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 pub mod compare;
 pub mod copies;

@@ -2,19 +2,17 @@
 //! takes over with all handles open, and which may have followed it while it lived: what is shown is what the model says,
 //! inode numbers included, and in the end the backing holds it. `AIMSS_SEEDS=N` for more histories, `AIMSS_SEED=N` for one of them.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::random::Random;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, Seed, compare, first_seed, runs};
 use aimss_engine::engine::Successor;
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Ino, Kind, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::random::Random;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, Seed, compare, first_seed, runs};
 
 const LIVES: u64 = 6;
 

@@ -1,17 +1,15 @@
 //! Files that the daemon serves move from memory to the backing while they are written, cut and read; nothing of what
 //! was written is lost, whatever the backing does.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::random::Random;
+use crate::support::watched::{Fault, Watched};
 use aimss_engine::backing::{Backing, LocalBacking, SlowBacking, SlowModel};
 use aimss_engine::engine::{Held, Reason, SetAttr, Want};
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Ino};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
-use support::random::Random;
-use support::watched::{Fault, Watched};
 
 const MIB: u64 = 1 << 20;
 const BUDGET_BYTES: u64 = 16 * MIB;
@@ -28,7 +26,8 @@ fn engine(ground: &Ground, backing: Arc<dyn Backing>) -> Arc<Engine> {
 }
 
 fn make(engine: &Engine, name: &str) -> Ino {
-    let ino = engine.make(Ino::ROOT, name.as_bytes(), &support::plain_file()).expect("a free name").ino;
+    let ino =
+        engine.make(Ino::ROOT, name.as_bytes(), &crate::support::plain_file()).expect("a free name").ino;
     let opened = engine.open(ino, WANT).expect("it opens");
     assert!(matches!(opened.mode, OpenMode::Daemon(_)));
     ino
@@ -120,7 +119,7 @@ fn what_is_cut_and_grows_again_while_it_moves_is_zeros() {
     let ground = Ground::new();
     let watched = Watched::new(ground.local(), Fault::None);
     // Nothing is drained by itself: only who moves the file copies it.
-    let setup = Setup { drain_delay: support::NEVER, budget_bytes: BUDGET_BYTES, ..Setup::default() };
+    let setup = Setup { drain_delay: crate::support::NEVER, budget_bytes: BUDGET_BYTES, ..Setup::default() };
     let engine = ground.engine(watched.clone(), setup);
     engine.start();
     let file = make(&engine, "file");

@@ -2,8 +2,11 @@
 //! meanwhile, status names what is waited for, and afterwards everything arrives without a word from anybody.
 //! `AIMSS_STALL_SECONDS=60` for longer stalls, all steps of which then wait side by side.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::model::ROOT;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, compare};
 use aimss_engine::engine::Want;
 use aimss_engine::namespace::OpenMode;
 use aimss_engine::{Engine, Ino, Kind};
@@ -11,11 +14,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
-use support::model::ROOT;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, compare};
 
 const MIB: usize = 1 << 20;
 /// Longer than anything that doesn't wait for the backing takes on a busy machine.
@@ -23,7 +21,7 @@ const HUNG: Duration = Duration::from_secs(60);
 /// Nothing changes outside while a test runs.
 const SETUP: Setup = Setup {
     drain_delay: NEVER,
-    budget_bytes: support::ground::AMPLE_BYTES,
+    budget_bytes: crate::support::ground::AMPLE_BYTES,
     journal: false,
     revalidate: NEVER,
 };

@@ -3,14 +3,12 @@
 //!
 //! Identities are told by owners, so that this needs root.
 
-mod support;
-
+use crate::support::ground::{Ground, Setup};
+use crate::support::random::Random;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{NEVER, Seed, first_seed, is_root, order, runs};
 use std::time::{Duration, Instant};
-use support::ground::{Ground, Setup};
-use support::random::Random;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{NEVER, Seed, first_seed, is_root, order, runs};
 
 #[test]
 fn a_cut_at_any_call_leaves_what_the_order_allows() {

@@ -1,18 +1,16 @@
 //! Files leave memory by way of a device and come back from there, whatever that does: simulated, on command.
 
-mod support;
-
+use crate::support::copies::{Bench, FILE_BYTES, FILES, content, name, tier, until};
+use crate::support::ground::{Ground, Setup};
+use crate::support::random::Random;
+use crate::support::watched::{Fault, Watched};
+use crate::support::world::World;
+use crate::support::{Seed, compare, first_seed, runs};
 use aimss_engine::device::{Faults, Simulated};
 use aimss_engine::engine::SetAttr;
 use aimss_engine::tier::{PAGE_BYTES, TierConfig};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::copies::{Bench, FILE_BYTES, FILES, content, name, tier, until};
-use support::ground::{Ground, Setup};
-use support::random::Random;
-use support::watched::{Fault, Watched};
-use support::world::World;
-use support::{Seed, compare, first_seed, runs};
 
 #[test]
 fn what_leaves_memory_comes_back_from_the_device() {

@@ -1,13 +1,11 @@
 //! Copies are checked where they lie while nobody else has use for the device.
 
-mod support;
-
+use crate::support::copies::{Bench, FILE_BYTES, tier, until};
 use aimss_engine::device::{Buffer, Device, DeviceMemory, Extent, Faults, Scrubber, Simulated, Slab};
 use aimss_engine::tier::{PAGE_BYTES, TierConfig, TierStatus};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-use support::copies::{Bench, FILE_BYTES, tier, until};
 
 const WITHIN: Duration = Duration::from_secs(10);
 

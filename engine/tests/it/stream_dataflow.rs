@@ -2,8 +2,8 @@
 //! is borrowed; a finished stream comes to an end; a shuffle brings each record to its output exactly once;
 //! and what a process that was killed had appended is there.
 
-mod support;
-
+use crate::support::random::Random;
+use crate::support::{Seed, first_seed, runs};
 use aimss_engine::stream::dataflow::{Dataflow, Error, Got, output_of};
 use aimss_engine::stream::live::Limits;
 use aimss_engine::stream::{Compression, Framing, Log, LogConfig, Settings};
@@ -11,8 +11,6 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use support::random::Random;
-use support::{Seed, first_seed, runs};
 use tempfile::TempDir;
 
 struct World {

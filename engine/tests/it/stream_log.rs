@@ -2,16 +2,14 @@
 //! records and in parts, seals, crashes, reopenings, trims, and reads by offset, position and time.
 //! `AIMSS_LOGS=N` for more.
 
-mod support;
-
+use crate::support::random::Random;
+use crate::support::{Seed, first_seed, runs};
 use aimss_engine::stream::{
     Compression, Error, Framing, Log, LogConfig, Micros, Offset, Position, Retention,
 };
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
-use support::random::Random;
-use support::{Seed, first_seed, runs};
 use tempfile::TempDir;
 
 #[test]
