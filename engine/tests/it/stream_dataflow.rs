@@ -405,7 +405,7 @@ fn what_a_killed_process_had_appended_is_there_whatever_arena_comes_next() {
     for same in [true, false] {
         let mut world = World::new();
         let status = std::process::Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "appends_and_dies", "--ignored"])
+            .args(["--exact", "stream_dataflow::appends_and_dies", "--ignored"])
             .env("AIMSS_DATAFLOW", world.directory.path())
             .env("AIMSS_DATAFLOW_ARENA", world.arena.path())
             .status()
