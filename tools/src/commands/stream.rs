@@ -14,10 +14,12 @@ mod list;
 mod opened;
 mod options;
 mod partitions;
-mod place;
+pub mod place;
 mod remove;
 mod show;
 mod verify;
+
+pub use show::table;
 
 use crate::cli::stream::StreamCommand;
 use anyhow::Result;
@@ -41,7 +43,7 @@ pub fn run(asked: &StreamCommand) -> Result<()> {
 }
 
 /// Prints `text`; a reader that has left is none of our business.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
