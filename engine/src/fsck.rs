@@ -20,7 +20,6 @@
 
 mod groups;
 mod log;
-mod operators;
 mod segments;
 mod settings;
 mod top;
@@ -123,10 +122,6 @@ pub enum What {
     Group,
     /// A group goes on at this record, which is not there.
     GroupBeyond(u64),
-    /// An operator that was being made or removed.
-    OperatorUnderWay,
-    /// An operator that can't go on, and why.
-    Operator(String),
     /// It could not be read or changed.
     Failed(String),
 }
@@ -396,8 +391,6 @@ impl fmt::Display for What {
             What::Marks => f.write_str("the lengths of active records are not those of the active file"),
             What::Group => f.write_str("where the group goes on can't be read"),
             What::GroupBeyond(at) => write!(f, "the group goes on at record {at}, behind the end of the log"),
-            What::OperatorUnderWay => f.write_str("left by a crash: an operator that was being made or removed"),
-            What::Operator(why) => write!(f, "an operator that can't go on: {why}"),
             What::Failed(why) => write!(f, "failed: {why}"),
         }
     }

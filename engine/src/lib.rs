@@ -41,7 +41,6 @@ pub mod ids;
 pub mod journal;
 mod machine;
 pub mod namespace;
-pub mod operator;
 pub mod oplog;
 pub mod predict;
 pub mod stream;

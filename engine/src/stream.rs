@@ -23,7 +23,6 @@
 //! 8. [`dataflow`] is the same for one program without a mount: streams by name, and shuffles between them.
 
 pub mod assignment;
-pub(crate) mod bell;
 pub mod dataflow;
 mod error;
 pub mod framing;
@@ -31,7 +30,7 @@ pub mod group;
 pub mod live;
 pub mod log;
 pub mod partition;
-pub(crate) mod plain;
+mod plain;
 pub mod segment;
 pub mod settings;
 

@@ -1,7 +1,6 @@
 //! How `aimss status` and its siblings talk to a daemon: lines of JSON over a Unix socket in the state directory.
 
 pub mod client;
-pub mod operators;
 pub mod partitions;
 pub mod path;
 pub mod protocol;

@@ -9,7 +9,6 @@
 mod begin;
 mod doomed_streams;
 mod link;
-mod operators;
 mod partitions;
 mod references;
 mod requests;
@@ -34,7 +33,6 @@ use crate::state::{self, ArenaMount, LeaseError, MountRecord, StateDir, StateErr
 use crate::streams::StreamFiles;
 use aimss_engine::device::Device;
 use aimss_engine::failpoint;
-use aimss_engine::operator::Operators;
 use aimss_engine::stream::Result as StreamResult;
 use aimss_engine::stream::live::{Limits, Streams};
 use aimss_engine::tier::TierConfig;
@@ -140,7 +138,6 @@ pub struct Daemon {
     config: MountConfig,
     engine: Arc<Engine>,
     streams: Arc<StreamFiles>,
-    operators: Arc<Operators>,
     shared: Arc<Shared>,
     started: Instant,
     discard: AtomicBool,
@@ -200,7 +197,6 @@ pub fn serve(
     let streams =
         Streams::new(&config.backing, &arena.streams(), limits).map_err(io("streams can't be served"))?;
     streams.start();
-    let operators = Arc::new(Operators::new(streams.clone(), &config.backing, &arena.operators()));
     let files = Arc::new(StreamFiles::new(engine.clone(), streams.clone(), &config.streams, gone)?);
     let (appenders, polled) = if takes_over {
         (files.take_up(&recovered), StreamFiles::polled(&recovered))
@@ -213,7 +209,6 @@ pub fn serve(
         config: config.clone(),
         engine: engine.clone(),
         streams: files.clone(),
-        operators,
         shared: shared.clone(),
         started: Instant::now(),
         discard: AtomicBool::new(false),
@@ -295,7 +290,6 @@ pub fn serve(
             looked_after.keep_opening_left_streams();
             looked_after.streams.see_to_gone();
         }
-        looked_after.operators.start();
         if takes_over {
             std::thread::sleep(ANSWERS_FIRST);
         }
@@ -489,21 +483,13 @@ impl Daemon {
 
     /// After the unmount: drain until everything is on the backing, or given up by the client.
     fn drain_the_rest(&self) {
-        // They take nothing any more.
-        let mut ended = self.operators.stop();
         loop {
             let lingering = self.engine.busy().iter().any(|file| file.mapped);
             match self.engine.drain_all(|_| {}) {
-                Ok(()) if !lingering => {
-                    if ended.is_err() {
-                        ended = self.operators.stop();
-                    }
-                    let streams = || self.with_all_streams(Streams::stop);
-                    match ended.as_ref().map_err(ToString::to_string).and_then(|()| streams()) {
-                        Ok(()) => return,
-                        Err(e) => log::warn!("not all of the streams is on the backing yet: {e}"),
-                    }
-                }
+                Ok(()) if !lingering => match self.with_all_streams(Streams::stop) {
+                    Ok(()) => return,
+                    Err(e) => log::warn!("not all of the streams is on the backing yet: {e}"),
+                },
                 Ok(()) => {}
                 Err(e) => log::warn!("not everything is on the backing yet: {e}"),
             }
@@ -662,8 +648,6 @@ impl Daemon {
     pub fn drain(&self, paths: &[PathBuf], mut progress: impl FnMut(Progress)) -> Result<(), String> {
         let written = self.engine.status().written;
         // Whatever is asked for, streams are few and their tails short. Where one fails, files are drained all the same.
-        let operators =
-            self.operators.sync().map_err(|e| format!("not all operators are, but nothing is lost: {e}"));
         let streams = self
             .with_all_streams(Streams::sync_all)
             .map_err(|e| format!("not all of the streams is on the backing, but nothing is lost: {e}"));
@@ -678,7 +662,7 @@ impl Daemon {
         };
         let files =
             drained.map_err(|e| format!("not everything is on the backing, but nothing is lost: {e}"));
-        operators.and(streams).and(files)
+        streams.and(files)
     }
 
     fn resolve_all(&self, paths: &[PathBuf]) -> Result<Vec<Ino>, String> {

@@ -6,7 +6,6 @@
 mod files;
 mod listings;
 mod locks;
-mod operators;
 mod streams;
 mod waits;
 
@@ -133,7 +132,6 @@ pub const WORKS: &[Work] = &[
     here("appends-to-a-stream", streams::appends_to_streams),
     here("shares-a-stream", streams::shares_a_stream),
     here("waits-for-records", waits::waits_for_records),
-    here("shuffles-and-filters", operators::shuffled_and_filtered),
 ];
 
 /// Programs of others, each of which stops when it has come to its end.

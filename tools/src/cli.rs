@@ -3,7 +3,6 @@
 //! Sizes and durations are taken as text and read by the commands, so that a bad one gets the same kind of
 //! sentence as every other bad input instead of the parser's.
 
-pub mod op;
 pub mod stream;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -69,9 +68,6 @@ pub enum Command {
     /// Streams: make, list, read, verify and remove logs of records, and place their groups
     #[command(after_long_help = stream::EXAMPLES)]
     Stream(stream::Stream),
-    /// Operators: streams that the storage keeps up to date from others, by key or merged
-    #[command(after_long_help = op::EXAMPLES)]
-    Op(op::Op),
     /// Check what aimss keeps in a backing directory that is not mounted, and repair it
     #[command(after_long_help = FSCK_EXAMPLES)]
     Fsck(Fsck),

@@ -6,7 +6,6 @@ pub mod doctor;
 pub mod drain;
 pub mod fsck;
 pub mod mount;
-pub mod op;
 pub mod residence;
 pub mod status;
 pub mod stream;
@@ -55,7 +54,6 @@ pub fn run(command: Command) -> Result<()> {
         Command::Evict(asked) => residence::run(Action::Evict, &asked.paths),
         Command::Status(asked) => status::run(&asked),
         Command::Stream(asked) => stream::run(&asked.command),
-        Command::Op(asked) => op::run(&asked.command),
         Command::Fsck(asked) => fsck::run(&asked),
         Command::Doctor(asked) => doctor::run(&asked),
         Command::Demo(asked) => demo::run(&asked),

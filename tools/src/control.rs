@@ -5,7 +5,6 @@ use crate::escape;
 use crate::progress::Display;
 use aimss_engine::engine::Residence;
 use aimss_fs::control::client::{self, Client, ControlError, Heard, Known};
-use aimss_fs::control::operators::{OperatorInfo, OperatorRequest};
 use aimss_fs::control::partitions::PartitionsInfo;
 use aimss_fs::control::protocol::{Action, BusyFile, Reply, Request};
 use aimss_fs::control::status::MountStatus;
@@ -212,22 +211,6 @@ pub fn partitions(known: &Known, path: PathBuf) -> Result<Option<PartitionsInfo>
 pub fn streams(known: &Known) -> Result<Vec<StreamInfo>> {
     match ask(&mut connect(known)?, &Request::Stream(StreamRequest::List))? {
         Reply::Streams(streams) => Ok(streams),
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// Asks something of operators that is answered by what there is then.
-pub fn operators(known: &Known, request: OperatorRequest) -> Result<Vec<OperatorInfo>> {
-    match ask(&mut connect(known)?, &Request::Operator(request))? {
-        Reply::Operators(operators) => Ok(operators),
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// Ends an operator.
-pub fn remove_operator(known: &Known, name: String) -> Result<()> {
-    match ask(&mut connect(known)?, &Request::Operator(OperatorRequest::Remove { name }))? {
-        Reply::Done => Ok(()),
         other => Err(unexpected(&other)),
     }
 }

@@ -83,7 +83,6 @@ impl Place {
             owner: None,
             partition,
             mtime: None,
-            operator: None,
             doomed: false,
         };
         settings.write(&directory).expect("it is ours");
@@ -346,7 +345,7 @@ fn verify_names_every_problem_with_its_place() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("1 record of 95 are lost"));
     let output = place.run(&["cat", "b/d/events"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8(output.stdout).expect("text"), lines(0..3) + lines(4..95).as_str());
+    assert_eq!(String::from_utf8(output.stdout).expect("text"), lines(0..3) + &lines(4..95));
     assert!(String::from_utf8_lossy(&output.stderr).contains("aimss stream verify"));
 }
 

@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(coldest, [7, 1, 2, 3, 4], "the hinted one first; one that is used stays");
         assert_eq!(cache.coldest(PAGE_BYTES, usize::MAX, Some), [7]);
         assert_eq!(cache.coldest(u64::MAX, 2, Some).len(), 2);
-        assert_eq!(cache.coldest(u64::MAX, usize::MAX, |_| None), [0_u64; 0]);
+        assert_eq!(cache.coldest(u64::MAX, usize::MAX, |_| None), []);
         let left: Vec<u64> = std::iter::from_fn(|| victim(&mut cache)).take(5).collect();
         assert_eq!(left, coldest);
         cache.forget(5);

@@ -27,10 +27,8 @@ impl Check<'_> {
             let name = name.to_string_lossy();
             if name == "streams" && kind.is_dir() {
                 streams = true;
-            } else if name == "operators" && kind.is_dir() {
-                self.operators(&path)?;
             } else if !kind.is_file() {
-                let ours = ["streams", "operators", "lease", "dataflow", "transitions"].contains(&&*name);
+                let ours = ["streams", "lease", "dataflow", "transitions"].contains(&&*name);
                 if ours {
                     self.stays(&path, What::NoFile);
                 } else {
@@ -108,7 +106,7 @@ impl Check<'_> {
 }
 
 /// A directory's entries in the order of their names.
-pub(super) fn list(directory: &Path) -> Result<Vec<DirEntry>, Error> {
+fn list(directory: &Path) -> Result<Vec<DirEntry>, Error> {
     let io = |source| Error::Io { path: directory.to_owned(), source };
     let entries: io::Result<Vec<DirEntry>> = fs::read_dir(directory).map_err(io)?.collect();
     let mut entries = entries.map_err(io)?;

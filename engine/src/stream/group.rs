@@ -109,16 +109,6 @@ impl Group {
         [Some(self.cursor), held, returned].into_iter().flatten().min().unwrap_or(self.cursor)
     }
 
-    /// The member lets go of its records before `offset`, and keeps the others.
-    pub fn acknowledge_until(&mut self, member: MemberId, offset: u64) {
-        if let Some(held) = self.members.get_mut(&member) {
-            *held = held.take().filter(|held| held.records.end > offset).map(|mut held| {
-                held.records.start = held.records.start.max(offset);
-                held
-            });
-        }
-    }
-
     /// Whether a member that asks now would get a record of a stream that ends at `end`.
     pub fn has_work(&self, end: u64) -> bool {
         !self.returned.is_empty() || self.cursor < end
@@ -187,18 +177,6 @@ impl Group {
         }
         if !given.is_empty() {
             self.members.insert(member, Some(Held { records: given, since: now }));
-        }
-    }
-
-    /// The same for a member that keeps what it has, in a row with these; see [`Group::acknowledge_until`].
-    pub fn give_more(&mut self, member: MemberId, claim: &Claim, given: Range<u64>, now: Instant) {
-        let had = self.members.get_mut(&member).and_then(Option::take);
-        let given_any = !given.is_empty();
-        self.give(member, claim, given, now);
-        match (had, self.members.get_mut(&member)) {
-            (Some(had), Some(Some(held))) if given_any => held.records.start = had.records.start,
-            (had, Some(held)) if !given_any => *held = had,
-            _ => {}
         }
     }
 

@@ -123,8 +123,6 @@ pub struct Settings {
     pub partition: Option<Partition>,
     /// The time of change that it was told, and its last byte's place then: it counts until something is appended.
     pub mtime: Option<(Position, Timestamp)>,
-    /// The operator that writes it, and whom nobody else may disturb.
-    pub operator: Option<String>,
     /// Its last name was removed: the log goes, unless a crash brings the name back.
     pub doomed: bool,
 }
@@ -179,11 +177,9 @@ impl Settings {
         let mtime = self.mtime.map_or(String::new(), |(end, time)| {
             format!("mtime = {} {}.{:09}\n", end.0, time.seconds, time.nanoseconds)
         });
-        let operator = self.operator.as_ref().map_or(String::new(), |name| format!("operator = {name}\n"));
         let doomed = if self.doomed { "doomed = true\n" } else { "" };
         let path = self.path.replace('\n', " ");
-        let text =
-            format!("{HEAD}\n{}{owner}{partition}{mtime}{operator}{doomed}path = {path}\n", lines.concat());
+        let text = format!("{HEAD}\n{}{owner}{partition}{mtime}{doomed}path = {path}\n", lines.concat());
         let beside = directory.join(format!("{FILE}.new"));
         let mut file = plain::create(&beside)?;
         file.write_all(text.as_bytes())?;
@@ -229,7 +225,6 @@ impl Settings {
             "owner" => self.owner = value.parse().ok(),
             "partition" => self.partition = value.parse().ok(),
             "mtime" => self.mtime = mtime(value),
-            "operator" => self.operator = Some(value.to_string()),
             "doomed" => self.doomed = value == "true",
             _ => self.set(key, value)?,
         }
@@ -305,7 +300,6 @@ mod tests {
         settings.owner = Some(1000);
         settings.partition = Some(Partition { set: StreamId(7), number: 1, count: 3 });
         settings.mtime = Some((Position(12), Timestamp { seconds: -3, nanoseconds: 45 }));
-        settings.operator = Some("by-user".into());
         settings.doomed = true;
         settings.write(dir.path()).expect("written");
         assert_eq!(Settings::read(dir.path()).expect("read"), settings);

@@ -1,7 +1,6 @@
 //! What goes over the control socket: one JSON value a line, a request from the client, then replies from the
 //! daemon until one that is not [`Reply::Progress`].
 
-use super::operators::{OperatorInfo, OperatorRequest};
 use super::partitions::PartitionsInfo;
 use super::status::MountStatus;
 use super::stream::{StreamInfo, StreamRequest};
@@ -46,8 +45,6 @@ pub enum Request {
     },
     /// Something of streams.
     Stream(StreamRequest),
-    /// Something of operators.
-    Operator(OperatorRequest),
     /// Let another program take the mount over. Is answered only if that fails: otherwise the connection ends with the
     /// daemon.
     Upgrade {
@@ -67,8 +64,6 @@ impl Request {
             Request::Status | Request::Busy | Request::Pending | Request::StreamsInMemory => true,
             Request::Drain { .. } | Request::Residence { .. } => true,
             Request::Stream(request) => request.changes_nothing(),
-            // What is there already is made once more by doing nothing.
-            Request::Operator(request) => !matches!(request, OperatorRequest::Remove { .. }),
             // The next one is told the same, and has all the more to do.
             Request::Finish { .. } => true,
             Request::Upgrade { .. } => false,
@@ -110,8 +105,6 @@ pub enum Reply {
     Stream(Box<StreamInfo>),
     /// To `StreamRequest::List`.
     Streams(Vec<StreamInfo>),
-    /// To requests of operators.
-    Operators(Vec<OperatorInfo>),
     /// To `StreamRequest::Partitions`; null if the path is no directory of partitions.
     Partitions(Option<Box<PartitionsInfo>>),
     /// Done.

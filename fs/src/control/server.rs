@@ -119,7 +119,6 @@ fn answer(daemon: &Arc<Daemon>, request: Request, replies: &mpsc::UnboundedSende
             Err(sentence) => Reply::Error(sentence),
         },
         Request::Stream(request) => daemon.stream(request),
-        Request::Operator(request) => daemon.operator(request),
         Request::Upgrade { binary, within } => Reply::Error(daemon.upgrade(binary, within)),
     };
     let _ = replies.send(reply);

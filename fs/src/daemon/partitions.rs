@@ -70,7 +70,7 @@ impl Daemon {
     }
 
     /// Takes away what was made of a directory that can't be made whole.
-    pub(super) fn unmake(&self, (parent, name): (Ino, &[u8]), dir: Ino, numbers: std::ops::Range<u32>) {
+    fn unmake(&self, (parent, name): (Ino, &[u8]), dir: Ino, numbers: std::ops::Range<u32>) {
         for number in numbers {
             let name = Partition::name(number);
             let ino = self.engine.resolve(dir, name.as_bytes());

@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 const JOURNAL: &str = "journal";
 /// Name of the directory of streams beside them.
 pub const STREAMS: &str = "streams";
-/// Where operators note how far they are, in the arena.
-const OPERATORS: &str = "operators";
 /// Memory left to the rest of the machine, in percent.
 const LEFT_PERCENT: u64 = 10;
 
@@ -39,11 +37,6 @@ impl ArenaMount {
     /// The directory of streams' active files.
     pub fn streams(&self) -> PathBuf {
         self.path.join(STREAMS)
-    }
-
-    /// The directory where operators note how far they are.
-    pub fn operators(&self) -> PathBuf {
-        self.path.join(OPERATORS)
     }
 
     /// The journal.

@@ -6,9 +6,7 @@
 //! or changes of good lines, requests or replies.
 
 use aimss_engine::engine::Residence;
-use aimss_engine::operator::{Definition, OperatorState, OperatorStatus};
 use aimss_fs::control::client::read_reply;
-use aimss_fs::control::operators::OperatorRequest;
 use aimss_fs::control::partitions::{PartitionInfo, PartitionsInfo, SharesInfo};
 use aimss_fs::control::protocol::{Action, BusyFile, Progress, Reply, Request};
 use aimss_fs::control::server::{LINE_BYTES_MAX, read_request};
@@ -22,10 +20,6 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-/// What an operator does, as text.
-const DEFINITION: &str =
-    "function = \"shuffle\"\ninputs = [\"a\"]\noutput = \"b\"\nkey = \"json:k\"\npartitions = 2\n";
 
 /// What a reader makes of bytes: each line, or `None` for one that can't be read, then whether the end was reached.
 type Outcome<T> = (Vec<Option<T>>, bool);
@@ -168,12 +162,6 @@ fn requests() -> Vec<Request> {
         StreamRequest::RemoveGroup { path: path(), group: group() },
     ];
     all.extend(streams.map(Request::Stream));
-    let operators = [
-        OperatorRequest::Create { name: group(), definition: DEFINITION.into() },
-        OperatorRequest::Remove { name: group() },
-        OperatorRequest::List,
-    ];
-    all.extend(operators.map(Request::Operator));
     all
 }
 
@@ -191,18 +179,6 @@ fn replies() -> Vec<Reply> {
         partition: Some(PartitionInfo { number: 1, count: 2, set: "0".repeat(32) }),
         ..StreamInfo::default()
     };
-    let operator = OperatorStatus {
-        name: "by\x1b".into(),
-        definition: Definition::parse(DEFINITION).expect("a definition"),
-        state: OperatorState::Failing("no\nroom".into()),
-        taken: 1,
-        unkeyed: 2,
-        failed: 8,
-        lost: 3,
-        lag: 4,
-        outputs: vec![5, 6],
-        rate: 7.5,
-    };
     let partitions = PartitionsInfo {
         path: path(),
         count: 2,
@@ -219,7 +195,6 @@ fn replies() -> Vec<Reply> {
         Reply::Moved(Residence::default()),
         Reply::Stream(Box::new(stream.clone())),
         Reply::Streams(vec![stream]),
-        Reply::Operators(vec![operator.into()]),
         Reply::Partitions(Some(Box::new(partitions))),
         Reply::Partitions(None),
         Reply::Done,

@@ -17,7 +17,6 @@ mod memory;
 mod names;
 mod nodes;
 mod open_files;
-mod operators;
 mod other_users;
 mod outside;
 mod partitions;

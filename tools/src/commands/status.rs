@@ -118,7 +118,7 @@ fn look(known: &Known) -> Result<Option<Shown>> {
             format!("The daemon is dead; `aimss umount --lazy {m}` clears its mount.")
         } else {
             format!("The daemon is dead and nothing is mounted; `aimss mount {b} {m}` takes up what it held.")
-        } + log.as_str(),
+        } + &log,
     );
     Ok(Some(Shown { alive: false, status }))
 }

@@ -14,12 +14,10 @@ mod list;
 mod opened;
 mod options;
 mod partitions;
-pub mod place;
+mod place;
 mod remove;
 mod show;
 mod verify;
-
-pub use show::table;
 
 use crate::cli::stream::StreamCommand;
 use anyhow::Result;
@@ -43,7 +41,7 @@ pub fn run(asked: &StreamCommand) -> Result<()> {
 }
 
 /// Prints `text`; a reader that has left is none of our business.
-pub fn print(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -4,16 +4,16 @@
 //! where it ends; where more was appended since, by a mount, it does not count.
 
 use super::error::{Error, Result};
-use crate::stream::bell::Bell;
 use crate::stream::live::Stream;
 use crate::stream::segment::{open_to_read, sync_directory};
 use crate::stream::{Offset, plain};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Name of the file that says where a finished stream ends.
 const FILE: &str = "finished";
@@ -38,6 +38,41 @@ pub(super) struct Flow {
 struct State {
     writers: usize,
     end: Option<Offset>,
+}
+
+/// Rung when those who wait should look again. A leaf lock.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    rung: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        *self.rung.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    /// How often it rang so far.
+    pub fn rung(&self) -> u64 {
+        *self.rung.lock()
+    }
+
+    /// Waits until it rang more often than `before`; false if that was not until `deadline`.
+    pub fn wait(&self, before: u64, deadline: Option<Instant>) -> bool {
+        let mut rung = self.rung.lock();
+        while *rung == before {
+            match deadline {
+                None => self.changed.wait(&mut rung),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut rung, deadline).timed_out() {
+                        return *rung != before;
+                    }
+                }
+            }
+        }
+        true
+    }
 }
 
 impl Flow {

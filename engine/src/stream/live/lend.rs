@@ -12,7 +12,7 @@
 use super::pins::Pin;
 use super::window::Window;
 use super::{Refusal, Stream};
-use crate::stream::group::{Claim, Group, MemberId};
+use crate::stream::group::{Claim, MemberId};
 use crate::stream::log::{Found, Span};
 use crate::stream::segment::Block;
 use crate::stream::{Error, Micros, Offset, Position, Record, Result};
@@ -66,38 +66,6 @@ impl Stream {
         let group = groups.get_mut(name).ok_or(Refusal::NoGroup)?;
         group.acknowledge(member);
         self.offsets_changed();
-        self.lend_next(group, member, bytes_max, at_hand)
-    }
-
-    /// The same for a member that keeps what it has until it says how far it is: [`Stream::acknowledge_until`].
-    pub fn lend_more(
-        self: &Arc<Self>,
-        name: &str,
-        member: MemberId,
-        bytes_max: usize,
-        at_hand: &mut AtHand,
-    ) -> std::result::Result<Lending, Refusal> {
-        self.index_news();
-        let mut groups = self.groups.lock();
-        let group = groups.get_mut(name).ok_or(Refusal::NoGroup)?;
-        self.lend_next(group, member, bytes_max, at_hand)
-    }
-
-    /// The member lets go of its records before `offset`.
-    pub fn acknowledge_until(&self, name: &str, member: MemberId, offset: Offset) {
-        if let Some(group) = self.groups.lock().get_mut(name) {
-            group.acknowledge_until(member, offset.0);
-        }
-        self.offsets_changed();
-    }
-
-    fn lend_next(
-        self: &Arc<Self>,
-        group: &mut Group,
-        member: MemberId,
-        bytes_max: usize,
-        at_hand: &mut AtHand,
-    ) -> std::result::Result<Lending, Refusal> {
         loop {
             let (first, end) = self.bounds();
             let claim = group.claim(first);
@@ -106,7 +74,7 @@ impl Stream {
             }
             let lent = self.lend_claim(&claim, bytes_max, at_hand).map_err(|e| self.refusal(&claim, e))?;
             let given = lent.offsets();
-            group.give_more(member, &claim, given.start.0..given.end.0, Instant::now());
+            group.give(member, &claim, given.start.0..given.end.0, Instant::now());
             if !lent.is_empty() {
                 return Ok(Lending::Records(lent));
             }
@@ -167,7 +135,7 @@ impl Stream {
 
     /// Takes bytes that are no whole record out of the stream: of an append that failed halfway. Nobody else
     /// may be appending.
-    pub(crate) fn set_pending_aside(&self) -> Result<u64> {
+    pub(in crate::stream) fn set_pending_aside(&self) -> Result<u64> {
         self.index_news();
         self.log.write().set_tail_aside()
     }

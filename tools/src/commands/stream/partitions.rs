@@ -145,7 +145,7 @@ impl Set {
                 info.writers.to_string(),
             ]);
         }
-        out + table(&rows).as_str()
+        out + &table(&rows)
     }
 
     /// Shows the groups, over all and in each partition.
