@@ -10,7 +10,6 @@
 //! - [`copies`]: an engine with a device for copies of files that leave memory.
 //! - [`compare`]: the namespace and the backing against the model.
 //! - [`order`]: a backing as a cut left it against the partial order that the drain promises.
-//!
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
